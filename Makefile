@@ -1,0 +1,27 @@
+# Every target makes what it needs in .venv by itself; the second time that takes no time.
+
+# The clone's own LIBERO configuration: the one in the user's home may point into another environment.
+export LIBERO_CONFIG_PATH ?= $(CURDIR)/.venv/libero
+export MUJOCO_GL ?= egl
+
+.PHONY: help demo test lint setup
+
+help:
+	@echo "make demo   collect demonstrations, train the tiny GEM-VLA, evaluate it in LIBERO: outputs/demo/"
+	@echo "make test   the default test suite"
+	@echo "make lint   ruff and mypy"
+	@echo "make setup  only make .venv ready"
+
+demo: setup
+	.venv/bin/python examples/demo.py
+
+test: setup
+	.venv/bin/python -m pytest
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+setup:
+	@tools/bootstrap.sh

@@ -1,0 +1,219 @@
+"""The architectures by name, as data.
+
+| preset | backbone | action expert |
+|---|---|---|
+| `tiny` | a Qwen3-VL of about 1.5 M parameters for 96 to 128 px images; learns from scratch on CPUs | 128 wide, 4 blocks |
+| `2b` | Qwen/Qwen3-VL-2B-Instruct | the released GEM-VLA expert |
+| `8b` | Qwen/Qwen3-VL-8B-Instruct | the released GEM-VLA expert |
+
+Sources: the `config.json` of the two Qwen repositories (the 2B one checked by its 2,127.5 M parameters, see
+tests), the release's `demo.yaml` for the expert. The release has no 8B policy: `8b` pairs the paper's 8B backbone
+with the one released expert, whose conditioning adaptor takes any backbone width. `tiny` is this project's own.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ExpertArchitecture:
+    """Sizes of the action expert; the defaults are those of the release (`demo.yaml`).
+
+    Args:
+        hidden_size: width of the action tokens.
+        depth: number of blocks; each reads one conditioning state of the backbone.
+        num_heads: query heads; `hidden_size / num_heads` is the head size.
+        num_kv_heads: key and value heads, a divisor of `num_heads`.
+        num_register_tokens: learned tokens appended to the action tokens; their outputs are dropped.
+        norm_eps: epsilon of every RMSNorm.
+        multiple_of: the feed-forward width is rounded up to a multiple of this.
+        ffn_dim_multiplier: factor on the feed-forward width before rounding; None for 1.
+    """
+
+    hidden_size: int
+    depth: int
+    num_heads: int
+    num_kv_heads: int
+    num_register_tokens: int = 4
+    norm_eps: float = 1e-5
+    multiple_of: int = 256
+    ffn_dim_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} of the action expert must be a multiple of num_heads={self.num_heads}."
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} of the action expert must be a multiple of num_kv_heads={self.num_kv_heads}."
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Channels per attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def feed_forward_size(self) -> int:
+        """Width inside the gated feed-forward layers: 8/3 of the hidden size, scaled, rounded up."""
+        size = int(2 * (4 * self.hidden_size) / 3)
+        if self.ffn_dim_multiplier is not None:
+            size = int(self.ffn_dim_multiplier * size)
+        return self.multiple_of * -(-size // self.multiple_of)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One complete architecture.
+
+    Args:
+        backbone: keyword arguments of `transformers.Qwen3VLConfig`.
+        expert: sizes of the action expert.
+        hub_id: where the backbone's pretrained weights are; None if it has none.
+        min_pixels: smallest image area, in pixels, that the vision tower is given.
+        max_pixels: largest image area.
+    """
+
+    backbone: dict = field(repr=False)
+    expert: ExpertArchitecture
+    hub_id: str | None = None
+    # The release's range for VLM training (GEM.md).
+    min_pixels: int = 25_088
+    max_pixels: int = 2_359_296
+
+
+def _qwen3_vl(text: dict, vision: dict, *, tie_word_embeddings: bool) -> dict:
+    """Fill in what all Qwen3-VL models share."""
+    return {
+        "text_config": {
+            "vocab_size": 151_936,
+            "head_dim": 128,
+            "max_position_embeddings": 262_144,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5_000_000,
+                "mrope_section": [24, 20, 20],
+                "mrope_interleaved": True,
+            },
+            "tie_word_embeddings": tie_word_embeddings,
+            **text,
+        },
+        "vision_config": {
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "num_position_embeddings": 2304,
+            "num_heads": 16,
+            "out_hidden_size": text["hidden_size"],
+            **vision,
+        },
+        "image_token_id": 151_655,
+        "video_token_id": 151_656,
+        "vision_start_token_id": 151_652,
+        "vision_end_token_id": 151_653,
+        "tie_word_embeddings": tie_word_embeddings,
+    }
+
+
+_RELEASED_EXPERT = ExpertArchitecture(hidden_size=1024, depth=14, num_heads=8, num_kv_heads=4)
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(
+        backbone={
+            "text_config": {
+                "vocab_size": 1024,
+                "hidden_size": 128,
+                "intermediate_size": 384,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "head_dim": 32,
+                "max_position_embeddings": 4096,
+                # The released models are fine-tuned, never started from Qwen's 0.02: at this width it would
+                # make every residual branch start nearly silent.
+                "initializer_range": 0.06,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10_000,
+                    "mrope_section": [6, 5, 5],
+                    "mrope_interleaved": True,
+                },
+                "tie_word_embeddings": True,
+            },
+            "vision_config": {
+                "depth": 3,
+                "hidden_size": 96,
+                "intermediate_size": 288,
+                "num_heads": 3,
+                "patch_size": 8,
+                "temporal_patch_size": 2,
+                "spatial_merge_size": 2,
+                "out_hidden_size": 128,
+                # 16 x 16, the patch grid of a 128 px image.
+                "num_position_embeddings": 256,
+                "deepstack_visual_indexes": [0, 1],
+                "initializer_range": 0.06,
+            },
+            "vision_start_token_id": 1,
+            "vision_end_token_id": 2,
+            "image_token_id": 3,
+            "video_token_id": 4,
+            "tie_word_embeddings": True,
+        },
+        expert=ExpertArchitecture(hidden_size=128, depth=4, num_heads=4, num_kv_heads=2, multiple_of=32),
+        min_pixels=64 * 64,
+        max_pixels=128 * 128,
+    ),
+    "2b": Preset(
+        backbone=_qwen3_vl(
+            {
+                "hidden_size": 2048,
+                "intermediate_size": 6144,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+            },
+            {
+                "depth": 24,
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "deepstack_visual_indexes": [5, 11, 17],
+            },
+            tie_word_embeddings=True,
+        ),
+        expert=_RELEASED_EXPERT,
+        hub_id="Qwen/Qwen3-VL-2B-Instruct",
+    ),
+    "8b": Preset(
+        backbone=_qwen3_vl(
+            {
+                "hidden_size": 4096,
+                "intermediate_size": 12_288,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+            },
+            {
+                "depth": 27,
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "deepstack_visual_indexes": [8, 16, 24],
+            },
+            tie_word_embeddings=False,
+        ),
+        expert=_RELEASED_EXPERT,
+        hub_id="Qwen/Qwen3-VL-8B-Instruct",
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """Return the architecture called `name`.
+
+    Raises:
+        ValueError: no preset has that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"Unknown preset {name!r}; choose one of {', '.join(map(repr, PRESETS))}.")
+    return PRESETS[name]

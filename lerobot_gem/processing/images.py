@@ -1,0 +1,99 @@
+"""Camera frames -> the patches that Qwen3-VL's vision tower reads, on the device where the frames are.
+
+Resizing rule (Qwen's `smart_resize`): each side becomes the nearest multiple of ``patch_size * merge_size``;
+an image outside [min_pixels, max_pixels] is first scaled into that range with its aspect ratio kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor, smart_resize
+
+LAYOUTS = ("separate", "concat")
+
+
+@dataclass(frozen=True)
+class CameraImages:
+    """How the cameras of one observation become images of one prompt.
+
+    Attributes:
+        cameras: Observation keys, in prompt order.
+        layout: "separate" gives each camera an image and a vision span of its own (the release's training);
+            "concat" puts the cameras side by side, left to right, in one image (the release's inferencer).
+        patch_size: Side of a vision patch in pixels.
+        merge_size: Patches per side that are merged into one visual token.
+        min_pixels: Smallest image area after resizing.
+        max_pixels: Largest image area after resizing.
+    """
+
+    cameras: tuple[str, ...]
+    layout: str
+    patch_size: int
+    merge_size: int
+    min_pixels: int
+    max_pixels: int
+
+    @cached_property
+    def _processor(self) -> Qwen2VLImageProcessor:
+        # Qwen3-VL's normalisation maps [0, 1] to [-1, 1]; frames reach us as floats in [0, 1].
+        return Qwen2VLImageProcessor(
+            patch_size=self.patch_size,
+            merge_size=self.merge_size,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            do_rescale=False,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+        )
+
+    def _frames(self, observation: dict[str, Tensor]) -> list[Tensor]:
+        """The images of the prompt, each (B, 3, H, W)."""
+        missing = [camera for camera in self.cameras if camera not in observation]
+        if missing:
+            given = sorted(key for key in observation if key.startswith("observation.image"))
+            raise ValueError(
+                f"The observation lacks the camera(s) {missing} that the policy was trained with; it has {given}. "
+                "Rename yours with --rename_map, or train with --policy.cameras.names set to the cameras you have."
+            )
+        frames = [observation[camera] for camera in self.cameras]
+        if self.layout == "separate":
+            return frames
+        heights = {camera: frame.shape[-2] for camera, frame in zip(self.cameras, frames, strict=True)}
+        if len(set(heights.values())) > 1:
+            raise ValueError(
+                f"cameras.layout=concat needs cameras of one height, got {heights}. "
+                "Resize them, or use --policy.cameras.layout=separate."
+            )
+        return [torch.cat(frames, dim=-1)]
+
+    def token_counts(self, observation: dict[str, Tensor]) -> list[int]:
+        """Visual tokens of each image of the prompt (the same for all samples of a batch).
+
+        Raises:
+            ValueError: A camera is missing, or "concat" meets cameras of different heights.
+        """
+        factor = self.patch_size * self.merge_size
+        counts = []
+        for frame in self._frames(observation):
+            height, width = smart_resize(
+                *frame.shape[-2:], factor=factor, min_pixels=self.min_pixels, max_pixels=self.max_pixels
+            )
+            counts.append((height // factor) * (width // factor))
+        return counts
+
+    def patches(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Resize, normalise and cut the frames into patches, sample by sample, camera by camera.
+
+        Args:
+            observation: Holds (B, 3, H, W) floats in [0, 1] under each camera's key.
+
+        Returns:
+            `pixel_values` (P, 3 * temporal_patch * patch_size ** 2) and `image_grid_thw` (B * images, 3).
+        """
+        frames = self._frames(observation)
+        by_sample: Sequence[Tensor] = [image for sample in zip(*frames, strict=True) for image in sample]
+        inputs = self._processor(images=by_sample, input_data_format="channels_first", return_tensors="pt")
+        return inputs["pixel_values"], inputs["image_grid_thw"].to(frames[0].device)

@@ -1,0 +1,85 @@
+"""The tokenizers: Qwen's own for pretrained backbones, a small one built in code for the `tiny` preset."""
+
+from pathlib import Path
+from typing import Any
+
+from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
+
+PAD_TOKEN = "<|endoftext|>"
+# Position = id. The `tiny` preset's backbone refers to the vision tokens by these ids.
+TINY_SPECIAL_TOKENS = (
+    PAD_TOKEN,
+    VISION_START_TOKEN,
+    VISION_END_TOKEN,
+    IMAGE_TOKEN,
+    "<|video_pad|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|quad_start|>",
+)
+TINY_VOCABULARY_SIZE = 1024
+
+# Sentences in the manner of LIBERO's and SO-100's tasks: they give their words tokens of their own. Any other text
+# is spelled in smaller pieces, down to bytes, so that nothing is unknown.
+_TINY_CORPUS = (
+    "pick up the alphabet soup and place it in the basket",
+    "pick up the cream cheese and place it in the basket",
+    "pick up the salad dressing and place it in the basket",
+    "pick up the bbq sauce and place it in the basket",
+    "pick up the ketchup and place it in the basket",
+    "pick up the tomato sauce and place it in the basket",
+    "pick up the butter and place it in the basket",
+    "pick up the milk and place it in the basket",
+    "pick up the chocolate pudding and place it in the basket",
+    "pick up the orange juice and place it in the basket",
+    "pick up the black bowl between the plate and the ramekin and place it on the plate",
+    "pick up the black bowl next to the cookie box and place it on the plate",
+    "pick up the black bowl from table center and place it on the plate",
+    "pick up the black bowl in the top drawer of the wooden cabinet and place it on the plate",
+    "pick up the black bowl on the stove and place it on the plate",
+    "open the middle drawer of the cabinet and put the wine bottle on the rack",
+    "turn on the stove and put the moka pot on it",
+    "put both the white mug on the left and the yellow mug in the microwave and close it",
+    "push the plate to the front of the stove",
+    "grasp the red cube with the gripper and stack it behind the blue block on the right",
+    "where is the object, point to it, how many are there, which one is nearer",
+    "move the arm forward, backward, up, down, left, right; release; 0 1 2 3 4 5 6 7 8 9",
+)
+
+
+def build_tiny_tokenizer() -> Any:
+    """A byte-level BPE `PreTrainedTokenizerFast` with Qwen's special tokens; trained here, deterministic."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        _TINY_CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=TINY_VOCABULARY_SIZE,
+            special_tokens=list(TINY_SPECIAL_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD_TOKEN)
+
+
+def load_tokenizer(pretrained: str | Path) -> Any:
+    """The tokenizer of a Qwen3-VL folder or Hub id.
+
+    Raises:
+        OSError: The folder has no tokenizer, or the Hub can't be reached.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(pretrained)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"No tokenizer could be loaded from backbone.pretrained={str(pretrained)!r}: expected a folder with "
+            "tokenizer.json, or a Hub id that is cached or reachable (unset HF_HUB_OFFLINE, check the network, or "
+            f"download it first with `hf download {pretrained}`)."
+        ) from error

@@ -1,0 +1,166 @@
+"""Where a scene's objects start: the suite's own layouts, or drawn wide over the reachable ground.
+
+LIBERO's own initial states move the target by 0 to 3 cm, so that a policy which replays one demonstration with its
+eyes closed solves them. `wide` layouts can't be solved without looking.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lerobot_gem.simulation.scene import LiberoScene
+
+PLACEMENTS = ("benchmark", "wide")
+# First words of the seed: layouts of one stream never meet those of another, whatever numbers follow.
+STREAMS = {"training": 1, "evaluation": 2}
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle of the ground in metres; robot base at x = -0.6, looking along +x."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """(2,) a point drawn uniformly."""
+        return np.array([rng.uniform(*self.x), rng.uniform(*self.y)])
+
+    def holds(self, point: NDArray[np.float64]) -> bool:
+        return bool(self.x[0] <= point[0] <= self.x[1] and self.y[0] <= point[1] <= self.y[1])
+
+
+@dataclass(frozen=True)
+class WideRule:
+    """How a suite's objects may be drawn.
+
+    Attributes:
+        objects: body origins of everything but the container.
+        container: body origin of what the goal puts things into.
+        yaw: largest turn of an object either way, radians. The container keeps its yaw: LIBERO's test whether
+            something is inside is only right for the suite's own.
+        gap: least distance between footprints (circles), metres.
+        target_gap: the same around the object to be picked, room for the open fingers.
+        tall_gap: the same for neighbours that would touch the hand while the fingers are at the target.
+    """
+
+    objects: Area
+    container: Area
+    yaw: float
+    gap: float = 0.01
+    target_gap: float = 0.035
+    tall_gap: float = 0.06
+
+
+WIDE_RULES = {
+    "libero_object": WideRule(
+        objects=Area((-0.20, 0.14), (-0.28, 0.06)), container=Area((-0.10, 0.10), (0.22, 0.27)), yaw=0.5
+    ),
+}
+# The Panda hand's lower face above the point between the finger tips, less a margin.
+_HAND_CLEARANCE = 0.08
+_MAX_DRAWS = 10_000
+
+
+def layout_rng(stream: str, *numbers: int) -> np.random.Generator:
+    """A generator that depends on a stream ("training" or "evaluation") and non-negative numbers, on nothing else."""
+    return np.random.default_rng([STREAMS[stream], *numbers])
+
+
+def target_and_container(scene: LiberoScene) -> tuple[str, str]:
+    """The object that a pick-and-place goal names and the object or fixture that it goes to.
+
+    Raises:
+        ValueError: the goal is not one `in` or `on` predicate.
+    """
+    goal = scene.goal
+    if len(goal) != 1 or goal[0][0] not in ("in", "on"):
+        raise ValueError(f"{scene.suite} task {scene.task_id} is no single pick-and-place: its goal is {goal}.")
+    _, target, place = goal[0]
+    regions = scene.env.parsed_problem["regions"]
+    return target, regions[place]["target"] if place in regions else place
+
+
+def turned(pose: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
+    """A pose (7,) turned about the vertical through its origin by `yaw` radians."""
+    w, x, y, z = pose[3:]
+    c, s = np.cos(yaw / 2), np.sin(yaw / 2)
+    return np.concatenate([pose[:3], [c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w]])
+
+
+def wide_layout(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Draw the poses of all objects at rest height, without overlap and with room for the hand at the target.
+
+    Returns:
+        {object: (7,) pose}, for `LiberoScene.place`.
+
+    Raises:
+        ValueError: no `wide` rule for this suite.
+    """
+    if scene.suite not in WIDE_RULES:
+        raise ValueError(
+            f"There are no wide placements for {scene.suite}; there are for {', '.join(WIDE_RULES)}. "
+            "Use placement 'benchmark' (env type 'libero')."
+        )
+    rule = WIDE_RULES[scene.suite]
+    poses, shapes = scene.rest
+    target, container = target_and_container(scene)
+    reach = poses[target][2] + _HAND_CLEARANCE
+    # The target first: its place is then uniform over the area, whatever the others need.
+    order = sorted(scene.objects, key=lambda name: (name != target, name != container, -shapes[name].radius))
+    placed: dict[str, NDArray[np.float64]] = {}
+    for _ in range(_MAX_DRAWS):
+        name = order[len(placed)]
+        area = rule.container if name == container else rule.objects
+        point = area.draw(rng)
+        yaw = 0.0 if name == container else rng.uniform(-rule.yaw, rule.yaw)
+        pose = turned(poses[name], yaw)
+        pose[:2] = point
+        if _fits(name, point, placed, scene, target, reach, rule):
+            placed[name] = pose
+            if len(placed) == len(order):
+                return placed
+        elif rng.random() < 0.02:
+            # A corner that leaves no room for the rest: give up everything but the target.
+            placed = {target: placed[target]} if target in placed else {}
+    raise RuntimeError(f"No wide layout of {len(order)} objects found in {_MAX_DRAWS} draws.")
+
+
+def _fits(
+    name: str,
+    point: NDArray[np.float64],
+    placed: dict[str, NDArray[np.float64]],
+    scene: LiberoScene,
+    target: str,
+    reach: float,
+    rule: WideRule,
+) -> bool:
+    poses, shapes = scene.rest
+    for other, pose in placed.items():
+        gap = rule.gap
+        if target in (name, other):
+            neighbour = other if name == target else name
+            tall = poses[neighbour][2] + shapes[neighbour].high[2] > reach
+            gap = rule.tall_gap if tall else rule.target_gap
+        if np.hypot(*(point - pose[:2])) < shapes[name].radius + shapes[other].radius + gap:
+            return False
+    return True
+
+
+def apply_wide(scene: LiberoScene, rng: np.random.Generator, settle_seconds: float = 0.2) -> None:
+    """Reset the scene to a wide layout and let it come to rest."""
+    layout = wide_layout(scene, rng)
+    scene.reset()
+    scene.place(layout)
+    scene.settle(settle_seconds)
+
+
+def apply_benchmark(scene: LiberoScene, index: int, settle_seconds: float = 0.5) -> None:
+    """Reset the scene to the suite's initial state `index` (modulo their number) and let it come to rest.
+
+    Half a second is what LeRobot's env waits at LIBERO's 20 Hz.
+    """
+    scene.reset()
+    scene.set_state(scene.init_states[index % len(scene.init_states)])
+    scene.settle(settle_seconds)

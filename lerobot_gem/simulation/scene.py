@@ -1,0 +1,344 @@
+"""One LIBERO task in the simulator: soft resets, metric depth, pictures only when asked for.
+
+LIBERO's own environment renders both cameras at every control step and at every settling step, with 4x antialiasing,
+and rebuilds the model at each reset. A scene here builds the model and its one GL context once; physics, controller
+and success test stay LIBERO's.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lerobot_gem.simulation.libero_setup import require_libero
+
+# Names that LeRobot's libero env gives to LIBERO's two cameras.
+CAMERAS = {"image": "agentview", "image2": "robot0_eye_in_hand"}
+ACTION_DIM = 7
+STATE_DIM = 8
+GRIPPER_OPEN, GRIPPER_CLOSE = -1.0, 1.0
+# Fixtures get their place (within a centimetre or so) from numpy's global generator when a model is built.
+_FIXTURE_SEED = 0
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """One camera's picture as LIBERO delivers it, before LeRobot's flip.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32, metres along the optical axis, or None when not asked for.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class ObjectShape:
+    """Collision bounds of an object at rest in the suite's orientation, relative to its body origin, in metres.
+
+    Attributes:
+        low: (3,) smallest x, y, z.
+        high: (3,) largest x, y, z.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def radius(self) -> float:
+        """Radius of the circle around the body origin that holds the footprint at any yaw."""
+        corner = np.maximum(np.abs(self.low[:2]), np.abs(self.high[:2]))
+        return float(np.hypot(*corner))
+
+    @property
+    def size(self) -> NDArray[np.float64]:
+        """(3,) extent along x, y, z."""
+        return self.high - self.low
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed numpy's global generator for LIBERO's samplers and give it back as it was."""
+    saved = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(saved)
+
+
+def flip(image: NDArray[Any]) -> NDArray[Any]:
+    """Turn a picture (H, W, ...) as `LiberoProcessorStep` does: both axes reversed, contiguous."""
+    return np.ascontiguousarray(image[::-1, ::-1])
+
+
+class LiberoScene:
+    """The simulator of one LIBERO task.
+
+    Args:
+        suite: LIBERO suite, e.g. "libero_object".
+        task_id: task in the suite.
+        control_freq: control steps per second.
+        height: of the pictures in pixels.
+        width: of the pictures in pixels.
+        multisampling: MuJoCo's default 4x antialiasing; rendering takes about twice as long with it.
+
+    Raises:
+        LiberoNotReadyError: LIBERO is not set up.
+        ValueError: unknown suite or task, or a control frequency that is not positive.
+    """
+
+    def __init__(
+        self,
+        suite: str,
+        task_id: int,
+        control_freq: int = 20,
+        height: int = 128,
+        width: int = 128,
+        multisampling: bool = False,
+    ):
+        require_libero()
+        from libero.libero import benchmark, get_libero_path
+        from libero.libero.envs.env_wrapper import ControlEnv
+
+        suites = benchmark.get_benchmark_dict()
+        if suite not in suites:
+            raise ValueError(f"Unknown LIBERO suite '{suite}'. Known: {', '.join(sorted(suites))}.")
+        tasks = suites[suite]()
+        if not 0 <= task_id < tasks.n_tasks:
+            raise ValueError(f"{suite} has tasks 0 to {tasks.n_tasks - 1}, but task_id is {task_id}.")
+        if control_freq <= 0:
+            raise ValueError(f"control_freq must be positive, but is {control_freq}.")
+        task = tasks.get_task(task_id)
+        self.suite, self.task_id = suite, task_id
+        self.task, self.instruction = task.name, task.language
+        self.height, self.width, self.multisampling = height, width, multisampling
+        self.control_freq = control_freq
+        self._init_states_file = os.path.join(
+            get_libero_path("init_states"), task.problem_folder, task.init_states_file
+        )
+        with _numpy_seed(_FIXTURE_SEED):
+            # No cameras among the observables and no renderer of its own: this class draws.
+            self.control = ControlEnv(
+                bddl_file_name=os.path.join(
+                    get_libero_path("bddl_files"), task.problem_folder, task.bddl_file
+                ),
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
+                hard_reset=False,
+                ignore_done=True,
+                control_freq=control_freq,
+            )
+        self.env = self.control.env
+        # Resets restore the robot and leave placing objects to `place` and `set_state`.
+        self.env.deterministic_reset = True
+        self._context: Any = None
+
+    # -- objects ---------------------------------------------------------------------------------------------------
+
+    @property
+    def objects(self) -> list[str]:
+        """Names of the movable objects."""
+        return list(self.env.objects_dict)
+
+    @property
+    def goal(self) -> list[list[str]]:
+        """The goal's predicates as LIBERO parses them, e.g. [["in", "milk_1", "basket_1_contain_region"]]."""
+        return self.env.parsed_problem["goal_state"]
+
+    @property
+    def supports(self) -> dict[str, str]:
+        """What each movable object starts on: {object: region or object}."""
+        return {s[1]: s[2] for s in self.env.parsed_problem["initial_state"] if s[0] in ("on", "in")}
+
+    def pose(self, name: str) -> NDArray[np.float64]:
+        """(7,) joint position of a movable object: x, y, z, quaternion w, x, y, z."""
+        return np.array(self.env.sim.data.get_joint_qpos(self.env.objects_dict[name].joints[-1]))
+
+    def position(self, name: str) -> NDArray[np.float64]:
+        """(3,) position of an object's or fixture's body."""
+        return np.array(self.env.sim.data.body_xpos[self.env.obj_body_id[name]])
+
+    def _collision_bounds(self, name: str) -> ObjectShape:
+        model, data = self.env.sim.model._model, self.env.sim.data._data
+        body = self.env.obj_body_id[name]
+        corners = []
+        for geom in range(model.ngeom):
+            if model.body_rootid[model.geom_bodyid[geom]] != body or not model.geom_contype[geom]:
+                continue
+            # The model's own bounding box of the geom, in the geom's frame: centre and half sizes.
+            centre, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
+            signs = np.stack(np.meshgrid(*[(-1, 1)] * 3), -1).reshape(-1, 3)
+            rotation = data.geom_xmat[geom].reshape(3, 3)
+            corners.append((centre + signs * half) @ rotation.T + data.geom_xpos[geom] - data.xpos[body])
+        points = np.concatenate(corners)
+        return ObjectShape(points.min(0), points.max(0))
+
+    @cached_property
+    def rest(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, ObjectShape]]:
+        """Poses and shapes of the objects after the suite's first layout came to rest.
+
+        Returns:
+            ({name: (7,) pose}, {name: shape}).
+        """
+        self.reset()
+        self.set_state(self.init_states[0])
+        self.settle(2.0)
+        poses = {name: self.pose(name) for name in self.objects}
+        return poses, {name: self._collision_bounds(name) for name in self.objects}
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def init_states(self) -> NDArray[np.float64]:
+        """(N, S) the suite's own initial states: time, joint positions and velocities."""
+        import torch
+
+        # A trusted file of the installed package: a pickled numpy array.
+        return np.asarray(torch.load(self._init_states_file, weights_only=False))  # nosec B614
+
+    def reset(self) -> None:
+        """Robot to its start pose, controller reset, nothing rendered. Objects are then placed by the caller."""
+        self.control.reset()
+
+    def set_state(self, state: NDArray[np.float64]) -> None:
+        """Load a flat simulator state (S,) as in `init_states`."""
+        self.control.set_state(state)
+        self._state_changed()
+
+    def place(self, poses: dict[str, NDArray[np.float64]]) -> None:
+        """Put objects at joint positions {name: (7,)}, at rest."""
+        data = self.env.sim.data
+        for name, pose in poses.items():
+            joint = self.env.objects_dict[name].joints[-1]
+            data.set_joint_qpos(joint, pose)
+            data.set_joint_qvel(joint, np.zeros(6))
+        self._state_changed()
+
+    def set_arm(self, joints: NDArray[np.float64], fingers: NDArray[np.float64] | None = None) -> None:
+        """Teleport the arm to joint angles (7,), with finger positions (2,), at rest; the controller holds there."""
+        robot, data = self.env.robots[0], self.env.sim.data
+        data.qpos[robot._ref_joint_pos_indexes] = joints
+        data.qvel[robot._ref_joint_vel_indexes] = 0
+        if fingers is not None:
+            data.qpos[robot._ref_gripper_joint_pos_indexes] = fingers
+            data.qvel[robot._ref_gripper_joint_vel_indexes] = 0
+        self._state_changed()
+
+    def _state_changed(self) -> None:
+        self.env.sim.forward()
+        # The controller caches what it read from the simulator and pulls towards its last goal.
+        controller = self.env.robots[0].controller
+        controller.update(force=True)
+        controller.reset_goal()
+        self.control._post_process()
+        self.control._update_observables(force=True)
+
+    def settle(self, seconds: float) -> None:
+        """Let things come to rest with the robot holding still and its gripper open."""
+        action = np.zeros(ACTION_DIM)
+        action[-1] = GRIPPER_OPEN
+        for _ in range(max(1, round(seconds * self.control_freq))):
+            self.step(action)
+
+    def step(self, action: NDArray[np.floating]) -> bool:
+        """One control step with an action (7,) in [-1, 1]; returns LIBERO's own success test."""
+        self.control.step(action)
+        return self.success
+
+    @property
+    def success(self) -> bool:
+        return bool(self.control.check_success())
+
+    # -- observation -----------------------------------------------------------------------------------------------
+
+    @property
+    def eef_position(self) -> NDArray[np.float64]:
+        """(3,) point between the finger tips, in the world."""
+        return np.array(self.env.sim.data.site_xpos[self.env.robots[0].eef_site_id])
+
+    @property
+    def eef_rotation(self) -> NDArray[np.float64]:
+        """(3, 3) orientation of the hand in the world."""
+        robot = self.env.robots[0]
+        body = self.env.sim.model.body_name2id(robot.robot_model.eef_name)
+        return np.array(self.env.sim.data.body_xmat[body]).reshape(3, 3)
+
+    @property
+    def fingers(self) -> NDArray[np.float64]:
+        """(2,) finger joint positions in metres: about +-0.04 open, 0 closed."""
+        robot = self.env.robots[0]
+        return np.array(self.env.sim.data.qpos[robot._ref_gripper_joint_pos_indexes])
+
+    def robot_state(self) -> NDArray[np.float32]:
+        """(8,) as `LiberoProcessorStep` builds it: eef position, axis-angle, finger positions."""
+        robot = self.env.robots[0]
+        w, *xyz = self.env.sim.data.get_body_xquat(robot.robot_model.eef_name)
+        sine = np.sqrt(max(0.0, 1.0 - w * w))
+        axis_angle = np.zeros(3) if sine <= 1e-10 else np.array(xyz) / sine * 2.0 * np.arccos(np.clip(w, -1, 1))
+        return np.concatenate([self.eef_position, axis_angle, self.fingers]).astype(np.float32)
+
+    def render(self, camera: str, depth: bool = False) -> CameraFrame:
+        """Draw one of `CAMERAS`, colour and depth in one pass.
+
+        Args:
+            camera: "image" or "image2".
+            depth: read the depth buffer, too.
+        """
+        import mujoco
+
+        model = self.env.sim.model._model
+        if self._context is None:
+            self._context = self._make_context()
+        # Another scene in this process may have made its own context current.
+        self._context.gl_ctx.make_current()
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context.con)
+        self._context.render(self.width, self.height, self.env.sim.model.camera_name2id(CAMERAS[camera]))
+        pixels = self._context.read_pixels(self.width, self.height, depth=depth)
+        if not depth:
+            return CameraFrame(pixels, None)
+        rgb, buffer = pixels
+        near = model.vis.map.znear * model.stat.extent
+        far = model.vis.map.zfar * model.stat.extent
+        return CameraFrame(rgb, (near / (1.0 - buffer * (1.0 - near / far))).astype(np.float32))
+
+    def _make_context(self) -> Any:
+        from robosuite.utils.binding_utils import MjRenderContextOffscreen
+
+        model = self.env.sim.model._model
+        # Read once, when the context is made.
+        if not self.multisampling:
+            model.vis.quality.offsamples = 0
+        model.vis.global_.offwidth, model.vis.global_.offheight = self.width, self.height
+        context = MjRenderContextOffscreen(self.env.sim, device_id=-1)
+        context.vopt.geomgroup[0] = 0  # collision shapes
+        context.vopt.geomgroup[1] = 1  # visual shapes
+        return context
+
+    def observation(self, depth: bool = False) -> dict[str, NDArray[Any]]:
+        """What a LeRobot policy sees here, keyed as in LeRobot's libero data sets.
+
+        Returns:
+            observation.images.image, .image2: (H, W, 3) uint8; with `depth` also .image_depth, .image2_depth:
+            (H, W, 1) float32 metres; observation.state: (8,) float32.
+        """
+        result: dict[str, NDArray[Any]] = {}
+        for camera in CAMERAS:
+            frame = self.render(camera, depth)
+            result[f"observation.images.{camera}"] = flip(frame.rgb)
+            if frame.depth is not None:
+                result[f"observation.images.{camera}_depth"] = flip(frame.depth)[..., None]
+        result["observation.state"] = self.robot_state()
+        return result
+
+    def close(self) -> None:
+        """Free the simulator and its GL context."""
+        self._context = None
+        self.control.close()
