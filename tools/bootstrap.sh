@@ -2,7 +2,7 @@
 # Makes .venv ready: a Python 3.12 or 3.13, this package with its `libero` and `dev` extras, LIBERO's configuration.
 # Returns at once when nothing that it depends on has changed since it last succeeded. The Makefile runs it.
 set -eu
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
 venv=$PWD/.venv
 : "${LIBERO_CONFIG_PATH:?is not set. Run this through: make setup}"
 
@@ -10,14 +10,15 @@ say() { echo "[setup] $*" >&2; }
 die() { say "FAILED: $*"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# pyenv's shims exist for versions that are not selected, and Debian's python3 may come without its venv module.
-python_works() {
-    "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 12) <= sys.version_info < (3, 14))' >/dev/null 2>&1 </dev/null
+# fits PYTHON [MODULE]: pyenv's shims exist for versions that are not selected, so a name on PATH says nothing.
+fits() {
+    "$1" -c "import sys, ${2:-sys}; sys.exit(not (3, 12) <= sys.version_info < (3, 14))" >/dev/null 2>&1 </dev/null
 }
 
+# Debian's Python has no ensurepip until python3-venv is installed; only uv can do without.
 find_python() {
     for python in python3.12 python3.13 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[23].*/bin/python; do
-        if python_works "$python"; then command -v "$python"; return; fi
+        if fits "$python" ensurepip; then command -v "$python"; return; fi
     done
 }
 
@@ -46,17 +47,21 @@ install_packages() {
 
 find_uv() {
     if has uv; then command -v uv; return; fi
+    if [ -x .venv/bin/uv ]; then echo .venv/bin/uv; return; fi
     say "fetching uv"
     "${python:-python3}" -m venv "$scratch" && "$scratch/bin/python" -m pip install -q uv && echo "$scratch/bin/uv"
 }
 
 stamp="$venv $LIBERO_CONFIG_PATH $(cat pyproject.toml tools/bootstrap.sh | cksum)"
-if [ "$(cat .venv/.bootstrap 2>/dev/null)" = "$stamp" ] && python_works .venv/bin/python; then exit 0; fi
+if [ "$(cat .venv/.bootstrap 2>/dev/null)" = "$stamp" ] && fits .venv/bin/python; then exit 0; fi
 say "making .venv ready (the first time: some minutes, about 8 GB)"
 
 missing=$(missing_packages)
 # shellcheck disable=SC2086 # one argument per package
 [ -z "$missing" ] || install_packages $missing
+
+# The scripts of an environment name its folder: one that was moved or copied here is no good.
+grep -qs "^ *VIRTUAL_ENV=['\"]\{0,1\}$venv['\"]\{0,1\}$" .venv/bin/activate && fits .venv/bin/python || rm -rf .venv
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -65,9 +70,7 @@ uv=$(find_uv) || uv=
 [ -n "$python$uv" ] || die "there is no Python 3.12 or 3.13, and uv, which could fetch one, can't be had either." \
     "Install one of them (Debian 13: sudo apt-get install python3 python3-venv; or: pyenv install 3.12)."
 
-# The scripts of an environment name its folder: one that was moved or copied here is no good.
-if ! grep -qs "^ *VIRTUAL_ENV=['\"]\{0,1\}$venv['\"]\{0,1\}$" .venv/bin/activate || ! python_works .venv/bin/python; then
-    rm -rf .venv
+if [ ! -d .venv ]; then
     say "Python: ${python:-one that uv finds or fetches}"
     if [ -n "$uv" ]; then "$uv" venv --quiet --python "${python:->=3.12,<3.14}" .venv; else "$python" -m venv .venv; fi ||
         die "no environment could be made. A Python 3.12 or 3.13 is needed (pyenv install 3.12)."
@@ -76,8 +79,9 @@ fi
 # CMake 4 refuses egl-probe's project file otherwise; torch's wheels are too large for uv's half minute on slow lines.
 export CMAKE_POLICY_VERSION_MINIMUM=3.5 UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
 say "installing lerobot_policy_gem[libero,dev] with ${uv:-pip}"
-if [ -n "$uv" ]; then set -- "$uv" pip install --python .venv/bin/python pip; else set -- .venv/bin/python -m pip install; fi
-"$@" -e '.[libero,dev]' || die "the packages above could not be installed (uv reads UV_DEFAULT_INDEX, not pip.conf)."
+if [ -n "$uv" ]; then set -- "$uv" pip install --python .venv/bin/python uv pip; else set -- .venv/bin/python -m pip install; fi
+"$@" -e '.[libero,dev]' ||
+    die "the packages could not be installed, see above (behind a package mirror: uv reads UV_DEFAULT_INDEX, not pip.conf)."
 
 .venv/bin/lerobot-gem-libero-setup || die "LIBERO can't be used yet, see MISSING above."
 echo "$stamp" >.venv/.bootstrap

@@ -15,9 +15,9 @@ converts).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -77,22 +77,25 @@ class TimeEmbedding(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.mlp = _mlp(2 * _TIME_FREQUENCIES, hidden_size, layers=2)
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
 
     def forward(self, time: Tensor) -> Tensor:
         """Embed flow times.
 
         Args:
-            time: (B,) in [0, 1]; 0 is noise, 1 is the action.
+            time: (...) in [0, 1]; 0 is noise, 1 is the action.
 
         Returns:
-            (B, hidden_size) in the dtype of the weights.
+            (..., hidden_size) in the dtype of the weights.
         """
         exponents = (
             torch.arange(_TIME_FREQUENCIES, dtype=torch.float32, device=time.device) / _TIME_FREQUENCIES
         )
-        angles = time[:, None].float() * torch.exp(-math.log(_MAX_PERIOD) * exponents)
+        angles = time[..., None].float() * torch.exp(-math.log(_MAX_PERIOD) * exponents)
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))
+        return self.mlp(waves.to(next(self.parameters()).dtype))
 
 
 class Attention(nn.Module):
@@ -108,10 +111,10 @@ class Attention(nn.Module):
         kv_width = architecture.num_kv_heads * head_size
         self.head_size = head_size
         self.groups = architecture.num_heads // architecture.num_kv_heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, kv_width, bias=False)
-        self.value = nn.Linear(width, kv_width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.query = _linear(width, width, bias=False)
+        self.key = _linear(width, kv_width, bias=False)
+        self.value = _linear(width, kv_width, bias=False)
+        self.output = _linear(width, width, bias=False)
         self.query_norm = RMSNorm(head_size, architecture.norm_eps)
         self.key_norm = RMSNorm(head_size, architecture.norm_eps)
 
@@ -138,9 +141,9 @@ class FeedForward(nn.Module):
     def __init__(self, architecture: ExpertArchitecture) -> None:
         super().__init__()
         width, inner = architecture.hidden_size, architecture.feed_forward_size
-        self.gate = nn.Linear(width, inner, bias=False)
-        self.up = nn.Linear(width, inner, bias=False)
-        self.down = nn.Linear(inner, width, bias=False)
+        self.gate = _linear(width, inner, bias=False)
+        self.up = _linear(width, inner, bias=False)
+        self.down = _linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -159,7 +162,7 @@ class ExpertBlock(nn.Module):
         self.cross_attention = Attention(architecture)
         self.feed_forward_norm = RMSNorm(width, eps)
         self.feed_forward = FeedForward(architecture)
-        self.modulation = nn.Linear(2 * width, 9 * width)
+        self.modulation = _zero_linear(2 * width, 9 * width)
 
     def encode_conditioning(self, tokens: Tensor) -> KeyValue:
         """Project adapted conditioning tokens (B, L, hidden_size) to this block's keys and values."""
@@ -170,27 +173,20 @@ class ExpertBlock(nn.Module):
 
         Args:
             x: (B, T, hidden_size).
-            modulation: (B or 1, 1, 9 * hidden_size), this block's modulation of time and state.
+            modulation: (B or 1, 9 * hidden_size), this block's modulation of time and state.
             key_value: this block's entry of `Conditioning.blocks`.
             mask: `Conditioning.mask`.
         """
-        (
-            shift_self,
-            scale_self,
-            gate_self,
-            shift_cross,
-            scale_cross,
-            gate_cross,
-            shift_ffn,
-            scale_ffn,
-            gate_ffn,
-        ) = modulation.chunk(9, dim=-1)
-        tokens = _modulate(self.self_attention_norm(x), shift_self, scale_self)
-        x = x + gate_self * self.self_attention(tokens, self.self_attention.keys_values(tokens))
-        tokens = _modulate(self.cross_attention_norm(x), shift_cross, scale_cross)
-        x = x + gate_cross * self.cross_attention(tokens, key_value, mask)
-        tokens = _modulate(self.feed_forward_norm(x), shift_ffn, scale_ffn)
-        return x + gate_ffn * self.feed_forward(tokens)
+        of_self, of_cross, of_feed_forward = modulation[:, None].chunk(3, dim=-1)
+        shift, scale, gate = of_self.chunk(3, dim=-1)
+        tokens = _modulate(self.self_attention_norm(x), shift, scale)
+        x = x + gate * self.self_attention(tokens, self.self_attention.keys_values(tokens))
+        shift, scale, gate = of_cross.chunk(3, dim=-1)
+        tokens = _modulate(self.cross_attention_norm(x), shift, scale)
+        x = x + gate * self.cross_attention(tokens, key_value, mask)
+        shift, scale, gate = of_feed_forward.chunk(3, dim=-1)
+        tokens = _modulate(self.feed_forward_norm(x), shift, scale)
+        return x + gate * self.feed_forward(tokens)
 
 
 class VelocityOutput(nn.Module):
@@ -200,13 +196,13 @@ class VelocityOutput(nn.Module):
         super().__init__()
         width = architecture.hidden_size
         self.norm = RMSNorm(width, architecture.norm_eps)
-        self.hidden = nn.Linear(width, 4 * width)
-        self.velocity = nn.Linear(4 * width, action_dim)
-        self.modulation = nn.Linear(2 * width, 2 * width)
+        self.hidden = _linear(width, 4 * width)
+        self.velocity = _zero_linear(4 * width, action_dim)
+        self.modulation = _zero_linear(2 * width, 2 * width)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """Map (B, T, hidden_size) to (B, T, action_dim); `modulation` is (B or 1, 1, 2 * hidden_size)."""
-        shift, scale = modulation.chunk(2, dim=-1)
+        """Map (B, T, hidden_size) to (B, T, action_dim); `modulation` is (B or 1, 2 * hidden_size)."""
+        shift, scale = modulation[:, None].chunk(2, dim=-1)
         return self.velocity(F.silu(self.hidden(_modulate(self.norm(x), shift, scale))))
 
 
@@ -220,6 +216,9 @@ class ActionExpert(nn.Module):
         state_dim: components of the robot state, or None for an expert that gets no state; the learned state
             embedding alone then takes its place.
         chunk_size: actions T in a chunk.
+
+    Position and state embeddings start as in the release. The other weights start as in DiT: Xavier, zero biases,
+    modulations and the last layer zero, so that every block begins as the identity and the velocity as zero.
     """
 
     def __init__(
@@ -243,39 +242,11 @@ class ActionExpert(nn.Module):
         self.action_adaptor = _mlp(action_dim, width, layers=3)
         self.state_adaptor = None if state_dim is None else _mlp(state_dim, width, layers=3)
         self.time_embedding = TimeEmbedding(width)
-        self.register_tokens = nn.Parameter(torch.empty(1, registers, width))
-        self.position_embedding = nn.Parameter(torch.empty(1, chunk_size + registers, width))
-        self.state_embedding = nn.Parameter(torch.empty(1, 1, width))
+        self.register_tokens = nn.Parameter(0.02 * torch.randn(1, registers, width))
+        self.position_embedding = nn.Parameter(_position_table(chunk_size, registers, width))
+        self.state_embedding = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.ModuleList(ExpertBlock(architecture) for _ in range(architecture.depth))
         self.output = VelocityOutput(architecture, action_dim)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialise for training from scratch.
-
-        Position and state embeddings as in the release. The rest is the practice of DiT: Xavier weights, zero biases,
-        modulations and the last layer zero, so that every block starts as the identity and the velocity as zero.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for layer in (self.time_embedding.mlp[0], self.time_embedding.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
-        for layer in [
-            *(block.modulation for block in self.blocks),
-            self.output.modulation,
-            self.output.velocity,
-        ]:
-            nn.init.zeros_(layer.weight)
-        nn.init.normal_(self.register_tokens, std=0.02)
-        nn.init.zeros_(self.state_embedding)
-        positions = _position_table(
-            self.chunk_size, self.register_tokens.shape[1], self.architecture.hidden_size
-        )
-        with torch.no_grad():
-            self.position_embedding.copy_(positions)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -299,10 +270,10 @@ class ActionExpert(nn.Module):
             )
         adapted = self.conditioning_adaptor(states.to(self.dtype))
         per_block = adapted.unbind(1) if states.ndim == 4 else [adapted] * len(self.blocks)
+        blocks = cast(Iterable[ExpertBlock], self.blocks)
         return Conditioning(
             blocks=tuple(
-                block.encode_conditioning(tokens)
-                for block, tokens in zip(self.blocks, per_block, strict=True)
+                block.encode_conditioning(tokens) for block, tokens in zip(blocks, per_block, strict=True)
             ),
             mask=None if mask is None else mask.bool()[:, None, None, :],
         )
@@ -381,20 +352,32 @@ class ActionExpert(nn.Module):
         """
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} must be at least 1.")
+        times = [torch.zeros(1, dtype=self.dtype, device=noise.device)]
+        for _ in range(num_steps - 1):
+            times.append(times[-1] + 1 / num_steps)
+        # More than half of the weights are modulations, and they depend on time and state alone: one pass over
+        # them serves all steps.
+        of_all_steps = [modulation.unbind(0) for modulation in self._modulations(torch.stack(times), state)]
         actions = noise.to(self.dtype)
-        time = torch.zeros(1, dtype=self.dtype, device=noise.device)
-        for _ in range(num_steps):
-            actions = actions + self(actions, time, conditioning, state) / num_steps
-            time = time + 1 / num_steps
+        for modulations in zip(*of_all_steps, strict=True):
+            actions = actions + self._velocity(actions, modulations, conditioning) / num_steps
         return actions
 
-    def _modulations(self, time: Tensor, state: Tensor | None) -> Iterator[Tensor]:
-        """Modulations (B or 1, 1, n * hidden_size) of the blocks in order, then of the output."""
-        state_token = self.state_embedding + self._adapted_state(state)
-        time_token = self.time_embedding(time)[:, None].expand(max(len(time), len(state_token)), -1, -1)
-        activated = F.silu(torch.cat([time_token, state_token.expand_as(time_token)], dim=-1))
-        for layer in (*self.blocks, self.output):
-            yield layer.modulation(activated)
+    def _modulations(self, time: Tensor, state: Tensor | None) -> list[Tensor]:
+        """Modulations of the blocks in order, then of the output.
+
+        Args:
+            time: (..., B or 1).
+            state: (B, state_dim) or None.
+
+        Returns:
+            One tensor (..., B or 1, 9 * hidden_size) per block and one (..., B or 1, 2 * hidden_size).
+        """
+        time_token = self.time_embedding(time)
+        state_token = self.state_embedding[0] + self._adapted_state(state)
+        shape = torch.broadcast_shapes(time_token.shape, state_token.shape)
+        activated = F.silu(torch.cat([time_token.expand(shape), state_token.expand(shape)], dim=-1))
+        return [layer.modulation(activated) for layer in (*self.blocks, self.output)]
 
     def _adapted_state(self, state: Tensor | None) -> Tensor | float:
         if self.state_adaptor is None:
@@ -408,10 +391,10 @@ class ActionExpert(nn.Module):
             raise ValueError(
                 f"The action expert expects a robot state of shape (B, {self.state_dim}) but got {got}."
             )
-        return self.state_adaptor(state.to(self.dtype))[:, None]
+        return self.state_adaptor(state.to(self.dtype))
 
     def _velocity(
-        self, noisy_actions: Tensor, modulations: Iterator[Tensor], conditioning: Conditioning
+        self, noisy_actions: Tensor, modulations: Sequence[Tensor], conditioning: Conditioning
     ) -> Tensor:
         if noisy_actions.shape[1:] != (self.chunk_size, self.action_dim):
             raise ValueError(
@@ -420,9 +403,12 @@ class ActionExpert(nn.Module):
             )
         x = self.action_adaptor(noisy_actions.to(self.dtype))
         x = torch.cat([x, self.register_tokens.expand(len(x), -1, -1)], dim=1) + self.position_embedding
-        for block, key_value in zip(self.blocks, conditioning.blocks, strict=True):
-            x = block(x, next(modulations), key_value, conditioning.mask)
-        return self.output(x[:, : self.chunk_size], next(modulations))
+        *block_modulations, output_modulation = modulations
+        for block, modulation, key_value in zip(
+            self.blocks, block_modulations, conditioning.blocks, strict=True
+        ):
+            x = block(x, modulation, key_value, conditioning.mask)
+        return self.output(x[:, : self.chunk_size], output_modulation)
 
 
 def sample_time(
@@ -442,10 +428,25 @@ def sample_time(
     )
 
 
+def _linear(in_size: int, out_size: int, *, bias: bool = True) -> nn.Linear:
+    layer = nn.Linear(in_size, out_size, bias=bias)
+    nn.init.xavier_uniform_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _zero_linear(in_size: int, out_size: int) -> nn.Linear:
+    layer = nn.Linear(in_size, out_size)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def _mlp(in_size: int, hidden_size: int, *, layers: int) -> nn.Sequential:
-    stages: list[nn.Module] = [nn.Linear(in_size, hidden_size)]
+    stages: list[nn.Module] = [_linear(in_size, hidden_size)]
     for _ in range(layers - 1):
-        stages += [nn.SiLU(), nn.Linear(hidden_size, hidden_size)]
+        stages += [nn.SiLU(), _linear(hidden_size, hidden_size)]
     return nn.Sequential(*stages)
 
 

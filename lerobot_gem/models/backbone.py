@@ -49,7 +49,8 @@ class GemBackbone(nn.Module):
     def __init__(self, config: Qwen3VLConfig, *, num_layers: int | None = None) -> None:
         super().__init__()
         self.config = config
-        self.model = Qwen3VLModel(_truncated(config, num_layers))
+        # Any: transformers annotates tensors as LongTensor and the like, which no operation returns.
+        self.model: Any = Qwen3VLModel(_truncated(config, num_layers))
         self._drop_unreachable_norm()
 
     @classmethod
@@ -79,7 +80,7 @@ class GemBackbone(nn.Module):
         truncated = _truncated(config, num_layers)
         try:
             with _without_load_warnings():
-                model, report = Qwen3VLModel.from_pretrained(
+                loaded: Any = Qwen3VLModel.from_pretrained(
                     pretrained,
                     config=truncated,
                     dtype=dtype,
@@ -94,7 +95,8 @@ class GemBackbone(nn.Module):
             ) from error
         except OSError as error:
             raise _not_found(pretrained) from error
-        _check_report(report, pretrained, truncated.text_config.num_hidden_layers)
+        model, report = loaded
+        _check_report(report, pretrained, truncated.get_text_config().num_hidden_layers)
 
         # A skeleton without memory, whose empty weights the loaded model replaces.
         with torch.device("meta"):
@@ -116,7 +118,7 @@ class GemBackbone(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Width D of the hidden states."""
-        return self.config.text_config.hidden_size
+        return self.config.get_text_config().hidden_size
 
     @property
     def num_layers(self) -> int:
@@ -212,7 +214,7 @@ class GemBackbone(nn.Module):
 
     def _transformers_state(self, index: int, x: Tensor, output: Tensor) -> Tensor:
         """State `index` as transformers 5 records it."""
-        if index == self.config.text_config.num_hidden_layers:
+        if index == self.config.get_text_config().num_hidden_layers:
             return self.model.language_model.norm(x)
         return output
 
@@ -232,18 +234,18 @@ class GemBackbone(nn.Module):
                 )
 
     def _drop_unreachable_norm(self) -> None:
-        if self.num_layers < self.config.text_config.num_hidden_layers:
+        if self.num_layers < self.config.get_text_config().num_hidden_layers:
             self.model.language_model.norm = nn.Identity()
 
 
 def _truncated(config: Qwen3VLConfig, num_layers: int | None) -> Qwen3VLConfig:
-    depth = config.text_config.num_hidden_layers
+    depth = config.get_text_config().num_hidden_layers
     if num_layers is not None and not 1 <= num_layers <= depth:
         raise ValueError(
             f"num_layers={num_layers} must be between 1 and the backbone's {depth} decoder layers."
         )
     config = copy.deepcopy(config)
-    config.text_config.num_hidden_layers = depth if num_layers is None else num_layers
+    config.get_text_config().num_hidden_layers = depth if num_layers is None else num_layers
     return config
 
 

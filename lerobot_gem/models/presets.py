@@ -146,12 +146,12 @@ PRESETS: dict[str, Preset] = {
                 "hidden_size": 96,
                 "intermediate_size": 288,
                 "num_heads": 3,
-                "patch_size": 8,
+                "patch_size": 16,
                 "temporal_patch_size": 2,
                 "spatial_merge_size": 2,
                 "out_hidden_size": 128,
-                # 16 x 16, the patch grid of a 128 px image.
-                "num_position_embeddings": 256,
+                # 8 x 8, the patch grid of a 128 px image.
+                "num_position_embeddings": 64,
                 "deepstack_visual_indexes": [0, 1],
                 "initializer_range": 0.06,
             },

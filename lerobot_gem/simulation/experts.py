@@ -7,11 +7,13 @@ demonstrations learnable from pictures and lets it label states that it did not 
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.placements import target_and_container
+from lerobot_gem.simulation.placements import PALM_CLEARANCE, target_and_container
 from lerobot_gem.simulation.scene import ACTION_DIM, GRIPPER_CLOSE, GRIPPER_OPEN, LiberoScene
 
 # Full scale of an action: OSC_POSE output_max of robosuite 1.4 (metres, radians per control step).
 POSITION_SCALE, ROTATION_SCALE = 0.05, 0.5
+# The fingers can't go lower without touching the ground, metres above it.
+LOWEST_GRASP = 0.014
 
 
 def _towards(offset: NDArray[np.float64], full_speed: bool = False) -> NDArray[np.float64]:
@@ -83,7 +85,9 @@ class PickAndPlaceExpert:
         centre = (self._shape.low[:2] + self._shape.high[:2]) / 2
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         position = self.scene.position(self.target)
-        return np.append(position[:2] + turn @ centre, max(position[2], 0.014))
+        top = position[2] + self._shape.high[2]
+        height = max(position[2], top - PALM_CLEARANCE, LOWEST_GRASP)
+        return np.append(position[:2] + turn @ centre, height)
 
     def held(self) -> bool:
         """Both fingers touch the object."""
@@ -147,3 +151,14 @@ class PickAndPlaceExpert:
     def _turn(self) -> float:
         error = self._yaw_error()
         return 0.0 if abs(error) < self.yaw_tolerance else float(np.clip(error / ROTATION_SCALE, -1, 1))
+
+
+def make_expert(scene: LiberoScene) -> PickAndPlaceExpert:
+    """The scripted expert of a scene's task.
+
+    Raises:
+        ValueError: there is none for this suite.
+    """
+    if scene.suite != "libero_object":
+        raise ValueError(f"There is no scripted expert for {scene.suite}; there is for libero_object.")
+    return PickAndPlaceExpert(scene)

@@ -50,7 +50,7 @@ class WideRule:
     yaw: float
     gap: float = 0.01
     target_gap: float = 0.035
-    tall_gap: float = 0.06
+    tall_gap: float = 0.075
 
 
 WIDE_RULES = {
@@ -58,8 +58,9 @@ WIDE_RULES = {
         objects=Area((-0.20, 0.14), (-0.28, 0.06)), container=Area((-0.10, 0.10), (0.22, 0.27)), yaw=0.5
     ),
 }
-# The Panda hand's lower face above the point between the finger tips, less a margin.
-_HAND_CLEARANCE = 0.08
+# Height of the Panda hand's palm above the point between the finger tips (measured 0.034 m), less a margin: an object
+# that reaches higher stops the hand.
+PALM_CLEARANCE = 0.028
 _MAX_DRAWS = 10_000
 
 
@@ -106,7 +107,8 @@ def wide_layout(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArr
     rule = WIDE_RULES[scene.suite]
     poses, shapes = scene.rest
     target, container = target_and_container(scene)
-    reach = poses[target][2] + _HAND_CLEARANCE
+    # The hand's palm when the fingers close: neighbours that reach higher are in its way.
+    reach = max(poses[target][2] + PALM_CLEARANCE, poses[target][2] + shapes[target].high[2])
     # The target first: its place is then uniform over the area, whatever the others need.
     order = sorted(scene.objects, key=lambda name: (name != target, name != container, -shapes[name].radius))
     placed: dict[str, NDArray[np.float64]] = {}

@@ -286,10 +286,10 @@ class LiberoScene:
         return np.concatenate([self.eef_position, axis_angle, self.fingers]).astype(np.float32)
 
     def render(self, camera: str, depth: bool = False) -> CameraFrame:
-        """Draw one of `CAMERAS`, colour and depth in one pass.
+        """Draw what a camera sees, colour and depth in one pass.
 
         Args:
-            camera: "image" or "image2".
+            camera: LIBERO's name of it, e.g. one of `CAMERAS.values()`.
             depth: read the depth buffer, too.
         """
         import mujoco
@@ -300,7 +300,7 @@ class LiberoScene:
         # Another scene in this process may have made its own context current.
         self._context.gl_ctx.make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context.con)
-        self._context.render(self.width, self.height, self.env.sim.model.camera_name2id(CAMERAS[camera]))
+        self._context.render(self.width, self.height, self.env.sim.model.camera_name2id(camera))
         pixels = self._context.read_pixels(self.width, self.height, depth=depth)
         if not depth:
             return CameraFrame(pixels, None)
@@ -330,11 +330,11 @@ class LiberoScene:
             (H, W, 1) float32 metres; observation.state: (8,) float32.
         """
         result: dict[str, NDArray[Any]] = {}
-        for camera in CAMERAS:
+        for name, camera in CAMERAS.items():
             frame = self.render(camera, depth)
-            result[f"observation.images.{camera}"] = flip(frame.rgb)
+            result[f"observation.images.{name}"] = flip(frame.rgb)
             if frame.depth is not None:
-                result[f"observation.images.{camera}_depth"] = flip(frame.depth)[..., None]
+                result[f"observation.images.{name}_depth"] = flip(frame.depth)[..., None]
         result["observation.state"] = self.robot_state()
         return result
 
