@@ -134,7 +134,7 @@ def load_released_expert(path: str | Path) -> dict[str, Tensor]:
         ValueError: the file is cut short or not a weights file, or a weight is missing or unknown.
     """
     file = _weights_file(Path(path))
-    weights: dict[str, Any]
+    weights: Any
     try:
         if file.suffix == ".safetensors":
             weights = load_file(file)
@@ -142,8 +142,7 @@ def load_released_expert(path: str | Path) -> dict[str, Tensor]:
             weights = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{file} can't be read as weights ({error}); copy or download it again.") from error
-    state_dict: dict[str, Tensor] = weights.get("module", weights)
-    return expert_from_release(state_dict)
+    return expert_from_release(weights.get("module", weights))
 
 
 def _weights_file(path: Path) -> Path:

@@ -1,0 +1,320 @@
+import dataclasses
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lerobot_gem.checkpoints import expert_from_release, expert_to_release
+from lerobot_gem.models.action_expert import ActionExpert, Conditioning, RMSNorm, sample_time
+from lerobot_gem.models.presets import ExpertArchitecture
+
+ARCHITECTURE = ExpertArchitecture(hidden_size=32, depth=3, num_heads=4, num_kv_heads=2, multiple_of=32)
+B, L, D, T, A, S = 2, 6, 24, 5, 3, 4
+
+
+def make_expert(*, state_dim: int | None = S, randomised: bool = True) -> ActionExpert:
+    """A small expert; randomised, because a fresh one answers zero to everything."""
+    torch.manual_seed(0)
+    expert = ActionExpert(ARCHITECTURE, conditioning_dim=D, action_dim=A, state_dim=state_dim, chunk_size=T)
+    if randomised:
+        for parameter in expert.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return expert
+
+
+def make_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Conditioning states (B, depth, L, D), mask (B, L) with left padding, state (B, S), noise (B, T, A)."""
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.ones(B, L, dtype=torch.bool)
+    mask[0, :2] = False
+    states, state, noise = (
+        torch.randn(shape, generator=generator) for shape in ((B, 3, L, D), (B, S), (B, T, A))
+    )
+    return states, mask, state, noise
+
+
+# --- parity with the official code ---------------------------------------------------------------------------
+
+
+def build_like(rdt) -> ActionExpert:
+    config = rdt.spec["config"]
+    known = {field.name for field in dataclasses.fields(ExpertArchitecture)}
+    architecture = ExpertArchitecture(
+        **{name: value for name, value in config["model"]["rdt"].items() if name in known}
+    )
+    return ActionExpert(
+        architecture,
+        conditioning_dim=config["model"]["lang_token_dim"],
+        action_dim=config["action_dim"],
+        state_dim=config["state_dim"],
+        chunk_size=config["horizon"],
+    )
+
+
+@pytest.fixture
+def released(rdt) -> ActionExpert:
+    expert = build_like(rdt)
+    expert.load_state_dict(expert_from_release(rdt.load_weights()))
+    return expert
+
+
+@pytest.fixture
+def condition(rdt, released) -> Conditioning:
+    return released.encode_conditioning(rdt["in.lang_tokens"], rdt["in.lang_mask"])
+
+
+@pytest.mark.parity
+def test_positions_begin_as_in_the_release(rdt):
+    expert = build_like(rdt)
+    rdt.check("out.init.x_pos_emb", expert.position_embedding)
+    rdt.check("out.init.state_pos_emb", expert.state_embedding)
+
+
+@pytest.mark.parity
+def test_embeddings_match(rdt, released):
+    rdt.check("out.t_embed", released.time_embedding(rdt["in.timesteps"]))
+    rdt.check("out.lang_adapted", released.conditioning_adaptor(rdt["in.lang_tokens"]))
+    rdt.check("out.action_adapted", released.action_adaptor(rdt["in.noisy_action"]))
+    rdt.check("out.state_adapted", released.state_adaptor(rdt["in.state"]))
+
+
+@pytest.mark.parity
+def test_velocity_matches(rdt, released, condition):
+    noisy, time, state = rdt["in.noisy_action"], rdt["in.timesteps"], rdt["in.state"][:, 0]
+    tokens, mask = rdt["in.lang_tokens"], rdt["in.lang_mask"]
+    rdt.check("out.velocity", released(noisy, time, condition, state))
+    rdt.check("out.velocity_t_scalar", released(noisy, time[:1], condition, state))
+    unmasked = released.encode_conditioning(tokens, None)
+    rdt.check("out.velocity_nomask", released(noisy, time, unmasked, state))
+    shared = released.encode_conditioning(tokens[:, 1], mask)
+    rdt.check("out.velocity_shared_layer", released(noisy, time, shared, state))
+
+
+@pytest.mark.parity
+def test_samples_match(rdt, released, condition):
+    names = [name for name in rdt.tensors if name.startswith("out.sample_")]
+    assert names
+    for name in names:
+        steps = int(re.fullmatch(r"out\.sample_(\d+)step", name)[1])
+        rdt.check(name, released.sample(condition, rdt["in.state"][:, 0], rdt["in.sample_noise"], steps))
+
+
+@pytest.mark.parity
+def test_loss_and_gradients_match(rdt, released):
+    tokens = rdt["in.lang_tokens"].clone().requires_grad_()
+    error = released.flow_matching_error(
+        rdt["in.action_gt"],
+        released.encode_conditioning(tokens, rdt["in.lang_mask"]),
+        rdt["in.state"][:, 0],
+        noise=rdt["in.loss_noise"],
+        time=rdt["in.loss_timesteps"],
+    )
+    assert error.shape == rdt["in.action_gt"].shape
+    loss = error.mean()
+    rdt.check("out.loss", loss[None], tolerance="loss_scalars")
+    loss.backward()
+    gradients = expert_to_release({name: weight.grad for name, weight in released.named_parameters()})
+    gradients["lang_tokens"] = tokens.grad
+    names = [name for name in rdt.tensors if name.startswith("out.grad.")]
+    assert names
+    for name in names:
+        rdt.check(name, gradients[name.removeprefix("out.grad.")])
+
+
+# --- behaviour ------------------------------------------------------------------------------------------------
+
+
+def test_conditioning_is_projected_once_per_observation():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    calls: list[nn.Module] = []
+    for projection in [
+        expert.conditioning_adaptor,
+        *(getattr(block.cross_attention, name) for block in expert.blocks for name in ("key", "value")),
+    ]:
+        projection.register_forward_hook(lambda module, *_: calls.append(module))
+    expert.sample(expert.encode_conditioning(states, mask), state, noise, num_steps=7)
+    assert len(calls) == 1 + 2 * len(expert.blocks)
+
+
+def test_sampling_is_euler_integration_of_forward():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    conditioning = expert.encode_conditioning(states, mask)
+    actions = noise
+    for step in range(4):
+        actions = actions + expert(actions, torch.tensor([step / 4]), conditioning, state) / 4
+    torch.testing.assert_close(expert.sample(conditioning, state, noise, num_steps=4), actions)
+
+
+def test_bfloat16_time_accumulates_as_in_the_release():
+    expert = make_expert().bfloat16()
+    states, mask, state, noise = make_inputs()
+    seen: list[Tensor] = []
+    expert.time_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten()))
+    actions = expert.sample(expert.encode_conditioning(states, mask), state, noise, num_steps=5)
+    assert actions.dtype == torch.bfloat16
+    # RELEASE.md, measured: 0, .2002, .4004, .6016, .8008.
+    torch.testing.assert_close(
+        torch.cat(seen).float(), torch.tensor([0.0, 0.2002, 0.4004, 0.6016, 0.8008]), atol=1e-4, rtol=0
+    )
+
+
+def test_padded_tokens_carry_nothing_and_real_ones_do():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+
+    def sample(tokens: Tensor) -> Tensor:
+        return expert.sample(expert.encode_conditioning(tokens, mask), state, noise, num_steps=2)
+
+    reference = sample(states)
+    padding_changed, token_changed = states.clone(), states.clone()
+    padding_changed[0, :, :2] += 10
+    token_changed[0, :, 2] += 10
+    assert torch.equal(sample(padding_changed), reference)
+    assert not torch.allclose(sample(token_changed)[0], reference[0])
+    assert torch.equal(sample(token_changed)[1], reference[1])
+
+
+def test_integer_masks_work_like_boolean_ones():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    time = torch.tensor([0.3])
+    boolean = expert(noise, time, expert.encode_conditioning(states, mask), state)
+    assert torch.equal(expert(noise, time, expert.encode_conditioning(states, mask.long()), state), boolean)
+
+
+def test_each_block_reads_its_own_state():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    reference = expert.encode_conditioning(states, mask)
+    for index in range(len(expert.blocks)):
+        changed = states.clone()
+        changed[:, index] += 1
+        blocks = expert.encode_conditioning(changed, mask).blocks
+        differs = [
+            not torch.equal(new.key, old.key) for new, old in zip(blocks, reference.blocks, strict=True)
+        ]
+        assert differs == [other == index for other in range(len(expert.blocks))]
+
+
+def test_state_reaches_the_velocity():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    conditioning, time = expert.encode_conditioning(states, mask), torch.tensor([0.5])
+    assert not torch.allclose(
+        expert(noise, time, conditioning, state), expert(noise, time, conditioning, state + 1)
+    )
+
+
+def test_without_state_input_the_learned_embedding_takes_its_place():
+    expert = make_expert(state_dim=None)
+    states, mask, state, noise = make_inputs()
+    conditioning = expert.encode_conditioning(states, mask)
+    assert not any("state_adaptor" in name for name in expert.state_dict())
+    expert(noise, torch.full((B,), 0.5), conditioning, None).sum().backward()
+    assert all(parameter.grad is not None for parameter in expert.parameters())
+    assert expert.state_embedding.grad.abs().max() > 0
+    assert expert.sample(conditioning, None, noise, num_steps=2).shape == noise.shape
+    with pytest.raises(ValueError, match="without a state input"):
+        expert(noise, torch.tensor([0.5]), conditioning, state)
+
+
+def test_fresh_expert_predicts_nothing_and_learns():
+    expert = make_expert(randomised=False)
+    states, mask, state, noise = make_inputs()
+    assert (
+        expert(noise, torch.tensor([0.5]), expert.encode_conditioning(states, mask), state).abs().max() == 0
+    )
+    optimiser = torch.optim.Adam(expert.parameters(), lr=3e-3)
+    actions = torch.tensor([-1.0, 1.0])[:, None, None].expand(B, T, A)
+    errors = []
+    for _ in range(60):
+        optimiser.zero_grad()
+        conditioning = expert.encode_conditioning(states, mask)
+        error = expert.flow_matching_error(actions, conditioning, state, time_distribution="uniform").mean()
+        error.backward()
+        optimiser.step()
+        errors.append(error.item())
+    assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+
+
+def test_error_is_that_of_the_straight_path():
+    """A velocity of zero (fresh expert) leaves the squared displacement from noise to action."""
+    expert = make_expert(randomised=False)
+    states, mask, state, noise = make_inputs()
+    actions = noise.flip(0) + 0.5
+    error = expert.flow_matching_error(
+        actions, expert.encode_conditioning(states, mask), state, noise=noise, time=torch.tensor([0.2, 0.9])
+    )
+    torch.testing.assert_close(error, (actions - noise).square())
+
+
+def test_drawn_noise_and_time_follow_the_seed():
+    expert = make_expert()
+    states, mask, state, actions = make_inputs()
+    conditioning = expert.encode_conditioning(states, mask)
+
+    def error(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return expert.flow_matching_error(actions, conditioning, state)
+
+    assert torch.equal(error(3), error(3))
+    assert not torch.allclose(error(3), error(4))
+
+
+def test_error_stays_in_float32_under_bfloat16_weights():
+    expert = make_expert().bfloat16()
+    states, mask, state, actions = make_inputs()
+    error = expert.flow_matching_error(actions, expert.encode_conditioning(states, mask), state)
+    assert error.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("distribution", "to_standard", "mean", "std"),
+    [("logit_normal", torch.logit, 0.0, 1.0), ("uniform", lambda t: t, 0.5, 12**-0.5)],
+)
+def test_time_distributions(distribution, to_standard, mean, std):
+    torch.manual_seed(0)
+    times = to_standard(sample_time(20_000, distribution))
+    assert times.mean().item() == pytest.approx(mean, abs=0.03)
+    assert times.std().item() == pytest.approx(std, abs=0.03)
+
+
+def test_norm_scales_after_casting_back_and_uses_its_epsilon():
+    norm = RMSNorm(8, eps=0.25).bfloat16()
+    nn.init.normal_(norm.weight)
+    x = torch.randn(16, 8).bfloat16()
+    wide = x.float()
+    normalised = wide / (wide.square().mean(-1, keepdim=True) + 0.25).sqrt()
+    assert torch.equal(norm(x), normalised.bfloat16() * norm.weight)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e, c, s, n: e.sample(c, s, n, num_steps=0), "num_steps=0 must be at least 1"),
+        (lambda e, c, s, n: e.sample(c, s, n[:, :-1], num_steps=1), r"\(B, 5, 3\) but got \(2, 4, 3\)"),
+        (
+            lambda e, c, s, n: e.sample(c, s[:, :-1], n, num_steps=1),
+            r"\(B, 4\) but got one of shape \(2, 3\)",
+        ),
+        (lambda e, c, s, n: e.sample(c, None, n, num_steps=1), r"\(B, 4\) but got none"),
+        (
+            lambda e, c, s, n: e.flow_matching_error(n, c, s, time_distribution="beta"),
+            "'beta'.*'logit_normal', 'uniform'",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    with pytest.raises(ValueError, match=message):
+        call(expert, expert.encode_conditioning(states, mask), state, noise)
+
+
+def test_number_of_states_must_be_the_number_of_blocks():
+    states, mask, _, _ = make_inputs()
+    with pytest.raises(ValueError, match="3 blocks but got 2 conditioning states"):
+        make_expert().encode_conditioning(states[:, :2], mask)
