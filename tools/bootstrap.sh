@@ -61,7 +61,9 @@ missing=$(missing_packages)
 [ -z "$missing" ] || install_packages $missing
 
 # The scripts of an environment name its folder: one that was moved or copied here is no good.
-grep -qs "^ *VIRTUAL_ENV=['\"]\{0,1\}$venv['\"]\{0,1\}$" .venv/bin/activate && fits .venv/bin/python || rm -rf .venv
+if ! { grep -qs "^ *VIRTUAL_ENV=['\"]\{0,1\}${venv}['\"]\{0,1\}\$" .venv/bin/activate && fits .venv/bin/python; }; then
+    rm -rf .venv
+fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

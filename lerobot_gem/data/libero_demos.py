@@ -6,7 +6,9 @@ set; when there are enough of them, the data set is written from those files and
 """
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
@@ -18,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lerobot_gem.data.single_frames import split_into_frames
 from lerobot_gem.simulation.libero_setup import require_libero
-from lerobot_gem.simulation.placements import PLACEMENTS, apply_benchmark, apply_wide, layout_rng
+from lerobot_gem.simulation.placements import PLACEMENTS, apply_benchmark, apply_wide, layout_rng, wide_layout
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM, LiberoScene
 
-MODES = ("demos", "scenes")
+# Random scenes that are simulated, and kept, as one piece of work.
+SCENES_PER_BATCH = 50
+_HOLDING_SHARE = 0.4
 # Seconds after which an expert that has not succeeded is given up; its successes take 5 to 8.
 _TIME_LIMIT = 16.0
 # An expert that fails more often than this is broken, and collecting would never end.
@@ -38,10 +43,10 @@ class LiberoDemosConfig:
         repo_id: LeRobot's name of the data set.
         suite: LIBERO suite.
         task_ids: tasks of the suite; all of them when empty.
-        episodes_per_task: successful demonstrations (or, in mode `scenes`, labelled scenes) for each task.
-        placement: `wide` or `benchmark`.
-        mode: `demos`, or `scenes`: episodes of one frame, a random layout seen from a random robot pose and labelled
-            with the expert's action.
+        episodes_per_task: successful demonstrations for each task.
+        scenes_per_task: episodes of one frame for each task, behind its demonstrations: a random wide layout seen
+            from a random robot pose, free or holding the target, and labelled with the expert's action.
+        placement: `wide` or `benchmark`, of the demonstrations.
         fps: control steps, and frames, per second.
         image_size: height and width of both cameras in pixels.
         depth: store both cameras' depth in metres.
@@ -60,8 +65,8 @@ class LiberoDemosConfig:
     suite: str = "libero_object"
     task_ids: list[int] = field(default_factory=list)
     episodes_per_task: int = 50
+    scenes_per_task: int = 0
     placement: str = "wide"
-    mode: str = "demos"
     fps: int = 20
     image_size: int = 128
     depth: bool = True
@@ -77,34 +82,33 @@ class LiberoDemosConfig:
         self.root = Path(self.root)
         if self.placement not in PLACEMENTS:
             raise ValueError(f"placement is one of {', '.join(PLACEMENTS)}, but is {self.placement!r}.")
-        if self.mode not in MODES:
-            raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
-        for name, least in (("episodes_per_task", 1), ("fps", 1), ("image_size", 16), ("num_workers", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, but is {getattr(self, name)}.")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, but is {self.seed}.")
-        if self.action_noise < 0:
-            raise ValueError(f"action_noise must not be negative, but is {self.action_noise}.")
+        least = {"episodes_per_task": 0, "scenes_per_task": 0, "seed": 0, "action_noise": 0}
+        for name, bound in {**least, "fps": 1, "image_size": 16, "num_workers": 1}.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, but is {getattr(self, name)}.")
+        if not self.episodes_per_task and not self.scenes_per_task:
+            raise ValueError("episodes_per_task and scenes_per_task are both 0: there is nothing to collect.")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite contradict each other: choose one.")
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
-        others = ("root", "repo_id", "num_workers", "resume", "overwrite", "task_ids", "episodes_per_task")
+        others = ("root", "repo_id", "num_workers", "resume", "overwrite")
+        others += ("task_ids", "episodes_per_task", "scenes_per_task")
         return {key: value for key, value in asdict(self).items() if key not in others}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of one task, identified by its number."""
+    """One piece of work, identified by task and number: a try of the task, or a batch of random scenes."""
 
     task_id: int
     number: int
+    scenes: bool = False
 
     @property
     def name(self) -> str:
-        return f"task{self.task_id:02d}_attempt{self.number:06d}"
+        return f"task{self.task_id:02d}_{'scenes' if self.scenes else 'attempt'}{self.number:06d}"
 
 
 @dataclass(frozen=True)
@@ -156,34 +160,58 @@ def _scene_of(config: LiberoDemosConfig, task_id: int) -> LiberoScene:
 
 
 def run_attempt(config: LiberoDemosConfig, attempt: Attempt) -> list[Frame] | None:
-    """Simulate one attempt.
+    """Simulate one attempt at a task.
 
     Returns:
         Its frames, keyed as in `dataset_features`, or None when the expert did not succeed.
     """
+    from lerobot_gem.simulation.arm_poses import ArmPoses
     from lerobot_gem.simulation.experts import make_expert
 
     scene = _scene_of(config, attempt.task_id)
-    rng = layout_rng("training", config.seed, MODES.index(config.mode), attempt.task_id, attempt.number)
+    rng = layout_rng("training", config.seed, 0, attempt.task_id, attempt.number)
     if config.placement == "wide":
         apply_wide(scene, rng)
     else:
         apply_benchmark(scene, attempt.number)
     expert = make_expert(scene)
+    if config.random_start and not ArmPoses(scene, expert).place_free(rng):
+        return None
     frames: list[Frame] = []
     for _ in range(round(_TIME_LIMIT * config.fps)):
         action = expert.action()
         frames.append({**scene.observation(config.depth), "action": action})
-        noise = rng.normal(0.0, config.action_noise, ACTION_DIM) if config.action_noise else np.zeros(ACTION_DIM)
+        noise = (
+            rng.normal(0.0, config.action_noise, ACTION_DIM) if config.action_noise else np.zeros(ACTION_DIM)
+        )
         noise[-1] = 0.0  # The gripper's sign is a decision, not a magnitude.
         if scene.step(np.clip(action + noise, -1.0, 1.0)):
             return frames
     return None
 
 
+def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> list[Frame]:
+    """`SCENES_PER_BATCH` unrelated frames, keyed as in `dataset_features`."""
+    from lerobot_gem.simulation.arm_poses import ArmPoses
+    from lerobot_gem.simulation.experts import make_expert
+
+    scene = _scene_of(config, batch.task_id)
+    expert = make_expert(scene)
+    poses = ArmPoses(scene, expert)
+    frames: list[Frame] = []
+    rng = layout_rng("training", config.seed, 1, batch.task_id, batch.number)
+    while len(frames) < SCENES_PER_BATCH:
+        # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
+        scene.place(wide_layout(scene, rng))
+        holding = rng.random() < _HOLDING_SHARE
+        if poses.place_holding(rng) if holding else poses.place_free(rng):
+            frames.append({**scene.observation(config.depth), "action": expert.action()})
+    return frames
+
+
 def _store_attempt(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
     """Simulate an attempt and keep its frames, encoded; returns whether it succeeded. Complete or absent on disk."""
-    frames = run_attempt(config, attempt)
+    frames = run_scenes(config, attempt) if attempt.scenes else run_attempt(config, attempt)
     final = staging / attempt.name
     partial = staging / f".{attempt.name}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -252,15 +280,16 @@ def _staging(config: LiberoDemosConfig) -> Path:
 
 
 def _outcomes(
-    config: LiberoDemosConfig, task_id: int, staging: Path, pool: Executor | None
+    config: LiberoDemosConfig, task_id: int, scenes: bool, staging: Path, pool: Executor | None
 ) -> Iterator[tuple[Attempt, bool]]:
     """Attempts of a task as they finish, until exactly the wanted number of them have succeeded."""
-    wanted, number, failures = config.episodes_per_task, 0, 0
+    wanted = -(-config.scenes_per_task // SCENES_PER_BATCH) if scenes else config.episodes_per_task
+    number, failures = 0, 0
     running: dict[Future[bool], Attempt] = {}
     while True:
         # Never more attempts than can all be needed: the set of attempts is then the same for any number of workers.
         while number < wanted + failures:
-            attempt = Attempt(task_id, number)
+            attempt = Attempt(task_id, number, scenes)
             number += 1
             folder = staging / attempt.name
             if folder.exists():
@@ -305,32 +334,43 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
     task_ids = sorted(set(config.task_ids)) or list(range(len(instructions)))
     for task_id in task_ids:
         if not 0 <= task_id < len(instructions):
-            raise ValueError(f"{config.suite} has tasks 0 to {len(instructions) - 1}, but task_ids has {task_id}.")
+            raise ValueError(
+                f"{config.suite} has tasks 0 to {len(instructions) - 1}, but task_ids has {task_id}."
+            )
     staging = _staging(config)
-    pool = None
-    if config.num_workers > 1:
-        # A forked child would inherit this process's GL and torch state.
-        pool = ProcessPoolExecutor(config.num_workers, mp_context=get_context("spawn"))
-    reports, kept = [], []
+    pool = _start_pool(config.num_workers) if config.num_workers > 1 else None
+    reports, episodes = [], []
+    total = len(task_ids) * (config.episodes_per_task + config.scenes_per_task)
     try:
-        with tqdm(total=len(task_ids) * config.episodes_per_task, unit="episode", desc="collecting") as progress:
+        with tqdm(total=total, unit="episode", desc="collecting") as progress:
             for task_id in task_ids:
-                outcomes = dict(_progressing(_outcomes(config, task_id, staging, pool), progress))
-                good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
-                kept += good
-                reports.append(TaskReport(task_id, instructions[task_id], len(good), len(outcomes)))
+                for scenes in (False, True):
+                    outcomes: dict[Attempt, bool] = {}
+                    for attempt, success in _outcomes(config, task_id, scenes, staging, pool):
+                        outcomes[attempt] = success
+                        progress.update(success * (SCENES_PER_BATCH if scenes else 1))
+                    good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
+                    episodes += [(staging / a.name, instructions[task_id], a) for a in good]
+                    if not scenes and config.episodes_per_task:
+                        reports.append(TaskReport(task_id, instructions[task_id], len(good), len(outcomes)))
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-    _write_dataset(config, [(staging / a.name, instructions[a.task_id]) for a in kept], reports)
+    _write_dataset(config, episodes, reports)
     shutil.rmtree(staging)
     return reports
 
 
-def _progressing(outcomes: Iterator[tuple[Attempt, bool]], progress: Any) -> Iterator[tuple[Attempt, bool]]:
-    for attempt, success in outcomes:
-        progress.update(int(success))
-        yield attempt, success
+def _start_pool(num_workers: int) -> Executor:
+    """Worker processes, already running.
+
+    Forked on Linux: importing LeRobot costs each spawned one 10 to 20 CPU-seconds. This process has no GL context and no
+    threads of its own yet (a progress bar starts one), which is what makes forking safe.
+    """
+    method = "fork" if sys.platform == "linux" else "spawn"
+    pool = ProcessPoolExecutor(num_workers, mp_context=get_context(method))
+    pool.submit(os.getpid).result()
+    return pool
 
 
 def _instructions(suite: str) -> list[str]:
@@ -343,7 +383,7 @@ def _instructions(suite: str) -> list[str]:
 
 
 def _write_dataset(
-    config: LiberoDemosConfig, episodes: list[tuple[Path, str]], reports: list[TaskReport]
+    config: LiberoDemosConfig, episodes: list[tuple[Path, str, Attempt]], reports: list[TaskReport]
 ) -> None:
     import datasets
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -361,17 +401,30 @@ def _write_dataset(
         robot_type="panda",
         use_videos=False,
     )
-    for folder, instruction in tqdm(episodes, unit="episode", desc="writing"):
-        dataset.save_episode(episode_data=_episode_data(folder, instruction, dataset))
+    batches = []
+    for folder, instruction, attempt in tqdm(episodes, desc="writing"):
+        limit = None
+        if attempt.scenes:
+            batches.append(dataset.meta.total_episodes)
+            limit = config.scenes_per_task - attempt.number * SCENES_PER_BATCH
+        dataset.save_episode(episode_data=_episode_data(folder, instruction, dataset, limit))
     dataset.finalize()
+    split_into_frames(partial, batches)
     report = {"settings": config.content(), "tasks": [asdict(r) for r in reports]}
     (partial / "collection.json").write_text(json.dumps(report, indent=1))
     partial.rename(config.root)
 
 
-def _episode_data(folder: Path, instruction: str, dataset: Any) -> dict[str, Any]:
-    """An episode buffer as `LeRobotDataset.save_episode` takes it, with image files already encoded."""
-    length = len(np.load(folder / "action.npy"))
+def _episode_data(folder: Path, instruction: str, dataset: Any, limit: int | None) -> dict[str, Any]:
+    """An episode buffer as `LeRobotDataset.save_episode` takes it, with image files already encoded.
+
+    Args:
+        folder: of a finished attempt.
+        instruction: the task's text.
+        dataset: the LeRobotDataset that the episode goes to.
+        limit: number of frames to take; all of them when None.
+    """
+    length = len(np.load(folder / "action.npy")[:limit])
     data: dict[str, Any] = {
         "size": length,
         "task": [instruction] * length,
@@ -383,7 +436,7 @@ def _episode_data(folder: Path, instruction: str, dataset: Any) -> dict[str, Any
     }
     for key in dataset.meta.features:
         if key.startswith("observation.images."):
-            data[key] = sorted(str(path) for path in (folder / key).iterdir())
+            data[key] = sorted(str(path) for path in (folder / key).iterdir())[:length]
         elif key not in data:
-            data[key] = np.load(folder / f"{key}.npy")
+            data[key] = np.load(folder / f"{key}.npy")[:length]
     return data

@@ -329,7 +329,7 @@ class ActionExpert(nn.Module):
             time = sample_time(actions.shape[0], time_distribution, actions.device)
         share = time.to(actions.dtype)[:, None, None]
         velocity = self(share * actions + (1 - share) * noise, time, conditioning, state)
-        return (velocity.float() - (actions - noise).float()).square()
+        return (velocity - (actions - noise).float()).square()
 
     def sample(
         self, conditioning: Conditioning, state: Tensor | None, noise: Tensor, num_steps: int

@@ -55,11 +55,11 @@ class PickAndPlaceExpert:
         self.scene = scene
         self.target, self.container = target_and_container(scene)
         poses, shapes = scene.rest
-        self._rest, self._shape = poses[self.target], shapes[self.target]
+        self._rest, self.shape = poses[self.target], shapes[self.target]
         self._rim = poses[self.container][2] + shapes[self.container].high[2]
-        x, y, _ = self._shape.size
+        x, y, _ = self.shape.size
         # Boxes are gripped across their short side, round things at any yaw.
-        self._elongated = abs(x - y) > 0.015
+        self.elongated = abs(x - y) > 0.015
         self._body = scene.env.obj_body_id[self.target]
         self._rest_yaw = _yaw(self._rest_rotation())
 
@@ -82,10 +82,10 @@ class PickAndPlaceExpert:
     def grasp_point(self) -> NDArray[np.float64]:
         """(3,) where the point between the finger tips should be."""
         yaw = self._object_yaw()
-        centre = (self._shape.low[:2] + self._shape.high[:2]) / 2
+        centre = (self.shape.low[:2] + self.shape.high[:2]) / 2
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         position = self.scene.position(self.target)
-        top = position[2] + self._shape.high[2]
+        top = position[2] + self.shape.high[2]
         height = max(position[2], top - PALM_CLEARANCE, LOWEST_GRASP)
         return np.append(position[:2] + turn @ centre, height)
 
@@ -125,9 +125,9 @@ class PickAndPlaceExpert:
         return _towards(offset), GRIPPER_OPEN
 
     def _carry(self) -> tuple[NDArray[np.float64], float]:
-        eef, held = self.scene.eef_position, self.scene.position(self.target)
+        held = self.scene.position(self.target)
         goal = self.scene.position(self.container)
-        bottom = held[2] + self._shape.low[2]
+        bottom = held[2] + self.shape.low[2]
         offset = np.append(goal[:2] - held[:2], self._rim + self.rim_clearance - bottom)
         lateral = float(np.hypot(*offset[:2]))
         if lateral < self.release_radius:
@@ -141,10 +141,10 @@ class PickAndPlaceExpert:
         return _towards(offset, full_speed=True), GRIPPER_CLOSE
 
     def _yaw_error(self) -> float:
-        if not self._elongated or self.held():
+        if not self.elongated or self.held():
             return 0.0
         # At the robot's start the fingers open along y, across a box whose long side lies along x.
-        x, y, _ = self._shape.size
+        x, y, _ = self.shape.size
         wanted = self._object_yaw() + (0.0 if x > y else np.pi / 2)
         return _half_turn(wanted - _yaw(self.scene.eef_rotation))
 

@@ -28,7 +28,12 @@ MUJOCO_MIN, MUJOCO_BELOW = Version("3.2.7"), Version("3.4")
 SETUP_COMMAND = "lerobot-gem-libero-setup"
 _INSTALL = "pip install 'lerobot_policy_gem[libero]'"
 # The folders whose presence hf-libero itself takes for a complete set (download_utils.py).
-_ASSET_FOLDERS = ("articulated_objects", "stable_scanned_objects", "turbosquid_objects", "stable_hope_objects")
+_ASSET_FOLDERS = (
+    "articulated_objects",
+    "stable_scanned_objects",
+    "turbosquid_objects",
+    "stable_hope_objects",
+)
 # What LIBERO reads through its configuration; `datasets` may be absent, nothing here needs LIBERO's own data sets.
 _REQUIRED_PATHS = ("benchmark_root", "bddl_files", "init_states")
 
@@ -152,7 +157,9 @@ def _missing_gl_packages() -> list[str]:
     if not _can_load("libEGL_nvidia.so.0"):
         if not _can_load("libEGL_mesa.so.0"):
             missing.append("libegl-mesa0")
-        drivers = [d for base in ("/usr/lib", "/usr/lib64") for d in Path(base).glob("**/dri/*swrast*_dri.so")]
+        drivers = [
+            d for base in ("/usr/lib", "/usr/lib64") for d in Path(base).glob("**/dri/*swrast*_dri.so")
+        ]
         if not drivers and not _can_load("libgallium_dri.so"):
             missing.append("libgl1-mesa-dri")
     return missing
@@ -160,7 +167,9 @@ def _missing_gl_packages() -> list[str]:
 
 def _check_rendering() -> list[str]:
     """Draw nothing in a child process: a failing GL driver may take its process down."""
-    code = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); print('rendering works')"
+    code = (
+        "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); print('rendering works')"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # nosec B603
     if "rendering works" in result.stdout:
         return []
@@ -249,7 +258,9 @@ def _link_assets(root: Path, report: LiberoReport) -> None:
             continue
         report.done.append(f"linked {location} to {assets}")
         return
-    report.problems.append(f"LIBERO's assets could not be linked ({'; '.join(reasons)}). Link one by hand to {assets}.")
+    report.problems.append(
+        f"LIBERO's assets could not be linked ({'; '.join(reasons)}). Link one by hand to {assets}."
+    )
 
 
 def require_libero() -> None:
@@ -261,6 +272,7 @@ def require_libero() -> None:
     problems = check_libero()
     if problems:
         raise LiberoNotReadyError(
-            f"LIBERO is not ready. Run {SETUP_COMMAND} once, then try again:\n" + "\n".join(f"- {p}" for p in problems)
+            f"LIBERO is not ready. Run {SETUP_COMMAND} once, then try again:\n"
+            + "\n".join(f"- {p}" for p in problems)
         )
     choose_gl_backend()

@@ -110,7 +110,9 @@ def create_libero_wide_envs(
         ValueError: no suite, an unknown suite or task, one without wide placements, or an unknown control mode.
     """
     if not suites:
-        raise ValueError(f"env.task names no LIBERO suite; there are wide placements for {', '.join(WIDE_RULES)}.")
+        raise ValueError(
+            f"env.task names no LIBERO suite; there are wide placements for {', '.join(WIDE_RULES)}."
+        )
     if env_kwargs.get("control_mode", "relative") not in ("relative", "absolute"):
         raise ValueError(f"env.control_mode is relative or absolute, but is {env_kwargs['control_mode']!r}.")
     result: dict[str, dict[int, Any]] = {}
@@ -124,7 +126,9 @@ def create_libero_wide_envs(
         result[suite_name] = {}
         for task_id in _select_task_ids(len(suite.tasks), task_ids):
             fns = [
-                partial(LiberoWideEnv, suite, task_id, suite_name, episode_index=i, n_envs=n_envs, **env_kwargs)
+                partial(
+                    LiberoWideEnv, suite, task_id, suite_name, episode_index=i, n_envs=n_envs, **env_kwargs
+                )
                 for i in range(n_envs)
             ]
             result[suite_name][task_id] = (

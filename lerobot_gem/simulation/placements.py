@@ -38,6 +38,7 @@ class WideRule:
     Attributes:
         objects: body origins of everything but the container.
         container: body origin of what the goal puts things into.
+        reach: largest distance of an object from the robot's base; farther out the arm stretches until it locks.
         yaw: largest turn of an object either way, radians. The container keeps its yaw: LIBERO's test whether
             something is inside is only right for the suite's own.
         gap: least distance between footprints (circles), metres.
@@ -47,6 +48,7 @@ class WideRule:
 
     objects: Area
     container: Area
+    reach: float
     yaw: float
     gap: float = 0.01
     target_gap: float = 0.035
@@ -55,9 +57,13 @@ class WideRule:
 
 WIDE_RULES = {
     "libero_object": WideRule(
-        objects=Area((-0.20, 0.14), (-0.28, 0.06)), container=Area((-0.10, 0.10), (0.22, 0.27)), yaw=0.5
+        objects=Area((-0.21, 0.13), (-0.28, 0.06)),
+        container=Area((-0.10, 0.10), (0.22, 0.27)),
+        reach=0.75,
+        yaw=0.5,
     ),
 }
+_ROBOT_BASE = np.array([-0.6, 0.0])
 # Height of the Panda hand's palm above the point between the finger tips (measured 0.034 m), less a margin: an object
 # that reaches higher stops the hand.
 PALM_CLEARANCE = 0.028
@@ -77,7 +83,9 @@ def target_and_container(scene: LiberoScene) -> tuple[str, str]:
     """
     goal = scene.goal
     if len(goal) != 1 or goal[0][0] not in ("in", "on"):
-        raise ValueError(f"{scene.suite} task {scene.task_id} is no single pick-and-place: its goal is {goal}.")
+        raise ValueError(
+            f"{scene.suite} task {scene.task_id} is no single pick-and-place: its goal is {goal}."
+        )
     _, target, place = goal[0]
     regions = scene.env.parsed_problem["regions"]
     return target, regions[place]["target"] if place in regions else place
@@ -139,6 +147,8 @@ def _fits(
     rule: WideRule,
 ) -> bool:
     poses, shapes = scene.rest
+    if np.hypot(*(point - _ROBOT_BASE)) > rule.reach:
+        return False
     for other, pose in placed.items():
         gap = rule.gap
         if target in (name, other):

@@ -222,15 +222,20 @@ class LiberoScene:
             data.set_joint_qvel(joint, np.zeros(6))
         self._state_changed()
 
-    def set_arm(self, joints: NDArray[np.float64], fingers: NDArray[np.float64] | None = None) -> None:
-        """Teleport the arm to joint angles (7,), with finger positions (2,), at rest; the controller holds there."""
+    def set_arm(self, joints: NDArray[np.float64], fingers: NDArray[np.float64]) -> None:
+        """Teleport the arm to joint angles (7,) and finger positions (2,), at rest; the controllers hold there."""
         robot, data = self.env.robots[0], self.env.sim.data
         data.qpos[robot._ref_joint_pos_indexes] = joints
         data.qvel[robot._ref_joint_vel_indexes] = 0
-        if fingers is not None:
-            data.qpos[robot._ref_gripper_joint_pos_indexes] = fingers
-            data.qvel[robot._ref_gripper_joint_vel_indexes] = 0
+        data.qpos[robot._ref_gripper_joint_pos_indexes] = fingers
+        data.qvel[robot._ref_gripper_joint_vel_indexes] = 0
+        # The gripper ramps its target between open (1, -1) and closed (-1, 1) and remembers where it is.
+        robot.gripper.current_action = np.clip(fingers * 50 - np.array([1.0, -1.0]), -1.0, 1.0)
         self._state_changed()
+
+    def tighten_grip(self) -> None:
+        """Let the gripper pull at full force at once, as at the end of its ramp."""
+        self.env.robots[0].gripper.current_action = np.array([-1.0, 1.0])
 
     def _state_changed(self) -> None:
         self.env.sim.forward()
@@ -282,7 +287,9 @@ class LiberoScene:
         robot = self.env.robots[0]
         w, *xyz = self.env.sim.data.get_body_xquat(robot.robot_model.eef_name)
         sine = np.sqrt(max(0.0, 1.0 - w * w))
-        axis_angle = np.zeros(3) if sine <= 1e-10 else np.array(xyz) / sine * 2.0 * np.arccos(np.clip(w, -1, 1))
+        axis_angle = (
+            np.zeros(3) if sine <= 1e-10 else np.array(xyz) / sine * 2.0 * np.arccos(np.clip(w, -1, 1))
+        )
         return np.concatenate([self.eef_position, axis_angle, self.fingers]).astype(np.float32)
 
     def render(self, camera: str, depth: bool = False) -> CameraFrame:

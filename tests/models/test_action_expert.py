@@ -148,17 +148,31 @@ def test_sampling_is_euler_integration_of_forward():
     torch.testing.assert_close(expert.sample(conditioning, state, noise, num_steps=4), actions)
 
 
-def test_bfloat16_time_accumulates_as_in_the_release():
+def accumulated(steps: int) -> Tensor:
+    times = [torch.zeros((), dtype=torch.bfloat16)]
+    for _ in range(steps - 1):
+        times.append(times[-1] + 1 / steps)
+    return torch.stack(times).float()
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    # Five steps as measured in the release; ten, because there the rounded sums leave the rounded multiples.
+    [(5, torch.tensor([0.0, 0.2002, 0.4004, 0.6016, 0.8008])), (10, accumulated(10))],
+    ids=["5", "10"],
+)
+def test_bfloat16_time_accumulates_as_in_the_release(steps, expected):
     expert = make_expert().bfloat16()
     states, mask, state, noise = make_inputs()
     seen: list[Tensor] = []
     expert.time_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten()))
-    actions = expert.sample(expert.encode_conditioning(states, mask), state, noise, num_steps=5)
+    actions = expert.sample(expert.encode_conditioning(states, mask), state, noise, num_steps=steps)
     assert actions.dtype == torch.bfloat16
-    # RELEASE.md, measured: 0, .2002, .4004, .6016, .8008.
-    torch.testing.assert_close(
-        torch.cat(seen).float(), torch.tensor([0.0, 0.2002, 0.4004, 0.6016, 0.8008]), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(torch.cat(seen).float(), expected, atol=1e-4, rtol=0)
+
+
+def test_ten_accumulated_times_are_not_the_rounded_multiples():
+    assert not torch.equal(accumulated(10), (torch.arange(10) / 10).bfloat16().float())
 
 
 def test_padded_tokens_carry_nothing_and_real_ones_do():

@@ -1,0 +1,132 @@
+"""Random arm poses, reached by inverse kinematics instead of motion, for samples that cost one picture each."""
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from lerobot_gem.simulation.experts import PickAndPlaceExpert
+from lerobot_gem.simulation.placements import WIDE_RULES, turned
+from lerobot_gem.simulation.scene import ACTION_DIM, GRIPPER_CLOSE, LiberoScene
+
+_OPEN_FINGERS = np.array([0.0395, -0.0395])
+_TRIES = 50
+_NEWTON_STEPS, _TOLERANCE, _DAMPING = 30, 1e-3, 0.05
+# Heights of the point between the finger tips over the workspace, metres.
+_HEIGHTS = (0.03, 0.30)
+# Share of free arm poses that are drawn around the grasp point, where an approach needs to be precise.
+_NEAR_TARGET = 0.5
+
+
+class ArmPoses:
+    """Draws arm poses in a scene: gripper down and open somewhere over the workspace, or holding the target.
+
+    Args:
+        scene: a scene whose suite has wide placements.
+        expert: of that scene; tells grasp point, target and container.
+    """
+
+    def __init__(self, scene: LiberoScene, expert: PickAndPlaceExpert):
+        self.scene, self.expert = scene, expert
+        scene.reset()
+        robot = scene.env.robots[0]
+        self._site = robot.eef_site_id
+        self._qpos = np.array(robot._ref_joint_pos_indexes)
+        self._dofs = np.array(robot._ref_joint_vel_indexes)
+        self._home = np.array(scene.env.sim.data.qpos[self._qpos])
+        self._down = np.array(scene.env.sim.data.site_xmat[self._site]).reshape(3, 3)
+        model = scene.env.sim.model._model
+        self._robot = int(model.body_rootid[model.body(robot.robot_model.root_body).id])
+        self._limits = model.jnt_range[[model.dof_jntid[d] for d in self._dofs]]
+
+    def place_free(self, rng: np.random.Generator) -> bool:
+        """Put the open gripper at a random place, touching nothing; False when none was found."""
+        grasp = self.expert.grasp_point()
+        for _ in range(_TRIES):
+            if rng.random() < _NEAR_TARGET:
+                point = grasp + np.append(rng.normal(0, 0.04, 2), rng.uniform(-0.01, 0.12))
+            else:
+                point = self._over_workspace(rng)
+            if self._reach(point, rng.normal(0, 0.1)) and not self._touching():
+                return True
+        return False
+
+    def place_holding(self, rng: np.random.Generator) -> bool:
+        """Put the target between the closed fingers at a random place; False when none was found."""
+        scene, expert = self.scene, self.expert
+        for _ in range(_TRIES):
+            yaw = rng.uniform(-0.5, 0.5)
+            scene.place({expert.target: turned(scene.rest[0][expert.target], yaw)})
+            to_grasp = expert.grasp_point() - scene.position(expert.target)
+            point = self._over_workspace(rng)
+            if rng.random() < 0.3:  # around the place where it is let go
+                point[:2] = scene.position(expert.container)[:2] + rng.normal(0, 0.06, 2)
+                point[2] = rng.uniform(0.2, _HEIGHTS[1])
+            pose = scene.pose(expert.target)
+            pose[:3] = point - to_grasp
+            if pose[2] + expert.shape.low[2] < 0.0 or not self._reach(
+                point, yaw if expert.elongated else 0.0
+            ):
+                continue
+            scene.place({expert.target: pose})
+            if self._touching(holding=True):
+                continue
+            self._close_fingers()
+            if expert.held() and not self._touching(holding=True):
+                return True
+        return False
+
+    def _over_workspace(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        rule = WIDE_RULES[self.scene.suite]
+        low = np.minimum([rule.objects.x[0], rule.objects.y[0]], [rule.container.x[0], rule.container.y[0]])
+        high = np.maximum([rule.objects.x[1], rule.objects.y[1]], [rule.container.x[1], rule.container.y[1]])
+        return np.append(rng.uniform(low, high), rng.uniform(*_HEIGHTS))
+
+    def _reach(self, point: NDArray[np.float64], yaw: float) -> bool:
+        """Bring the point between the finger tips to `point`, gripper down, turned by `yaw`; damped least squares."""
+        model, data = self.scene.env.sim.model._model, self.scene.env.sim.data._data
+        c, s = np.cos(yaw), np.sin(yaw)
+        wanted = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ self._down
+        joints = self._home.copy()
+        jacobian = np.zeros((6, model.nv))
+        for _ in range(_NEWTON_STEPS):
+            data.qpos[self._qpos] = joints
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            here = data.site_xmat[self._site].reshape(3, 3)
+            turn = sum(np.cross(here[:, i], wanted[:, i]) for i in range(3)) / 2
+            error = np.concatenate([point - data.site_xpos[self._site], turn])
+            if np.abs(error).max() < _TOLERANCE:
+                break
+            mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], self._site)
+            j = jacobian[:, self._dofs]
+            step = j.T @ np.linalg.solve(j @ j.T + _DAMPING**2 * np.eye(6), error)
+            joints = joints + np.clip(step, -0.3, 0.3)
+        else:
+            return False
+        if np.any(joints < self._limits[:, 0]) or np.any(joints > self._limits[:, 1]):
+            return False
+        self.scene.set_arm(joints, _OPEN_FINGERS)
+        return True
+
+    def _touching(self, holding: bool = False) -> bool:
+        """Whether the robot touches anything but itself; with `holding`, it or the target anything but each other."""
+        model, data = self.scene.env.sim.model._model, self.scene.env.sim.data._data
+        target = self.scene.env.obj_body_id[self.expert.target]
+        for contact in data.contact[: data.ncon]:
+            roots = {int(model.body_rootid[model.geom_bodyid[geom]]) for geom in (contact.geom1, contact.geom2)}
+            ours = roots & ({self._robot, target} if holding else {self._robot})
+            if ours and not roots <= ours:
+                return True
+        return False
+
+    def _close_fingers(self) -> None:
+        """Close on the target without letting it fall meanwhile."""
+        model = self.scene.env.sim.model._model
+        gravity = model.opt.gravity.copy()
+        model.opt.gravity[:] = 0
+        close = np.zeros(ACTION_DIM)
+        close[-1] = GRIPPER_CLOSE
+        self.scene.tighten_grip()
+        for _ in range(max(1, round(0.2 * self.scene.control_freq))):
+            self.scene.step(close)
+        model.opt.gravity[:] = gravity

@@ -1,0 +1,123 @@
+"""The scene against MuJoCo's own geometry and against LeRobot's environment."""
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from lerobot_gem.simulation.placements import apply_benchmark
+from lerobot_gem.simulation.scene import CAMERAS, LiberoScene, flip
+
+pytestmark = pytest.mark.libero
+
+
+def _cast(scene: LiberoScene, camera: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Distance along the optical axis of what a ray through each pixel centre hits (rows from the bottom)."""
+    model, data = scene.env.sim.model._model, scene.env.sim.data._data
+    index = model.camera(camera).id
+    height = np.tan(np.deg2rad(model.cam_fovy[index]) / 2)
+    groups = np.array([0, 1, 0, 0, 0, 0], np.uint8)  # visual shapes, as rendered
+    geom = np.zeros(1, np.int32)
+    distances = []
+    for row, column in zip(rows, columns, strict=True):
+        y = ((row + 0.5) / scene.height * 2 - 1) * height
+        x = ((column + 0.5) / scene.width * 2 - 1) * height * scene.width / scene.height
+        ray = data.cam_xmat[index].reshape(3, 3) @ np.array([x, y, -1.0])
+        hit = mujoco.mj_ray(model, data, data.cam_xpos[index], ray, groups, 1, -1, geom)
+        distances.append(hit)  # in units of the ray, whose part along the axis is one
+    return np.array(distances)
+
+
+@pytest.mark.parametrize("camera", CAMERAS.values())
+def test_depth_is_metric(scene: LiberoScene, camera: str) -> None:
+    apply_benchmark(scene, 0)
+    scene.env.sim.forward()
+    depth = scene.render(camera, depth=True).depth
+    assert depth is not None and depth.dtype == np.float32
+    rng = np.random.default_rng(0)
+    rows, columns = rng.integers(0, scene.height, 300), rng.integers(0, scene.width, 300)
+    truth = _cast(scene, camera, rows, columns)
+    hit = truth > 0
+    assert hit.mean() > 0.9
+    error = np.abs(depth[rows, columns] - truth)[hit]
+    assert np.median(error) < 0.005
+
+
+def test_colour_and_depth_are_aligned(scene: LiberoScene) -> None:
+    """What is nearer than the ground is not ground-coloured: the same pixels hold the object in both."""
+    apply_benchmark(scene, 0)
+    empty = {name: pose + np.array([0, 0, 5.0, 0, 0, 0, 0]) for name, pose in scene.rest[0].items()}
+    apply_benchmark(scene, 0)
+    full = scene.observation(depth=True)
+    scene.place(empty)
+    bare = scene.observation(depth=True)
+    key = "observation.images.image"
+    nearer = (bare[f"{key}_depth"] - full[f"{key}_depth"])[..., 0] > 0.02
+    changed = np.abs(bare[key].astype(int) - full[key].astype(int)).sum(-1) > 30
+    assert nearer.sum() > 50
+    assert changed[nearer].mean() > 0.8
+
+
+def test_observation_is_what_a_policy_sees_in_lerobots_env(scene: LiberoScene, libero: Path) -> None:
+    from lerobot.envs.libero import LiberoEnv, _get_suite
+    from lerobot.envs.utils import preprocess_observation
+    from lerobot.processor.env_processor import LiberoProcessorStep
+
+    env = LiberoEnv(
+        _get_suite("libero_object"),
+        0,
+        "libero_object",
+        obs_type="pixels_agent_pos",
+        observation_width=128,
+        observation_height=128,
+        hard_reset=False,
+        control_freq=5,
+        num_steps_wait=2,
+    )
+    try:
+        raw, _ = env.reset(seed=0)
+        state = env._env.get_sim_state()
+    finally:
+        env.close()
+    batched = preprocess_observation(
+        {
+            "pixels": {key: value[None] for key, value in raw["pixels"].items()},
+            "robot_state": {
+                part: {k: np.asarray(v)[None] for k, v in values.items()}
+                for part, values in raw["robot_state"].items()
+            },
+        }
+    )
+    theirs = LiberoProcessorStep().observation(batched)
+    scene.reset()
+    scene.set_state(state)
+    ours = scene.observation()
+    torch.testing.assert_close(
+        torch.from_numpy(ours["observation.state"]), theirs["observation.state"][0], atol=2e-3, rtol=0
+    )
+    for name in CAMERAS:
+        key = f"observation.images.{name}"
+        picture = theirs[key][0].permute(1, 2, 0).numpy() * 255
+        difference = np.abs(ours[key] - picture).mean()
+        assert difference < 4  # antialiasing
+        for wrong in (ours[key][::-1], ours[key][:, ::-1], flip(ours[key])):
+            assert np.abs(wrong - picture).mean() > 3 * difference
+
+
+def test_state_is_restored_exactly(scene: LiberoScene) -> None:
+    apply_benchmark(scene, 1)
+    first = scene.observation(depth=True)
+    scene.step(np.array([1.0, 0, -1, 0, 0, 0, 1]))
+    apply_benchmark(scene, 1)
+    second = scene.observation(depth=True)
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_unknown_task_and_suite(libero: Path) -> None:
+    with pytest.raises(ValueError, match="libero_object has tasks 0 to 9, but task_id is 10"):
+        LiberoScene("libero_object", 10)
+    with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_objects'"):
+        LiberoScene("libero_objects", 0)

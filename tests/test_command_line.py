@@ -1,0 +1,77 @@
+"""LeRobot's unmodified commands with --policy.type=gem_vla, as subprocesses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+TINY = Path(__file__).parent.parent / "configs" / "policy" / "gem_vla_tiny.yaml"
+
+
+def run(*command: str | Path) -> str:
+    result = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of a run of two steps with lerobot-train."""
+    output = tmp_path_factory.mktemp("train") / "run"
+    log = run(
+        BIN / "lerobot-train",
+        f"--config_path={TINY}",
+        "--dataset.repo_id=local/noise",
+        f"--dataset.root={data_set}",
+        f"--output_dir={output}",
+        "--steps=2",
+        "--save_freq=2",
+        "--log_freq=1",
+        "--batch_size=4",
+        "--num_workers=0",
+        "--policy.optimizer_lr=0.002",
+    )
+    assert "action_loss" in log
+    assert "M parameters, learns" in log
+    return output
+
+
+def test_train_writes_a_checkpoint_with_the_overridden_rate(trained: Path):
+    folder = trained / "checkpoints" / "last" / "pretrained_model"
+    assert json.loads((folder / "config.json").read_text())["optimizer_lr"] == 0.002
+    assert json.loads((folder / "train_config.json").read_text())["optimizer"]["lr"] == 0.002
+    assert (folder / "policy_preprocessor.json").exists()
+
+
+def test_resume_goes_on_where_training_stopped(trained: Path):
+    config = trained / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
+    log = run(BIN / "lerobot-train", f"--config_path={config}", "--resume=true", "--steps=3", "--save_freq=3")
+    assert (trained / "checkpoints" / "000003").exists()
+    assert "step:3" in log
+
+
+@pytest.mark.libero
+def test_the_trained_policy_acts_in_libero(trained: Path, tmp_path: Path):
+    run(
+        BIN / "lerobot-eval",
+        f"--policy.path={trained / 'checkpoints' / 'last' / 'pretrained_model'}",
+        "--env.type=libero",
+        "--env.task=libero_object",
+        "--env.task_ids=[0]",
+        "--env.fps=5",
+        "--env.episode_length=3",
+        "--env.observation_height=64",
+        "--env.observation_width=64",
+        "--eval.n_episodes=1",
+        "--eval.batch_size=1",
+        f"--output_dir={tmp_path}",
+    )
+    [task] = json.loads((tmp_path / "eval_info.json").read_text())["per_task"]
+    assert len(task["metrics"]["successes"]) == 1
+    [video] = task["metrics"]["video_paths"]
+    assert Path(video).stat().st_size > 0
