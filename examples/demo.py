@@ -33,7 +33,9 @@ def run(log: Path, *command: str | Path) -> float:
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as file,
-        subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
     ):
         assert process.stdout is not None
         while piece := process.stdout.read1():
@@ -114,7 +116,10 @@ def plot_training_curve() -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    losses = [float(loss) for loss in re.findall(r"step:\S+ .*?loss:([\d.]+)", (OUTPUT / "logs/train.log").read_text())]
+    losses = [
+        float(loss)
+        for loss in re.findall(r"step:\S+ .*?loss:([\d.]+)", (OUTPUT / "logs/train.log").read_text())
+    ]
     plt.figure(figsize=(7, 4))
     plt.semilogy([LOG_EVERY * (i + 1) for i in range(len(losses))], losses)
     plt.xlabel("step")
@@ -162,7 +167,10 @@ def main() -> None:
         shutil.rmtree(OUTPUT, ignore_errors=True)
     stages = {
         "collect": (OUTPUT / "data" / "meta" / "info.json", collect),
-        "train": (OUTPUT / "train" / "checkpoints" / "last" / "pretrained_model" / "model.safetensors", train),
+        "train": (
+            OUTPUT / "train" / "checkpoints" / "last" / "pretrained_model" / "model.safetensors",
+            train,
+        ),
         "evaluate": (OUTPUT / "eval" / "eval_info.json", lambda: evaluate("eval", blank_images=False)),
         "evaluate blanked": (
             OUTPUT / "eval_blanked" / "eval_info.json",

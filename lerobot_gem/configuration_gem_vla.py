@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
+from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
@@ -244,7 +244,7 @@ class GemVLAConfig(PreTrainedConfig):
         unknown = [name for name in self.cameras.names if name not in cameras]
         if unknown or not self.cameras.names:
             raise ValueError(f"cameras.names has unknown entries {unknown}: expected some of {cameras}.")
-        self.input_features = {
+        self.input_features: dict[str, PolicyFeature] = {
             name: feature
             for name, feature in self.input_features.items()
             if name in self.cameras.names or (name == OBS_STATE and self.expert.use_state)
@@ -286,6 +286,4 @@ class GemVLAConfig(PreTrainedConfig):
         )
 
     def get_scheduler_preset(self) -> DiffuserSchedulerConfig:
-        return DiffuserSchedulerConfig(
-            name=self.scheduler_name, num_warmup_steps=self.scheduler_warmup_steps
-        )
+        return DiffuserSchedulerConfig(name=self.scheduler_name, num_warmup_steps=self.scheduler_warmup_steps)

@@ -60,6 +60,7 @@ class GemVLAPolicy(PreTrainedPolicy):
             cameras=tuple(config.cameras.names),
             layout=config.cameras.layout,
             patch_size=vision.patch_size,
+            temporal_patch_size=vision.temporal_patch_size,
             merge_size=vision.spatial_merge_size,
             min_pixels=config.cameras.min_pixels,
             max_pixels=config.cameras.max_pixels,
@@ -237,7 +238,10 @@ class GemVLAPolicy(PreTrainedPolicy):
     def _freeze(self) -> None:
         frozen = {
             "backbone.vision_tower": (self.backbone.vision_tower, self.config.backbone.freeze_vision_tower),
-            "backbone.language_model": (self.backbone.language_model, self.config.backbone.freeze_language_model),
+            "backbone.language_model": (
+                self.backbone.language_model,
+                self.config.backbone.freeze_language_model,
+            ),
             "expert": (self.expert, self.config.expert.freeze),
         }
         for name, (part, freeze) in frozen.items():
@@ -300,7 +304,7 @@ def _build_backbone(config: GemVLAConfig, weights_follow: bool) -> GemBackbone:
     else:
         architecture = config.backbone.architecture or get_preset(config.preset).backbone
         backbone = GemBackbone(Qwen3VLConfig(**architecture), num_layers=num_layers)
-    config.backbone.architecture = backbone.config.to_diff_dict()
+    config.backbone.architecture = backbone.config.to_dict()
     return backbone
 
 

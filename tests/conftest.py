@@ -33,7 +33,7 @@ def write_data_set(root: Path, *, size: int = 64, state_dim: int = STATE_DIM, ac
         fps=5,
         use_videos=False,
         features={
-            **{camera: image for camera in CAMERAS},
+            **dict.fromkeys(CAMERAS, image),
             "observation.state": {"dtype": "float32", "shape": (state_dim,), "names": None},
             "action": {"dtype": "float32", "shape": (action_dim,), "names": None},
         },
@@ -43,7 +43,9 @@ def write_data_set(root: Path, *, size: int = 64, state_dim: int = STATE_DIM, ac
         for _ in range(FRAMES):
             dataset.add_frame(
                 {
-                    **{camera: random.integers(0, 255, (size, size, 3), dtype=np.uint8) for camera in CAMERAS},
+                    **{
+                        camera: random.integers(0, 255, (size, size, 3), dtype=np.uint8) for camera in CAMERAS
+                    },
                     "observation.state": random.normal(size=state_dim).astype(np.float32),
                     "action": random.uniform(-1, 1, action_dim).astype(np.float32),
                     "task": TASKS[episode % len(TASKS)],
@@ -86,5 +88,7 @@ def batch(data_set: Path):
     """A raw training batch of four frames; the last reaches past the end of its episode (chunk_size 4)."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    dataset = LeRobotDataset("local/noise", root=data_set, delta_timestamps={"action": [i / 5 for i in range(4)]})
+    dataset = LeRobotDataset(
+        "local/noise", root=data_set, delta_timestamps={"action": [i / 5 for i in range(4)]}
+    )
     return torch.utils.data.default_collate([dataset[i] for i in (0, 3, FRAMES, 2 * FRAMES - 2)])

@@ -38,7 +38,11 @@ def parse(kind: type, file: Path, *overrides: str):
 @pytest.mark.parametrize("file", sorted((CONFIGS / "policy").glob("*.yaml")), ids=lambda file: file.stem)
 def test_policy_files_are_complete_and_the_command_line_overrides_them(file: Path, tmp_path: Path):
     config = parse(
-        TrainPipelineConfig, file, "--batch_size=3", "--policy.expert.num_inference_steps=7", f"--output_dir={tmp_path}/x"
+        TrainPipelineConfig,
+        file,
+        "--batch_size=3",
+        "--policy.expert.num_inference_steps=7",
+        f"--output_dir={tmp_path}/x",
     )
     config.validate()
     assert config.policy.type == "gem_vla"
@@ -58,14 +62,19 @@ def test_the_published_recipe():
 
 @pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
 def test_env_files_are_complete_and_the_command_line_overrides_them(suite: str):
-    config = parse(EvalPipelineConfig, CONFIGS / "env" / f"{suite}.yaml", "--env.fps=5", "--eval.n_episodes=2")
+    config = parse(
+        EvalPipelineConfig, CONFIGS / "env" / f"{suite}.yaml", "--env.fps=5", "--eval.n_episodes=2"
+    )
     assert (config.env.type, config.env.task, config.env.fps) == ("libero", suite, 5)
     assert config.eval.n_episodes == 2
 
 
 def test_a_configuration_survives_saving(tmp_path: Path):
     config = GemVLAConfig(
-        preset="tiny", device="cpu", expert=ExpertConfig(conditioning_layers=[0, 2, 2, 1]), cameras=CamerasConfig(layout="concat")
+        preset="tiny",
+        device="cpu",
+        expert=ExpertConfig(conditioning_layers=[0, 2, 2, 1]),
+        cameras=CamerasConfig(layout="concat"),
     )
     config.save_pretrained(tmp_path)
     assert GemVLAConfig.from_pretrained(tmp_path) == config
@@ -81,11 +90,20 @@ def test_a_configuration_survives_saving(tmp_path: Path):
         ({"n_action_steps": 0}, r"n_action_steps=0: expected 1 to"),
         ({"dtype": "float16"}, r"dtype='float16' is unknown: expected one of 'float32', 'bfloat16'"),
         ({"scheduler_name": "step"}, r"scheduler_name='step' is unknown"),
-        ({"expert": lambda: ExpertConfig(num_inference_steps=0)}, r"num_inference_steps=0: expected at least 1"),
+        (
+            {"expert": lambda: ExpertConfig(num_inference_steps=0)},
+            r"num_inference_steps=0: expected at least 1",
+        ),
         ({"expert": lambda: ExpertConfig(time_distribution="beta")}, r"time_distribution='beta' is unknown"),
-        ({"expert": lambda: ExpertConfig(conditioning_layers=[0])}, r"has 1 entries for expert.depth=\d blocks"),
+        (
+            {"expert": lambda: ExpertConfig(conditioning_layers=[0])},
+            r"has 1 entries for expert.depth=\d blocks",
+        ),
         ({"backbone": lambda: BackboneConfig(conditioning="last")}, r"conditioning='last' is unknown"),
-        ({"cameras": lambda: CamerasConfig(layout="grid")}, r"layout='grid' is unknown: expected one of 'separate', 'conc"),
+        (
+            {"cameras": lambda: CamerasConfig(layout="grid")},
+            r"layout='grid' is unknown: expected one of 'separate', 'conc",
+        ),
     ],
 )
 def test_bad_values_are_named_with_what_is_expected(arguments: dict, message: str):
@@ -101,7 +119,9 @@ def test_a_layer_past_the_backbone_is_named(make_policy):
 
 
 def test_no_camera_and_unknown_camera_are_named(make_policy):
-    with pytest.raises(ValueError, match=r"unknown entries \['observation.images.top'\]: expected some of .*image2"):
+    with pytest.raises(
+        ValueError, match=r"unknown entries \['observation.images.top'\]: expected some of .*image2"
+    ):
         make_policy(cameras=CamerasConfig(names=["observation.images.top"]))
     config = GemVLAConfig(preset="tiny", device="cpu")
     config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, (8,))}
@@ -134,7 +154,10 @@ def test_data_of_another_robot_is_named_before_training(make_policy, tmp_path: P
     other = write_data_set(tmp_path / "data", **{size: 3})
     config = GemVLAConfig.from_pretrained(tmp_path / "policy")
     config.pretrained_path = tmp_path / "policy"
-    message = {"action_dim": r"Actions have 3 numbers.*trained with 7", "state_dim": r"shape \(3,\).*with \(8,\)"}
+    message = {
+        "action_dim": r"Actions have 3 numbers.*trained with 7",
+        "state_dim": r"shape \(3,\).*with \(8,\)",
+    }
     with pytest.raises(ValueError, match=message[size]):
         lerobot_make_policy(config, ds_meta=LeRobotDatasetMetadata("local/noise", root=other))
 

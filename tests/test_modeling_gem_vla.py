@@ -136,7 +136,9 @@ def test_queue_hands_out_the_chunk_and_reset_empties_it(make_policy, batch):
 @pytest.mark.parametrize("num_cameras", [1, 2])
 @pytest.mark.parametrize("layout", ["separate", "concat"])
 def test_any_number_of_cameras_in_both_layouts(make_policy, batch, num_cameras, layout):
-    policy, preprocess, _ = make_policy(cameras=CamerasConfig(names=list(CAMERAS[:num_cameras]), layout=layout))
+    policy, preprocess, _ = make_policy(
+        cameras=CamerasConfig(names=list(CAMERAS[:num_cameras]), layout=layout)
+    )
     inputs = preprocess(batch)
     loss, _ = policy(inputs)
     assert loss.isfinite()
@@ -204,7 +206,8 @@ def test_real_time_chunking_keeps_the_promised_actions_with_a_short_chunk(make_p
     policy, preprocess, _ = make_policy()
     warm(policy)
     inputs = {
-        key: value[:1] if isinstance(value, torch.Tensor) else value for key, value in preprocess(batch).items()
+        key: value[:1] if isinstance(value, torch.Tensor) else value
+        for key, value in preprocess(batch).items()
     }
     noise = torch.randn(1, 4, ACTION_DIM)
     free = policy.predict_action_chunk(inputs, noise=noise)
@@ -216,7 +219,9 @@ def test_real_time_chunking_keeps_the_promised_actions_with_a_short_chunk(make_p
 
     # As LeRobot 0.6.1 does: the left-over is padded to its horizon of 10, longer than our chunk of 4.
     left_over = torch.cat([free[:, 1:] + 0.5, torch.zeros(1, 7, ACTION_DIM)], dim=1)
-    guided = policy.predict_action_chunk(inputs, noise=noise, inference_delay=2, prev_chunk_left_over=left_over)
+    guided = policy.predict_action_chunk(
+        inputs, noise=noise, inference_delay=2, prev_chunk_left_over=left_over
+    )
     before = (free[:, :2] - left_over[:, :2]).abs().mean()
     after = (guided[:, :2] - left_over[:, :2]).abs().mean()
     assert after < before

@@ -93,7 +93,7 @@ class LiberoDemosConfig:
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
-        others = ("root", "repo_id", "num_workers", "resume", "overwrite")
+        others: tuple[str, ...] = ("root", "repo_id", "num_workers", "resume", "overwrite")
         others += ("task_ids", "episodes_per_task", "scenes_per_task")
         return {key: value for key, value in asdict(self).items() if key not in others}
 

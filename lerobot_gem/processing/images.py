@@ -24,6 +24,7 @@ class CameraImages:
         layout: "separate" gives each camera an image and a vision span of its own (the release's training);
             "concat" puts the cameras side by side, left to right, in one image (the release's inferencer).
         patch_size: Side of a vision patch in pixels.
+        temporal_patch_size: Frames of a vision patch; a still image is repeated that often.
         merge_size: Patches per side that are merged into one visual token.
         min_pixels: Smallest image area after resizing.
         max_pixels: Largest image area after resizing.
@@ -32,6 +33,7 @@ class CameraImages:
     cameras: tuple[str, ...]
     layout: str
     patch_size: int
+    temporal_patch_size: int
     merge_size: int
     min_pixels: int
     max_pixels: int
@@ -41,6 +43,7 @@ class CameraImages:
         # Qwen3-VL's normalisation maps [0, 1] to [-1, 1]; frames reach us as floats in [0, 1].
         return Qwen2VLImageProcessor(
             patch_size=self.patch_size,
+            temporal_patch_size=self.temporal_patch_size,
             merge_size=self.merge_size,
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
@@ -91,7 +94,7 @@ class CameraImages:
             observation: Holds (B, 3, H, W) floats in [0, 1] under each camera's key.
 
         Returns:
-            `pixel_values` (P, 3 * temporal_patch * patch_size ** 2) and `image_grid_thw` (B * images, 3).
+            `pixel_values` (P, 3 * temporal_patch_size * patch_size ** 2) and `image_grid_thw` (B * images, 3).
         """
         frames = self._frames(observation)
         by_sample: Sequence[Tensor] = [image for sample in zip(*frames, strict=True) for image in sample]

@@ -29,6 +29,7 @@ def make_gem_pipelines(
         cameras=list(config.cameras.names),
         layout=config.cameras.layout,
         patch_size=vision["patch_size"],
+        temporal_patch_size=vision["temporal_patch_size"],
         merge_size=vision["spatial_merge_size"],
         min_pixels=config.cameras.min_pixels,
         max_pixels=config.cameras.max_pixels,

@@ -69,6 +69,7 @@ class PromptStep(ObservationProcessorStep):
         cameras: Camera keys in prompt order.
         layout: "separate" or "concat" (see `CameraImages`).
         patch_size: Side of a vision patch in pixels.
+        temporal_patch_size: Frames of a vision patch.
         merge_size: Patches per side of one visual token.
         min_pixels: Smallest image area after resizing.
         max_pixels: Largest image area after resizing.
@@ -78,6 +79,7 @@ class PromptStep(ObservationProcessorStep):
     cameras: list[str]
     layout: str
     patch_size: int
+    temporal_patch_size: int
     merge_size: int
     min_pixels: int
     max_pixels: int
@@ -122,7 +124,9 @@ class PromptStep(ObservationProcessorStep):
                 "it in meta/tasks.parquet; on a robot give --task='pick up the cube'."
             )
         if len(tasks) != batch_size:
-            raise ValueError(f"{len(tasks)} task texts for a batch of {batch_size}: expected one for each sample.")
+            raise ValueError(
+                f"{len(tasks)} task texts for a batch of {batch_size}: expected one for each sample."
+            )
         return list(tasks)
 
     def get_config(self) -> dict[str, Any]:
@@ -130,6 +134,7 @@ class PromptStep(ObservationProcessorStep):
             "cameras": list(self.cameras),
             "layout": self.layout,
             "patch_size": self.patch_size,
+            "temporal_patch_size": self.temporal_patch_size,
             "merge_size": self.merge_size,
             "min_pixels": self.min_pixels,
             "max_pixels": self.max_pixels,

@@ -46,9 +46,16 @@ class ArmPoses:
                 point = grasp + np.append(rng.normal(0, 0.04, 2), rng.uniform(-0.01, 0.12))
             else:
                 point = self._over_workspace(rng)
+            if self._behind_container(point):
+                continue
             if self._reach(point, rng.normal(0, 0.1)) and not self._touching():
                 return True
         return False
+
+    def _behind_container(self, point: NDArray[np.float64]) -> bool:
+        """Beside or inside the container and below its rim: the straight way to the target leads through its wall."""
+        offset = point[:2] - self.scene.position(self.expert.container)[:2]
+        return bool(np.hypot(*offset) < 0.2 and point[2] < self.expert.rim + 0.03)
 
     def place_holding(self, rng: np.random.Generator) -> bool:
         """Put the target between the closed fingers at a random place; False when none was found."""
@@ -113,7 +120,9 @@ class ArmPoses:
         model, data = self.scene.env.sim.model._model, self.scene.env.sim.data._data
         target = self.scene.env.obj_body_id[self.expert.target]
         for contact in data.contact[: data.ncon]:
-            roots = {int(model.body_rootid[model.geom_bodyid[geom]]) for geom in (contact.geom1, contact.geom2)}
+            roots = {
+                int(model.body_rootid[model.geom_bodyid[geom]]) for geom in (contact.geom1, contact.geom2)
+            }
             ours = roots & ({self._robot, target} if holding else {self._robot})
             if ours and not roots <= ours:
                 return True

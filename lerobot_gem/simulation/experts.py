@@ -56,7 +56,7 @@ class PickAndPlaceExpert:
         self.target, self.container = target_and_container(scene)
         poses, shapes = scene.rest
         self._rest, self.shape = poses[self.target], shapes[self.target]
-        self._rim = poses[self.container][2] + shapes[self.container].high[2]
+        self.rim = poses[self.container][2] + shapes[self.container].high[2]
         x, y, _ = self.shape.size
         # Boxes are gripped across their short side, round things at any yaw.
         self.elongated = abs(x - y) > 0.015
@@ -128,7 +128,7 @@ class PickAndPlaceExpert:
         held = self.scene.position(self.target)
         goal = self.scene.position(self.container)
         bottom = held[2] + self.shape.low[2]
-        offset = np.append(goal[:2] - held[:2], self._rim + self.rim_clearance - bottom)
+        offset = np.append(goal[:2] - held[:2], self.rim + self.rim_clearance - bottom)
         lateral = float(np.hypot(*offset[:2]))
         if lateral < self.release_radius:
             return _towards(offset * [1, 1, 0]), GRIPPER_OPEN

@@ -38,7 +38,7 @@ class LiberoWideEnv(LiberoEnv):
         self.suite_name = task_suite_name
         self.multisampling, self.blank_images = multisampling, blank_images
         # Videos then play in real time.
-        self.metadata = {**self.metadata, "render_fps": self.control_freq}
+        self.metadata: dict[str, Any] = {**self.metadata, "render_fps": self.control_freq}
         self._scene: LiberoScene | None = None
         self._picture: NDArray[np.uint8] | None = None
 

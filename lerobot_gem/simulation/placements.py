@@ -67,7 +67,7 @@ _ROBOT_BASE = np.array([-0.6, 0.0])
 # Height of the Panda hand's palm above the point between the finger tips (measured 0.034 m), less a margin: an object
 # that reaches higher stops the hand.
 PALM_CLEARANCE = 0.028
-_MAX_DRAWS = 10_000
+_MAX_DRAWS, _DRAWS_PER_TARGET = 50_000, 5_000
 
 
 def layout_rng(stream: str, *numbers: int) -> np.random.Generator:
@@ -120,7 +120,9 @@ def wide_layout(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArr
     # The target first: its place is then uniform over the area, whatever the others need.
     order = sorted(scene.objects, key=lambda name: (name != target, name != container, -shapes[name].radius))
     placed: dict[str, NDArray[np.float64]] = {}
-    for _ in range(_MAX_DRAWS):
+    for draw in range(1, _MAX_DRAWS + 1):
+        if draw % _DRAWS_PER_TARGET == 0:
+            placed = {}  # about one place of the target in a thousand leaves no room for the rest
         name = order[len(placed)]
         area = rule.container if name == container else rule.objects
         point = area.draw(rng)

@@ -205,8 +205,13 @@ class LiberoScene:
         return np.asarray(torch.load(self._init_states_file, weights_only=False))  # nosec B614
 
     def reset(self) -> None:
-        """Robot to its start pose, controller reset, nothing rendered. Objects are then placed by the caller."""
+        """Robot to its start pose, controllers reset, nothing rendered. Objects are then placed by the caller."""
         self.control.reset()
+        # What robosuite restores in hard resets only.
+        robot = self.env.robots[0]
+        self.env.sim.data.qpos[robot._ref_gripper_joint_pos_indexes] = robot.gripper.init_qpos
+        robot.gripper.current_action = np.zeros(robot.gripper.dof)
+        self.env.sim.forward()
 
     def set_state(self, state: NDArray[np.float64]) -> None:
         """Load a flat simulator state (S,) as in `init_states`."""

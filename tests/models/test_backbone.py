@@ -39,6 +39,19 @@ def test_states_match(gem_checkpoint, released, batch, convention):
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize("batch", ["", "b2."], ids=["one row", "left padded"])
+def test_positions_match(gem_checkpoint, released, batch):
+    inputs = golden_inputs(gem_checkpoint, batch)
+    seen: list[Tensor] = []
+    rotary = released.model.language_model.rotary_emb
+    rotary.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    released(*inputs, layers=[1])
+    expected = gem_checkpoint[f"out.{batch}position_ids"]
+    real = inputs[1].bool()[None]
+    gem_checkpoint.check(f"out.{batch}position_ids", torch.where(real, seen[0], expected))
+
+
+@pytest.mark.parity
 def test_last_hidden_state_matches(gem_checkpoint, released):
     inputs = golden_inputs(gem_checkpoint, "")
     states = released(*inputs, layers=[released.num_layers], convention="hidden_states")
@@ -153,6 +166,24 @@ def test_truncated_backbone_gives_the_same_states(convention):
     request = {"layers": [0, 1, 2], "convention": convention}
     inputs = make_inputs(padding=2)
     assert torch.equal(truncated(*inputs, **request), full(*inputs, **request))
+
+
+def test_deep_stack_features_may_reach_the_final_norm():
+    """With as many features as layers, the last one is added after the last layer; against transformers' forward."""
+    config = small_config()
+    config.text_config.num_hidden_layers = len(config.vision_config.deepstack_visual_indexes)
+    torch.manual_seed(0)
+    backbone = GemBackbone(config).eval()
+    ids, mask, pixels, grid = inputs = make_inputs()
+    expected = backbone.model(
+        input_ids=ids,
+        attention_mask=mask,
+        pixel_values=pixels,
+        image_grid_thw=grid,
+        mm_token_type_ids=(ids == backbone.image_token_id).int(),
+    ).last_hidden_state
+    states = backbone(*inputs, layers=[backbone.num_layers], convention="hidden_states")
+    assert torch.equal(states[:, 0], expected)
 
 
 def test_left_padding_changes_nothing():

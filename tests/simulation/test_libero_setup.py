@@ -33,7 +33,9 @@ def test_fresh_configuration_makes_libero_importable_without_a_question(fresh: P
     assert Path(config["init_states"], "libero_object").is_dir()
     # Without a configuration this import reads an answer from stdin.
     code = "from libero.libero import get_assets_path; print(get_assets_path())"
-    result = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert (Path(result.stdout.strip().splitlines()[-1]) / "stable_hope_objects").is_dir()
 
@@ -73,7 +75,9 @@ def test_missing_setup_names_the_command(fresh: Path) -> None:
 def test_mujoco_out_of_range(fresh: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     setup_libero()
     installed = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == "mujoco" else installed(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: version if name == "mujoco" else installed(name)
+    )
     with pytest.raises(LiberoNotReadyError, match=rf"mujoco {version} is installed.*mujoco>=3.2.7,<3.4"):
         require_libero()
 

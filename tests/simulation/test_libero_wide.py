@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import draccus
@@ -12,12 +13,21 @@ from lerobot.envs.configs import EnvConfig, LiberoEnv as LiberoEnvConfig
 
 from lerobot_gem.simulation.configuration_libero_wide import LiberoWideEnvConfig
 
-_ARGUMENTS = ["--type=libero_wide", "--task=libero_object", "--task_ids=[1]", "--fps=5", "--episode_length=3"]
-_ARGUMENTS += ["--observation_height=64", "--observation_width=64"]
+_ARGUMENTS = ["--env.type=libero_wide", "--env.task_ids=[1]", "--env.fps=5", "--env.episode_length=3"]
+_ARGUMENTS += ["--env.observation_height=64", "--env.observation_width=64"]
+
+
+@dataclass
+class _Arguments:
+    env: EnvConfig
+
+
+def _parse(*more: str) -> EnvConfig:
+    return draccus.parse(_Arguments, args=[*_ARGUMENTS, *more]).env
 
 
 def test_parses_from_the_command_line() -> None:
-    config = draccus.parse(EnvConfig, args=[*_ARGUMENTS, "--blank_images=true"])
+    config = _parse("--env.blank_images=true")
     assert isinstance(config, LiberoWideEnvConfig)
     assert config.blank_images and not config.multisampling and config.fps == 5
     assert config.type == "libero_wide"
@@ -56,8 +66,7 @@ def test_wrong_names_are_errors(libero: Path) -> None:
 
 @pytest.fixture(scope="module")
 def env(libero: Path) -> Iterator:
-    config = draccus.parse(EnvConfig, args=_ARGUMENTS)
-    env = config.create_envs(n_envs=1)["libero_object"][1]
+    env = _parse().create_envs(n_envs=1)["libero_object"][1]
     yield env
     env.close()
 

@@ -55,7 +55,12 @@ def test_layout_is_a_function_of_stream_and_numbers(scene: LiberoScene) -> None:
         return np.stack([layout[name] for name in scene.objects])
 
     np.testing.assert_array_equal(draw("training", 0, 3), draw("training", 0, 3))
-    different = [draw("training", 0, 3), draw("training", 0, 4), draw("training", 1, 3), draw("evaluation", 0, 3)]
+    different = [
+        draw("training", 0, 3),
+        draw("training", 0, 4),
+        draw("training", 1, 3),
+        draw("evaluation", 0, 3),
+    ]
     for i, one in enumerate(different):
         for other in different[:i]:
             assert np.abs(one - other).max() > 0.01
