@@ -88,6 +88,8 @@ class ExpertConfig:
         state_noise_snr: Signal-to-noise ratio in dB of Gaussian noise on the normalised state in training; None is
             no noise. The release asks for 40 dB, but its code adds none.
         time_distribution: Flow time in training: "logit_normal" (release) or "uniform" (paper).
+        flow_samples: Draws of noise and time per observation in training; the backbone runs once for all of them. 1 in
+            the release; CogACT (arXiv 2411.19650) draws 8.
         num_inference_steps: Euler steps from noise to actions.
         freeze: Keep the expert fixed.
         action_dim: Size of an action; written when the policy is built, so that other data is noticed. Not to be set
@@ -107,12 +109,17 @@ class ExpertConfig:
     use_state: bool = True
     state_noise_snr: float | None = None
     time_distribution: str = "logit_normal"
+    flow_samples: int = 1
     num_inference_steps: int = 5
     freeze: bool = False
     action_dim: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.time_distribution, TIME_DISTRIBUTIONS, "expert.time_distribution")
+        if self.flow_samples < 1:
+            raise ValueError(
+                f"expert.flow_samples={self.flow_samples}: expected at least 1 (1 in the release)."
+            )
         if self.num_inference_steps < 1:
             raise ValueError(
                 f"expert.num_inference_steps={self.num_inference_steps}: expected at least 1 (5 in the release)."

@@ -82,20 +82,22 @@ class GemVLAPolicy(PreTrainedPolicy):
 
         Args:
             batch: A preprocessed batch with `action` (B, chunk_size, A) and, if any, `action_is_pad` (B, chunk_size).
-            noise: (B, chunk_size, A); drawn if None.
+            noise: (B, chunk_size, A); drawn if None, `expert.flow_samples` times per observation.
             time: (B,) in [0, 1], 0 is noise; drawn if None.
             reduction: "mean" gives a scalar, "none" one loss per sample (B,).
         """
-        actions = batch[ACTION]
+        actions, state = batch[ACTION], self._state(batch)
+        draws = self.config.expert.flow_samples if noise is None and time is None else 1
         with self._autocast():
             error = self.expert.flow_matching_error(
-                actions,
-                self._conditioning(batch),
-                self._state(batch),
+                actions.repeat_interleave(draws, dim=0),
+                self._conditioning(batch).repeat(draws),
+                None if state is None else state.repeat_interleave(draws, dim=0),
                 noise=noise,
                 time=time,
                 time_distribution=self.config.expert.time_distribution,
             )
+        error = error.unflatten(0, (-1, draws)).mean(dim=1)
         valid = torch.ones(actions.shape[:2], device=actions.device)
         if (is_pad := batch.get(f"{ACTION}_is_pad")) is not None:
             valid = (~is_pad).float()
@@ -114,6 +116,13 @@ class GemVLAPolicy(PreTrainedPolicy):
             },
         ]
         return [group for group in groups if group["params"]]
+
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        """LoRA by default on the attention of backbone and expert."""
+        return {
+            "target_modules": r".*\.(q_proj|v_proj|qkv|query|value)",
+            "modules_to_save": [],
+        }
 
     # Acting
 

@@ -227,3 +227,31 @@ def test_real_time_chunking_keeps_the_promised_actions_with_a_short_chunk(make_p
     assert after < before
     with pytest.raises(RuntimeError, match="real-time chunking"):
         policy.select_action(inputs)
+
+
+def test_lora_learns_adapters_alone(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    policy.config.pretrained_path = "a/checkpoint"
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    adapted.forward(preprocess(batch))[0].backward()
+    learning = grads(adapted)
+    assert learning and all("lora_" in name for name in learning)
+    assert {name.split(".")[2] for name in learning} == {"backbone", "expert"}
+
+
+def test_flow_samples_average_several_draws_and_run_the_backbone_once(make_policy, batch):
+    policy, preprocess, _ = make_policy(expert=ExpertConfig(flow_samples=3))
+    warm(policy)
+    inputs = preprocess(batch)
+    drawn, runs = [], []
+    policy.expert.action_adaptor.register_forward_hook(lambda _, args, __: drawn.append(args[0]))
+    policy.backbone.vision_tower.register_forward_hook(lambda *_: runs.append(1))
+    torch.manual_seed(5)
+    loss, _ = policy(inputs, reduction="none")
+    assert len(runs) == 1
+    assert drawn[0].shape[0] == 3 * 4
+
+    torch.manual_seed(5)
+    noise, time = torch.randn(12, 4, ACTION_DIM), torch.randn(12).sigmoid()
+    one_by_one = [policy(inputs, noise=noise[i::3], time=time[i::3], reduction="none")[0] for i in range(3)]
+    torch.testing.assert_close(loss, torch.stack(one_by_one).mean(dim=0))

@@ -55,6 +55,18 @@ class Conditioning:
     blocks: tuple[KeyValue, ...]
     mask: Tensor | None
 
+    def repeat(self, times: int) -> "Conditioning":
+        """The conditioning of a batch in which each observation stands `times` times in a row."""
+        if times == 1:
+            return self
+        return Conditioning(
+            blocks=tuple(
+                KeyValue(block.key.repeat_interleave(times, 0), block.value.repeat_interleave(times, 0))
+                for block in self.blocks
+            ),
+            mask=None if self.mask is None else self.mask.repeat_interleave(times, 0),
+        )
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last dimension, computed in float32 and scaled in the input's dtype.

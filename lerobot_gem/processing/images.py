@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor, smart_resize
 
-LAYOUTS = ("separate", "concat")
-
 
 @dataclass(frozen=True)
 class CameraImages:

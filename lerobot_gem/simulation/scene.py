@@ -139,7 +139,8 @@ class LiberoScene:
         self.env = self.control.env
         # Resets restore the robot and leave placing objects to `place` and `set_state`.
         self.env.deterministic_reset = True
-        self._context: Any = None
+        # Made here since making it recomputes positions, which would set the first picture apart from all others.
+        self._context: Any = self._make_context()
 
     # -- objects ---------------------------------------------------------------------------------------------------
 
@@ -307,8 +308,6 @@ class LiberoScene:
         import mujoco
 
         model = self.env.sim.model._model
-        if self._context is None:
-            self._context = self._make_context()
         # Another scene in this process may have made its own context current.
         self._context.gl_ctx.make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context.con)

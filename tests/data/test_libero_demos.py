@@ -1,0 +1,181 @@
+"""Collecting demonstrations: what is written, that nothing is lost, repeated or overwritten."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import draccus
+import numpy as np
+import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lerobot_gem.data import libero_demos
+from lerobot_gem.data.libero_demos import SCENES_PER_BATCH, LiberoDemosConfig, collect
+from lerobot_gem.simulation.libero_setup import setup_libero
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"placement": "tight"}, "placement is one of benchmark, wide, but is 'tight'"),
+        ({"fps": 0}, "fps must be at least 1, but is 0"),
+        ({"num_workers": 0}, "num_workers must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"action_noise": -0.1}, "action_noise must be at least 0"),
+        ({"episodes_per_task": 0}, "nothing to collect"),
+        ({"resume": True, "overwrite": True}, "contradict"),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LiberoDemosConfig(root=tmp_path / "set", **change)
+
+
+def test_parses_from_the_command_line(tmp_path: Path) -> None:
+    config = draccus.parse(
+        LiberoDemosConfig,
+        args=[f"--root={tmp_path}/a", "--task_ids=[0, 3]", "--depth=false", "--resume=true"],
+    )
+    assert config.task_ids == [0, 3] and not config.depth and config.resume and config.root == tmp_path / "a"
+
+
+# -- with the simulator ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIBERO_CONFIG_PATH", str(tmp_path_factory.mktemp("libero")))
+        assert setup_libero().ready
+        yield
+    if libero_demos._scene is not None:
+        libero_demos._scene.close()
+        libero_demos._scene = None
+
+
+def _config(root: Path, **change) -> LiberoDemosConfig:
+    settings = {"task_ids": [0], "episodes_per_task": 2, "scenes_per_task": 3, "fps": 5, "image_size": 32}
+    return LiberoDemosConfig(root=root, **{**settings, **change})
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("collected") / "set"
+    reports = collect(_config(root))
+    assert [(r.task_id, r.successes) for r in reports] == [(0, 2)]
+    assert reports[0].attempts >= 2
+    return root
+
+
+@pytest.mark.libero
+def test_lerobot_reads_it_with_depth(collected: Path) -> None:
+    dataset = LeRobotDataset("local/x", root=collected, depth_output_unit="m")
+    assert sorted(dataset.meta.depth_keys) == [
+        "observation.images.image2_depth",
+        "observation.images.image_depth",
+    ]
+    assert dataset.num_episodes == 2 + 3 and dataset.fps == 5
+    assert [e["length"] for e in dataset.meta.episodes][2:] == [1, 1, 1]
+    item = dataset[0]
+    assert item["observation.images.image"].shape == (3, 32, 32)
+    assert item["observation.images.image_depth"].shape == (1, 32, 32)
+    assert 0.5 < item["observation.images.image_depth"].median() < 3  # metres
+    assert item["observation.state"].shape == (8,) and item["action"].shape == (7,)
+    assert item["task"] == "pick up the alphabet soup and place it in the basket"
+    assert not list(collected.parent.glob("set.*"))
+    report = json.loads((collected / "collection.json").read_text())
+    assert report["tasks"][0]["successes"] == 2 and report["settings"]["placement"] == "wide"
+
+
+@pytest.mark.libero
+def test_nothing_is_overwritten_without_being_told(collected: Path) -> None:
+    before = _files(collected)
+    for change in ({}, {"resume": True}):
+        with pytest.raises(FileExistsError, match=r"exists already.*--overwrite=true"):
+            collect(_config(collected, **change))
+    assert _files(collected) == before
+
+
+@pytest.mark.libero
+def test_resumes_without_loss_or_repetition(
+    collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, store, finished = tmp_path / "set", libero_demos._store_attempt, []
+
+    def killed_in_the_second(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
+        if finished:
+            (staging / f".{attempt.name}").mkdir()  # half-written
+            raise KeyboardInterrupt
+        finished.append(attempt)
+        return store(config, attempt, staging)
+
+    monkeypatch.setattr(libero_demos, "_store_attempt", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        collect(_config(root))
+    assert not root.exists()
+    monkeypatch.setattr(libero_demos, "_store_attempt", store)
+
+    with pytest.raises(FileExistsError, match=r"unfinished collection.*--resume=true"):
+        collect(_config(root))
+    with pytest.raises(ValueError, match="started with other settings"):
+        collect(_config(root, resume=True, seed=1))
+
+    again: list = []
+    monkeypatch.setattr(libero_demos, "_store_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
+    collect(_config(root, resume=True))
+    assert finished[0] not in again and len(set(again)) == len(again)
+    whole, resumed = (LeRobotDataset("local/x", root=path) for path in (collected, root))
+    assert len(whole) == len(resumed)
+    for index in range(len(whole)):
+        one, other = whole[index], resumed[index]
+        for key in (
+            "observation.images.image",
+            "observation.images.image2_depth",
+            "observation.state",
+            "action",
+        ):
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.mark.libero
+def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "old").write_text("old")
+    collect(
+        _config(root, episodes_per_task=0, scenes_per_task=SCENES_PER_BATCH + 1, depth=False, overwrite=True)
+    )
+    dataset = LeRobotDataset("local/x", root=root)
+    assert not (root / "old").exists()
+    assert dataset.num_episodes == dataset.num_frames == SCENES_PER_BATCH + 1
+    assert not dataset.meta.depth_keys
+    actions = np.stack([dataset[i]["action"] for i in range(len(dataset))])
+    assert len(np.unique(actions, axis=0)) > SCENES_PER_BATCH // 2
+    assert set(np.unique(actions[:, -1])) == {-1.0, 1.0}
+
+
+@pytest.mark.libero
+def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
+    config = _config(tmp_path / "set", action_noise=0.3, random_start=True)
+    for number in range(3):
+        frames = libero_demos.run_attempt(config, libero_demos.Attempt(0, number))
+        if frames is not None:
+            break
+    assert frames is not None
+    starts = frames[0]["observation.state"][:3]
+    assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
+    # The expert's straight lines: full deflection in one axis wherever it travels.
+    largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
+    assert (largest > 0.999).mean() > 0.3
+
+
+@pytest.mark.libero
+def test_unknown_task_and_suite(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="libero_object has tasks 0 to 9, but task_ids has 10"):
+        collect(_config(tmp_path / "set", task_ids=[10]))
+    with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_fruit'"):
+        collect(_config(tmp_path / "set", suite="libero_fruit"))
