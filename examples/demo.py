@@ -21,8 +21,8 @@ BIN = Path(sys.executable).parent
 
 SUITE, TASK_ID = "libero_object", 1
 FPS, IMAGE_SIZE = 5, 128
-DEMONSTRATIONS = 200
-STEPS, LOG_EVERY = 3000, 50
+DEMONSTRATIONS, SCENES = 200, 1000
+STEPS, LOG_EVERY = 1000, 20
 EPISODES, EPISODE_LENGTH = 20, 70
 
 
@@ -54,6 +54,8 @@ def collect() -> None:
         f"--suite={SUITE}",
         f"--task_ids=[{TASK_ID}]",
         f"--episodes_per_task={DEMONSTRATIONS}",
+        # Single frames, a random arm over a random layout labelled by the expert: many layouts for little simulation.
+        f"--scenes_per_task={SCENES}",
         "--placement=wide",
         f"--fps={FPS}",
         f"--image_size={IMAGE_SIZE}",

@@ -73,7 +73,7 @@ def test_a_configuration_survives_saving(tmp_path: Path):
     config = GemVLAConfig(
         preset="tiny",
         device="cpu",
-        expert=ExpertConfig(conditioning_layers=[0, 2, 2, 1]),
+        expert=ExpertConfig(conditioning_layers=[0, 2, 1]),
         cameras=CamerasConfig(layout="concat"),
     )
     config.save_pretrained(tmp_path)

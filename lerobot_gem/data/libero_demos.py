@@ -21,8 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lerobot_gem.data.single_frames import split_into_frames
+from lerobot_gem.simulation.experts import EXPERTS, make_expert
 from lerobot_gem.simulation.libero_setup import require_libero
-from lerobot_gem.simulation.placements import PLACEMENTS, apply_benchmark, apply_wide, layout_rng, wide_layout
+from lerobot_gem.simulation.placements import (
+    PLACEMENTS,
+    WIDE_RULES,
+    apply_benchmark,
+    apply_wide,
+    layout_rng,
+    wide_layout,
+)
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM, LiberoScene
 
 # Random scenes that are simulated, and kept, as one piece of work.
@@ -50,8 +58,8 @@ class LiberoDemosConfig:
         fps: control steps, and frames, per second.
         image_size: height and width of both cameras in pixels.
         depth: store both cameras' depth in metres.
-        action_noise: standard deviation of Gaussian noise on the executed actions; the recorded action stays the
-            expert's (DART, Laskey et al. 2017).
+        action_noise: standard deviation of Gaussian noise on the translation that is executed; the recorded action
+            stays the expert's (DART, Laskey et al. 2017). 1 is full scale, 0.1 to 0.2 leave the expert its success.
         random_start: start demonstrations from a random arm pose.
         multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
         seed: of layouts, poses and noise.
@@ -166,7 +174,6 @@ def run_attempt(config: LiberoDemosConfig, attempt: Attempt) -> list[Frame] | No
         Its frames, keyed as in `dataset_features`, or None when the expert did not succeed.
     """
     from lerobot_gem.simulation.arm_poses import ArmPoses
-    from lerobot_gem.simulation.experts import make_expert
 
     scene = _scene_of(config, attempt.task_id)
     rng = layout_rng("training", config.seed, 0, attempt.task_id, attempt.number)
@@ -181,11 +188,9 @@ def run_attempt(config: LiberoDemosConfig, attempt: Attempt) -> list[Frame] | No
     for _ in range(round(_TIME_LIMIT * config.fps)):
         action = expert.action()
         frames.append({**scene.observation(config.depth), "action": action})
-        noise = (
-            rng.normal(0.0, config.action_noise, ACTION_DIM) if config.action_noise else np.zeros(ACTION_DIM)
-        )
-        noise[-1] = 0.0  # The gripper's sign is a decision, not a magnitude.
-        if scene.step(np.clip(action + noise, -1.0, 1.0)):
+        executed = action.copy()
+        executed[:3] += rng.normal(0.0, config.action_noise, 3)
+        if scene.step(np.clip(executed, -1.0, 1.0)):
             return frames
     return None
 
@@ -193,7 +198,6 @@ def run_attempt(config: LiberoDemosConfig, attempt: Attempt) -> list[Frame] | No
 def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> list[Frame]:
     """`SCENES_PER_BATCH` unrelated frames, keyed as in `dataset_features`."""
     from lerobot_gem.simulation.arm_poses import ArmPoses
-    from lerobot_gem.simulation.experts import make_expert
 
     scene = _scene_of(config, batch.task_id)
     expert = make_expert(scene)
@@ -337,6 +341,16 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
             raise ValueError(
                 f"{config.suite} has tasks 0 to {len(instructions) - 1}, but task_ids has {task_id}."
             )
+    if config.suite not in EXPERTS:
+        raise ValueError(
+            f"There is no scripted expert for {config.suite}; there is for {', '.join(EXPERTS)}."
+        )
+    wide = config.placement == "wide" or config.scenes_per_task > 0 or config.random_start
+    if wide and config.suite not in WIDE_RULES:
+        raise ValueError(
+            f"{config.suite} has no wide placements; {', '.join(WIDE_RULES)} has. Use --placement=benchmark, "
+            "--scenes_per_task=0 and --random_start=false."
+        )
     staging = _staging(config)
     pool = _start_pool(config.num_workers) if config.num_workers > 1 else None
     reports, episodes = [], []

@@ -2,7 +2,7 @@
 
 | preset | backbone | action expert |
 |---|---|---|
-| `tiny` | a Qwen3-VL of about 1.5 M parameters for 96 to 128 px images; learns from scratch on CPUs | 128 wide, 4 blocks |
+| `tiny` | a Qwen3-VL of about 1.5 M parameters for 96 to 128 px images; learns from scratch on CPUs | 128 wide, 3 blocks |
 | `2b` | Qwen/Qwen3-VL-2B-Instruct | the released GEM-VLA expert |
 | `8b` | Qwen/Qwen3-VL-8B-Instruct | the released GEM-VLA expert |
 
@@ -124,7 +124,7 @@ PRESETS: dict[str, Preset] = {
             "text_config": {
                 "vocab_size": 1024,
                 "hidden_size": 128,
-                "intermediate_size": 384,
+                "intermediate_size": 256,
                 "num_hidden_layers": 4,
                 "num_attention_heads": 4,
                 "num_key_value_heads": 2,
@@ -161,7 +161,7 @@ PRESETS: dict[str, Preset] = {
             "video_token_id": 4,
             "tie_word_embeddings": True,
         },
-        expert=ExpertArchitecture(hidden_size=128, depth=4, num_heads=4, num_kv_heads=2, multiple_of=32),
+        expert=ExpertArchitecture(hidden_size=128, depth=3, num_heads=4, num_kv_heads=2, multiple_of=32),
         min_pixels=64 * 64,
         max_pixels=128 * 128,
     ),

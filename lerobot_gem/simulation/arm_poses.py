@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.experts import PickAndPlaceExpert
+from lerobot_gem.simulation.experts import DropIntoContainer, PickAndPlaceExpert
 from lerobot_gem.simulation.placements import WIDE_RULES, turned
 from lerobot_gem.simulation.scene import ACTION_DIM, GRIPPER_CLOSE, LiberoScene
 
@@ -23,18 +23,25 @@ class ArmPoses:
     Args:
         scene: a scene whose suite has wide placements.
         expert: of that scene; tells grasp point, target and container.
+
+    Raises:
+        ValueError: an expert of another kind of task.
     """
 
     def __init__(self, scene: LiberoScene, expert: PickAndPlaceExpert):
+        if not isinstance(expert, DropIntoContainer):
+            raise ValueError(f"Random arm poses are made for libero_object, not for {scene.suite}.")
         self.scene, self.expert = scene, expert
-        scene.reset()
         robot = scene.env.robots[0]
         self._site = robot.eef_site_id
         self._qpos = np.array(robot._ref_joint_pos_indexes)
         self._dofs = np.array(robot._ref_joint_vel_indexes)
-        self._home = np.array(scene.env.sim.data.qpos[self._qpos])
-        self._down = np.array(scene.env.sim.data.site_xmat[self._site]).reshape(3, 3)
+        self._home = np.array(robot.init_qpos)
         model = scene.env.sim.model._model
+        at_home = mujoco.MjData(model)  # the scene itself stays as it is
+        at_home.qpos[self._qpos] = self._home
+        mujoco.mj_kinematics(model, at_home)
+        self._down = at_home.site_xmat[self._site].reshape(3, 3).copy()
         self._robot = int(model.body_rootid[model.body(robot.robot_model.root_body).id])
         self._limits = model.jnt_range[[model.dof_jntid[d] for d in self._dofs]]
 

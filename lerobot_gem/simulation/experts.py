@@ -4,6 +4,8 @@ An expert holds no clock and no phase: the same state always gives the same acti
 demonstrations learnable from pictures and lets it label states that it did not visit itself.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,23 @@ def _towards(offset: NDArray[np.float64], full_speed: bool = False) -> NDArray[n
     return action / max(largest, 1e-9 if full_speed else 1.0)
 
 
+def _ramp(value: float, zero: float, one: float) -> float:
+    """0 at `zero`, 1 at `one`, linear between."""
+    return float(np.clip((value - zero) / (one - zero), 0.0, 1.0))
+
+
+def _rotation(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3) of a quaternion (4,) w, x, y, z."""
+    w, x, y, z = quaternion
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
 def _yaw(rotation: NDArray[np.float64]) -> float:
     """Heading of the first axis of a rotation (3, 3)."""
     return float(np.arctan2(rotation[1, 0], rotation[0, 0]))
@@ -33,11 +52,11 @@ def _half_turn(angle: float) -> float:
     return (angle + np.pi / 2) % np.pi - np.pi / 2
 
 
-class PickAndPlaceExpert:
-    """Picks an object up from above and drops it into a container: the ten tasks of `libero_object`.
+class PickAndPlaceExpert(ABC):
+    """Picks an object up from above and takes it to where the goal wants it.
 
-    Not held: straight to a point above the object, down a funnel once aligned, close. Held (both fingers touch it):
-    up, straight to above the container's rim, across, open.
+    Not held: straight to a point above the grasp point, down a funnel once aligned, close. Held (both fingers touch
+    it): `carry`. Let go over the goal: wait.
 
     Args:
         scene: the task; its goal must be one `in` or `on` predicate.
@@ -46,48 +65,27 @@ class PickAndPlaceExpert:
     approach_height = 0.10  # above the grasp point while not yet aligned, m
     aligned = 0.012  # distance to the grasp point at which the fingers close, m
     funnel = 3.0  # metres of height per metre of misalignment on the way down
-    rim_clearance = 0.03  # of the held object's lowest point above the container's rim, m
-    entry_radius = 0.17  # the object must be above the rim before it comes this near to the container, m
-    release_radius = 0.025  # m
     yaw_tolerance = 0.06  # rad
+    delivered_radius = 0.06  # along x and y around the goal; let go there, the object only has to fall, m
 
     def __init__(self, scene: LiberoScene):
         self.scene = scene
         self.target, self.container = target_and_container(scene)
         poses, shapes = scene.rest
-        self._rest, self.shape = poses[self.target], shapes[self.target]
-        self.rim = poses[self.container][2] + shapes[self.container].high[2]
-        x, y, _ = self.shape.size
-        # Boxes are gripped across their short side, round things at any yaw.
-        self.elongated = abs(x - y) > 0.015
-        self._body = scene.env.obj_body_id[self.target]
-        self._rest_yaw = _yaw(self._rest_rotation())
+        self.rest, self.shape = poses[self.target], shapes[self.target]
+        self.container_rest, self.container_shape = poses[self.container], shapes[self.container]
 
-    def _rest_rotation(self) -> NDArray[np.float64]:
-        w, x, y, z = self._rest[3:]
-        return np.array(
-            [
-                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-            ]
-        )
-
-    def _object_yaw(self) -> float:
-        """Turn of the object away from its rest pose."""
-        rotation = self.scene.env.sim.data.body_xmat[self._body].reshape(3, 3)
-        relative = rotation @ self._rest_rotation().T
-        return _yaw(relative)
-
+    @abstractmethod
     def grasp_point(self) -> NDArray[np.float64]:
         """(3,) where the point between the finger tips should be."""
-        yaw = self._object_yaw()
-        centre = (self.shape.low[:2] + self.shape.high[:2]) / 2
-        turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-        position = self.scene.position(self.target)
-        top = position[2] + self.shape.high[2]
-        height = max(position[2], top - PALM_CLEARANCE, LOWEST_GRASP)
-        return np.append(position[:2] + turn @ centre, height)
+
+    @abstractmethod
+    def grasp_yaw(self) -> float | None:
+        """Turn of the hand from its start, at which the fingers open along y; None when any will do."""
+
+    @abstractmethod
+    def carry(self) -> tuple[NDArray[np.float64], float]:
+        """Motion (3,) and gripper while the object is held."""
 
     def held(self) -> bool:
         """Both fingers touch the object."""
@@ -96,61 +94,173 @@ class PickAndPlaceExpert:
 
     def action(self) -> NDArray[np.float32]:
         """(7,) the action for the current state, in [-1, 1]."""
+        turn = 0.0
         if self.held():
-            move, gripper = self._carry()
-        elif self._dropped_in():
+            move, gripper = self.carry()
+        elif self._delivered():
             move, gripper = np.zeros(3), GRIPPER_OPEN
         else:
-            move, gripper = self._reach()
-        action = np.zeros(ACTION_DIM)
-        action[:3] = move
-        action[5] = self._turn()
-        action[6] = gripper
+            error = self._yaw_error()
+            turn = 0.0 if abs(error) < self.yaw_tolerance else error / ROTATION_SCALE
+            move, gripper = self._reach(error)
+        action = np.array([*move, 0.0, 0.0, turn, gripper])
+        assert action.shape == (ACTION_DIM,)
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
-    def _dropped_in(self) -> bool:
-        offset = self.scene.position(self.target)[:2] - self.scene.position(self.container)[:2]
-        return bool(np.abs(offset).max() < 0.06)
+    def _delivered(self) -> bool:
+        offset = self.scene.position(self.target) - self.scene.position(self.container)
+        return bool(np.abs(offset[:2]).max() < self.delivered_radius)
 
-    def _reach(self) -> tuple[NDArray[np.float64], float]:
-        eef, grasp = self.scene.eef_position, self.grasp_point()
-        offset = grasp - eef
+    def _yaw_error(self) -> float:
+        wanted = self.grasp_yaw()
+        return 0.0 if wanted is None else _half_turn(wanted - _yaw(self.scene.eef_rotation))
+
+    def _reach(self, yaw_error: float) -> tuple[NDArray[np.float64], float]:
+        grasp = self.grasp_point()
+        offset = grasp - self.scene.eef_position
         lateral = float(np.hypot(*offset[:2]))
-        height = float(np.clip(self.funnel * (lateral - self.aligned), 0.0, self.approach_height))
-        offset[2] = grasp[2] + height - eef[2]
-        if lateral < self.aligned and abs(offset[2]) < self.aligned and abs(self._yaw_error()) < 0.2:
+        misalignment = max(0.0, lateral - self.aligned) + 0.05 * max(0.0, abs(yaw_error) - self.yaw_tolerance)
+        offset[2] += min(self.funnel * misalignment, self.approach_height)
+        if lateral < self.aligned and abs(offset[2]) < self.aligned and abs(yaw_error) < 0.2:
             return _towards(offset), GRIPPER_CLOSE
         # Below the approach height and beside the object: up before across.
-        offset[:2] *= np.clip(1.5 - offset[2] / 0.05, 0.0, 1.0)
+        offset[:2] *= _ramp(offset[2], 0.075, 0.025)
         return _towards(offset), GRIPPER_OPEN
 
-    def _carry(self) -> tuple[NDArray[np.float64], float]:
+
+class DropIntoContainer(PickAndPlaceExpert):
+    """The ten tasks of `libero_object`: grip an object around its middle, carry it over the basket's rim, let go."""
+
+    rim_clearance = 0.03  # of the held object's lowest point above the rim, m
+    entry_radius = 0.17  # the object must be above the rim before it comes this near to the container, m
+    release_radius = 0.025  # m
+
+    def __init__(self, scene: LiberoScene):
+        super().__init__(scene)
+        self.rim = self.container_rest[2] + self.container_shape.high[2]
+        x, y, _ = self.shape.size
+        # Boxes are gripped across their short side, round things at any yaw.
+        self.elongated = abs(x - y) > 0.015
+        self._across = 0.0 if x > y else np.pi / 2
+        self._body = scene.env.obj_body_id[self.target]
+        self._rest_rotation = _rotation(self.rest[3:])
+
+    def _object_yaw(self) -> float:
+        """Turn of the object away from its rest pose."""
+        rotation = self.scene.env.sim.data.body_xmat[self._body].reshape(3, 3)
+        return _yaw(rotation @ self._rest_rotation.T)
+
+    def grasp_point(self) -> NDArray[np.float64]:
+        yaw = self._object_yaw()
+        centre = (self.shape.low[:2] + self.shape.high[:2]) / 2
+        turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+        position = self.scene.position(self.target)
+        height = max(position[2], position[2] + self.shape.high[2] - PALM_CLEARANCE, LOWEST_GRASP)
+        return np.append(position[:2] + turn @ centre, height)
+
+    def grasp_yaw(self) -> float | None:
+        return self._object_yaw() + self._across if self.elongated else None
+
+    def carry(self) -> tuple[NDArray[np.float64], float]:
         held = self.scene.position(self.target)
-        goal = self.scene.position(self.container)
         bottom = held[2] + self.shape.low[2]
+        goal = self.scene.position(self.container)
         offset = np.append(goal[:2] - held[:2], self.rim + self.rim_clearance - bottom)
         lateral = float(np.hypot(*offset[:2]))
         if lateral < self.release_radius:
             return _towards(offset * [1, 1, 0]), GRIPPER_OPEN
         if lateral <= self.entry_radius:
             # Across the rim only at height.
-            offset[:2] *= np.clip(1.5 - offset[2] / 0.04, 0.0, 1.0)
+            offset[:2] *= _ramp(offset[2], 0.06, 0.02)
             return _towards(offset), GRIPPER_CLOSE
-        offset[:2] *= 1.0 - self.entry_radius / lateral + 0.05
-        offset[:2] *= np.clip((bottom - 0.005) / 0.02, 0.0, 1.0)
+        # To the edge of the entry circle, so that height is reached there; off the ground before across.
+        offset[:2] *= (1.05 - self.entry_radius / lateral) * _ramp(bottom, 0.005, 0.025)
         return _towards(offset, full_speed=True), GRIPPER_CLOSE
 
-    def _yaw_error(self) -> float:
-        if not self.elongated or self.held():
-            return 0.0
-        # At the robot's start the fingers open along y, across a box whose long side lies along x.
-        x, y, _ = self.shape.size
-        wanted = self._object_yaw() + (0.0 if x > y else np.pi / 2)
-        return _half_turn(wanted - _yaw(self.scene.eef_rotation))
 
-    def _turn(self) -> float:
-        error = self._yaw_error()
-        return 0.0 if abs(error) < self.yaw_tolerance else float(np.clip(error / ROTATION_SCALE, -1, 1))
+class PlaceOnPlate(PickAndPlaceExpert):
+    """The ten tasks of `libero_spatial`: grip a bowl at its rim, lift it clear, carry it across, set it down."""
+
+    grip_depth = 0.012  # of the point between the finger tips below the rim, m
+    wall = 0.004  # from the bowl's widest point to the middle of its wall, m
+    finger_reach = 0.05  # of the outer finger beyond the wall, m
+    finger_room = 0.012  # that the outer finger needs, m
+    travel_height = 0.07  # of the bowl's foot above the table, clears ramekin and bowls, m
+    lift = 0.085  # out of a drawer or off something raised, m
+    release_height = 0.012  # of the bowl's foot above its place on the plate, m
+    release_radius = 0.02  # m
+    delivered_radius = 0.03
+
+    def __init__(self, scene: LiberoScene):
+        super().__init__(scene)
+        self.radius = float(self.shape.size[:2].max()) / 2
+        self.table = self.container_rest[2] + self.container_shape.low[2]
+        self.travel = max(self.table + self.travel_height, self.rest[2] + self.lift * self._raised())
+        self._axis, self._middle = self._finger_axis()
+        self._others = [name for name in scene.objects if name != self.target]
+
+    def _raised(self) -> bool:
+        return bool(self.rest[2] > self.table + 0.03)
+
+    def _finger_axis(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(2,) along which the fingers open, and (2,) the middle of where they move: y, which needs no turn, and the
+        table's; in a drawer its longer side, where there is room, and the drawer's."""
+        scene = self.scene
+        relation, _, region = next(
+            s
+            for s in scene.env.parsed_problem["initial_state"]
+            if s[0] in ("in", "on") and s[1] == self.target
+        )
+        if relation != "in":
+            return np.array([0.0, 1.0]), np.zeros(2)
+        fixture = scene.env.parsed_problem["regions"][region]["target"]
+        rotation = scene.env.sim.data.body_xmat[scene.env.obj_body_id[fixture]].reshape(3, 3)
+        return rotation[:2, 0] / np.hypot(*rotation[:2, 0]), scene.position(fixture)[:2]
+
+    def grasp_point(self) -> NDArray[np.float64]:
+        centre = self.scene.position(self.target)
+        height = centre[2] + self.shape.high[2] - self.grip_depth
+        side = self._side(centre[:2])
+        return np.append(centre[:2] + side * (self.radius - self.wall), height)
+
+    def _side(self, centre: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(2,) from the bowl's centre to the rim where it is gripped: towards the middle of the drawer or the table,
+        where the outer finger has room; the other way when something stands there and less so on the other side."""
+        inward = self._axis * (np.sign(self._axis @ (self._middle - centre)) or 1.0)
+        reach = self.radius + self.finger_reach
+        room, other = self._room(centre + inward * reach), self._room(centre - inward * reach)
+        return -inward if room < self.finger_room and other > room else inward
+
+    def _room(self, point: NDArray[np.float64]) -> float:
+        """Distance from a point beside the bowl to the nearest other object, metres."""
+        shapes = self.scene.rest[1]
+        return min(
+            float(np.hypot(*(self.scene.position(name)[:2] - point)) - shapes[name].size[:2].max() / 2)
+            for name in self._others
+        )
+
+    def grasp_yaw(self) -> float:
+        return float(np.arctan2(self._axis[1], self._axis[0]) - np.pi / 2)
+
+    def carry(self) -> tuple[NDArray[np.float64], float]:
+        held = self.scene.position(self.target)
+        goal = self.scene.position(self.container)
+        offset = goal - held
+        lateral = float(np.hypot(*offset[:2]))
+        above = held[2] - goal[2]
+        if lateral < self.release_radius and above < self.release_height + 0.01:
+            return _towards(offset * [1, 1, 0]), GRIPPER_OPEN
+        low = self.release_height
+        height = low + float(np.clip(self.funnel * (lateral - 0.012), 0.0, self.travel - goal[2] - low))
+        offset[2] = height - above
+        offset[:2] *= _ramp(offset[2], 0.04, 0.015)
+        return _towards(offset), GRIPPER_CLOSE
+
+
+EXPERTS: dict[str, type[PickAndPlaceExpert]] = {
+    "libero_object": DropIntoContainer,
+    "libero_spatial": PlaceOnPlate,
+}
 
 
 def make_expert(scene: LiberoScene) -> PickAndPlaceExpert:
@@ -159,6 +269,6 @@ def make_expert(scene: LiberoScene) -> PickAndPlaceExpert:
     Raises:
         ValueError: there is none for this suite.
     """
-    if scene.suite != "libero_object":
-        raise ValueError(f"There is no scripted expert for {scene.suite}; there is for libero_object.")
-    return PickAndPlaceExpert(scene)
+    if scene.suite not in EXPERTS:
+        raise ValueError(f"There is no scripted expert for {scene.suite}; there is for {', '.join(EXPERTS)}.")
+    return EXPERTS[scene.suite](scene)

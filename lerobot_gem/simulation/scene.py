@@ -141,6 +141,8 @@ class LiberoScene:
         self.env.deterministic_reset = True
         # Made here since making it recomputes positions, which would set the first picture apart from all others.
         self._context: Any = self._make_context()
+        # {object: (7,) pose} and {object: shape} after the suite's first layout came to rest.
+        self.rest = self._find_rest()
 
     # -- objects ---------------------------------------------------------------------------------------------------
 
@@ -182,13 +184,7 @@ class LiberoScene:
         points = np.concatenate(corners)
         return ObjectShape(points.min(0), points.max(0))
 
-    @cached_property
-    def rest(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, ObjectShape]]:
-        """Poses and shapes of the objects after the suite's first layout came to rest.
-
-        Returns:
-            ({name: (7,) pose}, {name: shape}).
-        """
+    def _find_rest(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, ObjectShape]]:
         self.reset()
         self.set_state(self.init_states[0])
         self.settle(2.0)

@@ -160,7 +160,7 @@ def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.libero
 def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
-    config = _config(tmp_path / "set", action_noise=0.3, random_start=True)
+    config = _config(tmp_path / "set", action_noise=0.1, random_start=True)
     for number in range(3):
         frames = libero_demos.run_attempt(config, libero_demos.Attempt(0, number))
         if frames is not None:
@@ -179,3 +179,7 @@ def test_unknown_task_and_suite(tmp_path: Path) -> None:
         collect(_config(tmp_path / "set", task_ids=[10]))
     with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_fruit'"):
         collect(_config(tmp_path / "set", suite="libero_fruit"))
+    with pytest.raises(ValueError, match="no scripted expert for libero_goal"):
+        collect(_config(tmp_path / "set", suite="libero_goal"))
+    with pytest.raises(ValueError, match="libero_spatial has no wide placements.*--placement=benchmark"):
+        collect(_config(tmp_path / "set", suite="libero_spatial"))
