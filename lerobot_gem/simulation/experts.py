@@ -182,7 +182,8 @@ class PlaceOnPlate(PickAndPlaceExpert):
     """The ten tasks of `libero_spatial`: grip a bowl at its rim, lift it clear, carry it across, set it down."""
 
     grip_depth = 0.012  # of the point between the finger tips below the rim, m
-    wall = 0.004  # from the bowl's widest point to the middle of its wall, m
+    inset = 0.004  # of the grip from the bowl's widest point, m
+    drawer_inset = 0.016  # the outer finger has to fit between bowl and drawer, m
     finger_reach = 0.05  # of the outer finger beyond the wall, m
     finger_room = 0.012  # that the outer finger needs, m
     travel_height = 0.07  # of the bowl's foot above the table, clears ramekin and bowls, m
@@ -196,51 +197,58 @@ class PlaceOnPlate(PickAndPlaceExpert):
         self.radius = float(self.shape.size[:2].max()) / 2
         self.table = self.container_rest[2] + self.container_shape.low[2]
         self.travel = max(self.table + self.travel_height, self.rest[2] + self.lift * self._raised())
-        self._axis, self._middle = self._finger_axis()
-        self._others = [name for name in scene.objects if name != self.target]
+        self._drawer = self._drawer_axis()
+        # What lies flatter than the finger tips come down is in nobody's way.
+        lowest = self.rest[2] + self.shape.high[2] - self.grip_depth - 0.015
+        poses, shapes = scene.rest
+        self._others = [
+            n for n in scene.objects if n != self.target and poses[n][2] + shapes[n].high[2] > lowest
+        ]
 
     def _raised(self) -> bool:
         return bool(self.rest[2] > self.table + 0.03)
 
-    def _finger_axis(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(2,) along which the fingers open, and (2,) the middle of where they move: y, which needs no turn, and the
-        table's; in a drawer its longer side, where there is room, and the drawer's."""
+    def _drawer_axis(self) -> NDArray[np.float64] | None:
+        """(2,) along the longer side of the drawer that the bowl starts in, None when it starts in none."""
         scene = self.scene
-        relation, _, region = next(
-            s
-            for s in scene.env.parsed_problem["initial_state"]
-            if s[0] in ("in", "on") and s[1] == self.target
-        )
-        if relation != "in":
-            return np.array([0.0, 1.0]), np.zeros(2)
-        fixture = scene.env.parsed_problem["regions"][region]["target"]
+        start = next(s for s in scene.env.parsed_problem["initial_state"] if s[1] == self.target)
+        if start[0] != "in":
+            return None
+        fixture = scene.env.parsed_problem["regions"][start[2]]["target"]
         rotation = scene.env.sim.data.body_xmat[scene.env.obj_body_id[fixture]].reshape(3, 3)
-        return rotation[:2, 0] / np.hypot(*rotation[:2, 0]), scene.position(fixture)[:2]
+        return rotation[:2, 0] / np.hypot(*rotation[:2, 0])
 
-    def grasp_point(self) -> NDArray[np.float64]:
-        centre = self.scene.position(self.target)
-        height = centre[2] + self.shape.high[2] - self.grip_depth
-        side = self._side(centre[:2])
-        return np.append(centre[:2] + side * (self.radius - self.wall), height)
-
-    def _side(self, centre: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(2,) from the bowl's centre to the rim where it is gripped: towards the middle of the drawer or the table,
-        where the outer finger has room; the other way when something stands there and less so on the other side."""
-        inward = self._axis * (np.sign(self._axis @ (self._middle - centre)) or 1.0)
+    def _side(self) -> NDArray[np.float64]:
+        """(2,) from the bowl's centre to where its rim is gripped: where the outer finger has room, and on the near side
+        of the plate later, since the arm hardly reaches beyond it."""
+        centre = self.scene.position(self.target)[:2]
+        if self._drawer is not None:
+            return -self._drawer * np.sign(self._drawer @ centre)
+        if centre[1] < -0.03:  # the cabinet's and the stove's side of the table
+            return np.array([-1.0, 0.0] if centre[0] > -0.25 else [0.0, 1.0])
+        inward = np.array([0.0, -1.0])
         reach = self.radius + self.finger_reach
         room, other = self._room(centre + inward * reach), self._room(centre - inward * reach)
         return -inward if room < self.finger_room and other > room else inward
 
+    def grasp_point(self) -> NDArray[np.float64]:
+        centre = self.scene.position(self.target)
+        inset = self.inset if self._drawer is None else self.drawer_inset
+        height = centre[2] + self.shape.high[2] - self.grip_depth
+        return np.append(centre[:2] + self._side() * (self.radius - inset), height)
+
     def _room(self, point: NDArray[np.float64]) -> float:
         """Distance from a point beside the bowl to the nearest other object, metres."""
         shapes = self.scene.rest[1]
-        return min(
+        distances = [
             float(np.hypot(*(self.scene.position(name)[:2] - point)) - shapes[name].size[:2].max() / 2)
             for name in self._others
-        )
+        ]
+        return min(distances, default=np.inf)
 
     def grasp_yaw(self) -> float:
-        return float(np.arctan2(self._axis[1], self._axis[0]) - np.pi / 2)
+        side = self._side()
+        return float(np.arctan2(side[1], side[0]) - np.pi / 2)
 
     def carry(self) -> tuple[NDArray[np.float64], float]:
         held = self.scene.position(self.target)

@@ -1,11 +1,13 @@
 """The scripted expert solves wide layouts and is a function of the state alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lerobot_gem.simulation.arm_poses import ArmPoses
 from lerobot_gem.simulation.experts import PickAndPlaceExpert, make_expert
-from lerobot_gem.simulation.placements import apply_wide, layout_rng, wide_layout
+from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng, wide_layout
 from lerobot_gem.simulation.scene import LiberoScene
 
 pytestmark = pytest.mark.libero
@@ -37,6 +39,15 @@ def test_same_state_same_action(scene: LiberoScene) -> None:
         scene.step(expert.action())
     np.testing.assert_array_equal(expert.action(), make_expert(scene).action())
     np.testing.assert_array_equal(expert.action(), expert.action())
+
+
+def test_takes_the_bowl_out_of_the_drawer(libero: Path) -> None:
+    scene = LiberoScene("libero_spatial", 4, control_freq=5, height=16, width=16)
+    try:
+        apply_benchmark(scene, 0)
+        assert _steps_to_success(scene, make_expert(scene)) is not None
+    finally:
+        scene.close()
 
 
 @pytest.mark.parametrize("holding", [False, True])
