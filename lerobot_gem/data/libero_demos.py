@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
@@ -382,9 +384,22 @@ def _start_pool(num_workers: int) -> Executor:
     threads of its own yet (a progress bar starts one), which is what makes forking safe.
     """
     method = "fork" if sys.platform == "linux" else "spawn"
-    pool = ProcessPoolExecutor(num_workers, mp_context=get_context(method))
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=get_context(method), initializer=_end_with_parent, initargs=(os.getpid(),)
+    )
     pool.submit(os.getpid).result()
     return pool
+
+
+def _end_with_parent(parent: int) -> None:
+    """Watch the main process from a worker: one that was killed can't tell its workers, which would wait forever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _instructions(suite: str) -> list[str]:

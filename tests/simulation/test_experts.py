@@ -41,6 +41,7 @@ def test_same_state_same_action(scene: LiberoScene) -> None:
     np.testing.assert_array_equal(expert.action(), expert.action())
 
 
+@pytest.mark.slow
 def test_takes_the_bowl_out_of_the_drawer(libero: Path) -> None:
     scene = LiberoScene("libero_spatial", 4, control_freq=5, height=16, width=16)
     try:
