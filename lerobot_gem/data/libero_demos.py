@@ -27,10 +27,10 @@ from lerobot_gem.simulation.experts import EXPERTS, make_expert
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import (
     PLACEMENTS,
-    WIDE_RULES,
     apply_benchmark,
     apply_wide,
     layout_rng,
+    require_wide,
     wide_layout,
 )
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM, LiberoScene
@@ -56,7 +56,8 @@ class LiberoDemosConfig:
         episodes_per_task: successful demonstrations for each task.
         scenes_per_task: episodes of one frame for each task, behind its demonstrations: a random wide layout seen
             from a random robot pose, free or holding the target, and labelled with the expert's action.
-        placement: `wide` or `benchmark`, of the demonstrations.
+        placement: `wide` or `benchmark`, of the demonstrations. Wide layouts, scenes and random starts are for suites
+            in `WIDE_RULES`.
         fps: control steps, and frames, per second.
         image_size: height and width of both cameras in pixels.
         depth: store both cameras' depth in metres.
@@ -306,6 +307,7 @@ def _outcomes(
                 running[pool.submit(_store_attempt, config, attempt, staging)] = attempt
                 continue
             failures += not success
+            _give_up_if_hopeless(config, task_id, wanted, failures)
             yield attempt, success
         if not running:
             return
@@ -313,12 +315,17 @@ def _outcomes(
         for future in done:
             attempt, success = running.pop(future), future.result()
             failures += not success
+            _give_up_if_hopeless(config, task_id, wanted, failures)
             yield attempt, success
-        if failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
-            raise RuntimeError(
-                f"The expert failed {failures} times of {number} in {config.suite} task {task_id} with placement "
-                f"{config.placement}: giving up. Leave this task out with --task_ids."
-            )
+
+
+def _give_up_if_hopeless(config: LiberoDemosConfig, task_id: int, wanted: int, failures: int) -> None:
+    if failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
+        raise RuntimeError(
+            f"The expert failed {failures} times while {wanted} successes were wanted in {config.suite} task {task_id} "
+            f"(placement {config.placement}, action_noise {config.action_noise}): giving up. Lower --action_noise, or "
+            "leave this task out with --task_ids."
+        )
 
 
 def collect(config: LiberoDemosConfig) -> list[TaskReport]:
@@ -347,12 +354,8 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
         raise ValueError(
             f"There is no scripted expert for {config.suite}; there is for {', '.join(EXPERTS)}."
         )
-    wide = config.placement == "wide" or config.scenes_per_task > 0 or config.random_start
-    if wide and config.suite not in WIDE_RULES:
-        raise ValueError(
-            f"{config.suite} has no wide placements; {', '.join(WIDE_RULES)} has. Use --placement=benchmark, "
-            "--scenes_per_task=0 and --random_start=false."
-        )
+    if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
+        require_wide(config.suite)
     staging = _staging(config)
     pool = _start_pool(config.num_workers) if config.num_workers > 1 else None
     reports, episodes = [], []

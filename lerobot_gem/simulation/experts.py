@@ -134,9 +134,16 @@ class DropIntoContainer(PickAndPlaceExpert):
     rim_clearance = 0.03  # of the held object's lowest point above the rim, m
     entry_radius = 0.17  # the object must be above the rim before it comes this near to the container, m
     release_radius = 0.025  # m
+    shifts = (
+        0.0,
+        -0.022,
+        0.022,
+    )  # of the grip along a box, to be tried when the hand would hit a neighbour, m
+    hand_length, hand_width = 0.21, 0.066  # of the Panda hand, m
 
     def __init__(self, scene: LiberoScene):
         super().__init__(scene)
+        self._others = [name for name in scene.objects if name not in (self.target, self.container)]
         self.rim = self.container_rest[2] + self.container_shape.high[2]
         x, y, _ = self.shape.size
         # Boxes are gripped across their short side, round things at any yaw.
@@ -156,7 +163,28 @@ class DropIntoContainer(PickAndPlaceExpert):
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         position = self.scene.position(self.target)
         height = max(position[2], position[2] + self.shape.high[2] - PALM_CLEARANCE, LOWEST_GRASP)
-        return np.append(position[:2] + turn @ centre, height)
+        middle = position[:2] + turn @ centre
+        if self.elongated:
+            along = np.array([np.cos(yaw + self._across), np.sin(yaw + self._across)])
+            middle = max(
+                (middle + shift * along for shift in self.shifts), key=lambda m: self._room(m, along, height)
+            )
+        return np.append(middle, height)
+
+    def _room(self, point: NDArray[np.float64], along: NDArray[np.float64], height: float) -> float:
+        """Distance between the hand, gripping a box across `along`, and the nearest object as high as its palm; at most
+        0, metres. The hand is a bar along the fingers' axis."""
+        fingers = np.array([-along[1], along[0]])
+        room = 0.0
+        for name in self._others:
+            shape, other = self.scene.rest[1][name], self.scene.position(name)
+            if other[2] + shape.high[2] < height + PALM_CLEARANCE:
+                continue
+            offset = other[:2] - point
+            nearest = np.clip(offset @ fingers, -self.hand_length / 2, self.hand_length / 2) * fingers
+            gap = float(np.hypot(*(offset - nearest))) - self.hand_width / 2 - shape.size[:2].max() / 2
+            room = min(room, gap)
+        return room
 
     def grasp_yaw(self) -> float | None:
         return self._object_yaw() + self._across if self.elongated else None

@@ -160,7 +160,7 @@ def _missing_gl_packages() -> list[str]:
         drivers = [
             d for base in ("/usr/lib", "/usr/lib64") for d in Path(base).glob("**/dri/*swrast*_dri.so")
         ]
-        if not drivers and not _can_load("libgallium_dri.so"):
+        if not drivers:
             missing.append("libgl1-mesa-dri")
     return missing
 

@@ -9,7 +9,7 @@ from lerobot.envs.libero import LiberoEnv, _get_suite, _select_task_ids
 from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, layout_rng
+from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, layout_rng, require_wide
 from lerobot_gem.simulation.scene import LiberoScene, flip
 
 
@@ -118,11 +118,7 @@ def create_libero_wide_envs(
     result: dict[str, dict[int, Any]] = {}
     for suite_name in suites:
         suite = _get_suite(suite_name)
-        if suite_name not in WIDE_RULES:
-            raise ValueError(
-                f"There are no wide placements for {suite_name}; there are for {', '.join(WIDE_RULES)}. "
-                "Use --env.type=libero."
-            )
+        require_wide(suite_name)
         result[suite_name] = {}
         for task_id in _select_task_ids(len(suite.tasks), task_ids):
             fns = [

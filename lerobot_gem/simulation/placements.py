@@ -27,9 +27,6 @@ class Area:
         """(2,) a point drawn uniformly."""
         return np.array([rng.uniform(*self.x), rng.uniform(*self.y)])
 
-    def holds(self, point: NDArray[np.float64]) -> bool:
-        return bool(self.x[0] <= point[0] <= self.x[1] and self.y[0] <= point[1] <= self.y[1])
-
 
 @dataclass(frozen=True)
 class WideRule:
@@ -91,6 +88,20 @@ def target_and_container(scene: LiberoScene) -> tuple[str, str]:
     return target, regions[place]["target"] if place in regions else place
 
 
+def require_wide(suite: str) -> None:
+    """Check that a suite's objects may be drawn wide.
+
+    Raises:
+        ValueError: they may not.
+    """
+    if suite not in WIDE_RULES:
+        raise ValueError(
+            f"There are no wide placements for {suite}, only for {', '.join(WIDE_RULES)}: the instructions of other "
+            "suites say where things are. Use --placement=benchmark without scenes or random starts, or "
+            "--env.type=libero."
+        )
+
+
 def turned(pose: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
     """A pose (7,) turned about the vertical through its origin by `yaw` radians."""
     w, x, y, z = pose[3:]
@@ -107,11 +118,7 @@ def wide_layout(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArr
     Raises:
         ValueError: no `wide` rule for this suite.
     """
-    if scene.suite not in WIDE_RULES:
-        raise ValueError(
-            f"There are no wide placements for {scene.suite}; there are for {', '.join(WIDE_RULES)}. "
-            "Use placement 'benchmark' (env type 'libero')."
-        )
+    require_wide(scene.suite)
     rule = WIDE_RULES[scene.suite]
     poses, shapes = scene.rest
     target, container = target_and_container(scene)

@@ -156,11 +156,6 @@ class LiberoScene:
         """The goal's predicates as LIBERO parses them, e.g. [["in", "milk_1", "basket_1_contain_region"]]."""
         return self.env.parsed_problem["goal_state"]
 
-    @property
-    def supports(self) -> dict[str, str]:
-        """What each movable object starts on: {object: region or object}."""
-        return {s[1]: s[2] for s in self.env.parsed_problem["initial_state"] if s[0] in ("on", "in")}
-
     def pose(self, name: str) -> NDArray[np.float64]:
         """(7,) joint position of a movable object: x, y, z, quaternion w, x, y, z."""
         return np.array(self.env.sim.data.get_joint_qpos(self.env.objects_dict[name].joints[-1]))

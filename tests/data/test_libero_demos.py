@@ -141,6 +141,16 @@ def test_resumes_without_loss_or_repetition(
             np.testing.assert_array_equal(one[key], other[key])
 
 
+def test_gives_up_when_the_expert_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
+        (staging / attempt.name).mkdir()
+        return False
+
+    monkeypatch.setattr(libero_demos, "_store_attempt", fails)
+    with pytest.raises(RuntimeError, match="failed 11 times while 2 successes were wanted"):
+        collect(_config(tmp_path / "set"))
+
+
 @pytest.mark.libero
 def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
     root = tmp_path / "set"
@@ -181,5 +191,5 @@ def test_unknown_task_and_suite(tmp_path: Path) -> None:
         collect(_config(tmp_path / "set", suite="libero_fruit"))
     with pytest.raises(ValueError, match="no scripted expert for libero_goal"):
         collect(_config(tmp_path / "set", suite="libero_goal"))
-    with pytest.raises(ValueError, match="libero_spatial has no wide placements.*--placement=benchmark"):
+    with pytest.raises(ValueError, match="no wide placements for libero_spatial.*--placement=benchmark"):
         collect(_config(tmp_path / "set", suite="libero_spatial"))
