@@ -9,6 +9,8 @@ from lerobot.optim.schedulers import DiffuserSchedulerConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
+from lerobot_gem.models.presets import get_preset
+
 CONVENTIONS = ("layer_inputs", "hidden_states")
 DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
@@ -184,8 +186,6 @@ class GemVLAConfig(PreTrainedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from lerobot_gem.models.presets import get_preset
-
         preset = get_preset(self.preset)
         for name, value in vars(preset.expert).items():
             if getattr(self.expert, name) is None:
@@ -214,8 +214,6 @@ class GemVLAConfig(PreTrainedConfig):
                 f"expert.depth={self.expert.depth} blocks: expected one index per block."
             )
         if self.backbone.pretrained is None and self.backbone.architecture is None and self.preset != "tiny":
-            from lerobot_gem.models.presets import get_preset
-
             raise ValueError(
                 f"preset={self.preset!r} needs pretrained weights and their tokenizer: set "
                 f"--policy.backbone.pretrained={get_preset(self.preset).hub_id} (Hub id or a folder of it), or take "

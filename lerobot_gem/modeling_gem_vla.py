@@ -2,8 +2,8 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -318,9 +318,9 @@ def _build_backbone(config: GemVLAConfig, weights_follow: bool) -> GemBackbone:
 
 
 def _build_expert(config: GemVLAConfig, conditioning_dim: int, weights_follow: bool) -> ActionExpert:
-    sizes: Iterator[str] = iter(ExpertArchitecture.__dataclass_fields__)
+    sizes = {field.name: getattr(config.expert, field.name) for field in fields(ExpertArchitecture)}
     expert = ActionExpert(
-        ExpertArchitecture(**{name: getattr(config.expert, name) for name in sizes}),
+        ExpertArchitecture(**sizes),
         conditioning_dim=conditioning_dim,
         action_dim=config.expert.action_dim,
         state_dim=config.state_feature.shape[0] if config.state_feature else None,

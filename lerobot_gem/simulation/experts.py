@@ -134,11 +134,8 @@ class DropIntoContainer(PickAndPlaceExpert):
     rim_clearance = 0.03  # of the held object's lowest point above the rim, m
     entry_radius = 0.17  # the object must be above the rim before it comes this near to the container, m
     release_radius = 0.025  # m
-    shifts = (
-        0.0,
-        -0.022,
-        0.022,
-    )  # of the grip along a box, to be tried when the hand would hit a neighbour, m
+    # Of the grip along a box, tried when the hand would hit a neighbour, m.
+    shifts = (0.0, -0.022, 0.022)
     hand_length, hand_width = 0.21, 0.066  # of the Panda hand, m
 
     def __init__(self, scene: LiberoScene):
