@@ -8,43 +8,17 @@ Wilson interval, and the same with the cameras blanked), rollout.mp4, training_c
 
 import argparse
 import json
-import re
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from runs import BIN, ROOT, checkpoint, logged, run, run_steps, success, train
+
 OUTPUT = ROOT / "outputs" / "demo"
-BIN = Path(sys.executable).parent
 
-SUITE, TASK_ID = "libero_object", 1
+SUITE, TASK_ID = "libero_object", 9
 FPS, IMAGE_SIZE = 5, 128
-DEMONSTRATIONS, SCENES = 150, 800
-STEPS, LOG_EVERY = 800, 20
+DEMONSTRATIONS, SCENES = 180, 3500
+STEPS, LOG_EVERY = 3750, 50
 EPISODES, EPISODE_LENGTH = 20, 70
-
-
-def run(log: Path, *command: str | Path) -> float:
-    """Run a command, shown and logged; returns its seconds. A failure ends the demo with the place of the log."""
-    print(f"\n$ {' '.join(map(str, command))}", flush=True)
-    start = time.monotonic()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        ) as process,
-    ):
-        assert process.stdout is not None
-        while piece := process.stdout.read1():
-            file.write(piece)
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-    if process.returncode:
-        sys.exit(f"\n{command[0]} ended with code {process.returncode}; its output is in {log}")
-    return time.monotonic() - start
 
 
 def collect() -> None:
@@ -67,27 +41,11 @@ def collect() -> None:
     )
 
 
-def train() -> None:
-    output = OUTPUT / "train"
-    shutil.rmtree(output, ignore_errors=True)  # of a run that was interrupted
-    run(
-        OUTPUT / "logs" / "train.log",
-        BIN / "lerobot-train",
-        f"--config_path={ROOT / 'configs' / 'policy' / 'gem_vla_tiny.yaml'}",
-        "--dataset.repo_id=local/demo",
-        f"--dataset.root={OUTPUT / 'data'}",
-        f"--output_dir={output}",
-        f"--steps={STEPS}",
-        f"--log_freq={LOG_EVERY}",
-        f"--save_freq={STEPS}",
-    )
-
-
 def evaluate(name: str, blank_images: bool) -> None:
     run(
         OUTPUT / "logs" / f"{name}.log",
         BIN / "lerobot-eval",
-        f"--policy.path={OUTPUT / 'train' / 'checkpoints' / 'last' / 'pretrained_model'}",
+        f"--policy.path={checkpoint(OUTPUT, 'train')}",
         "--env.type=libero_wide",
         f"--env.task={SUITE}",
         f"--env.task_ids=[{TASK_ID}]",
@@ -102,26 +60,13 @@ def evaluate(name: str, blank_images: bool) -> None:
     )
 
 
-def success(name: str) -> dict[str, float | int]:
-    """Successes of an evaluation with the 95 % Wilson interval."""
-    from scipy.stats import binomtest
-
-    [task] = json.loads((OUTPUT / name / "eval_info.json").read_text())["per_task"]
-    successes = task["metrics"]["successes"]
-    interval = binomtest(sum(successes), len(successes)).proportion_ci(method="wilson")
-    return {"successes": sum(successes), "n": len(successes), "low": interval.low, "high": interval.high}
-
-
 def plot_training_curve() -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    losses = [
-        float(loss)
-        for loss in re.findall(r"step:\S+ .*?loss:([\d.]+)", (OUTPUT / "logs/train.log").read_text())
-    ]
+    losses = logged(OUTPUT / "logs" / "train.log", "loss")
     plt.figure(figsize=(7, 4))
     plt.semilogy([LOG_EVERY * (i + 1) for i in range(len(losses))], losses)
     plt.xlabel("step")
@@ -141,7 +86,11 @@ def copy_rollout() -> None:
 
 
 def report(minutes: dict[str, float]) -> None:
-    results = {"seeing": success("eval"), "blanked": success("eval_blanked"), "minutes": minutes}
+    results = {
+        "seeing": success(OUTPUT / "eval"),
+        "blanked": success(OUTPUT / "eval_blanked"),
+        "minutes": minutes,
+    }
     (OUTPUT / "results.json").write_text(json.dumps(results, indent=2))
     rows = [
         f"| {name} | {r['successes']} of {r['n']} | {100 * r['low']:.0f} to {100 * r['high']:.0f} % |"
@@ -167,11 +116,18 @@ def main() -> None:
     arguments.add_argument("--fresh", action="store_true", help="delete outputs/demo first")
     if arguments.parse_args().fresh:
         shutil.rmtree(OUTPUT, ignore_errors=True)
-    stages = {
+    steps = {
         "collect": (OUTPUT / "data" / "meta" / "info.json", collect),
         "train": (
-            OUTPUT / "train" / "checkpoints" / "last" / "pretrained_model" / "model.safetensors",
-            train,
+            checkpoint(OUTPUT, "train") / "model.safetensors",
+            lambda: train(
+                OUTPUT,
+                "train",
+                "gem_vla_tiny",
+                "--dataset.repo_id=local/demo",
+                steps=STEPS,
+                log_every=LOG_EVERY,
+            ),
         ),
         "evaluate": (OUTPUT / "eval" / "eval_info.json", lambda: evaluate("eval", blank_images=False)),
         "evaluate blanked": (
@@ -179,17 +135,7 @@ def main() -> None:
             lambda: evaluate("eval_blanked", blank_images=True),
         ),
     }
-    times = OUTPUT / "minutes.json"
-    minutes = json.loads(times.read_text()) if times.exists() else {}
-    for number, (name, (result, stage)) in enumerate(stages.items(), start=1):
-        if result.exists():
-            print(f"[{number}/{len(stages)}] {name}: done before, see {result}")
-            continue
-        print(f"[{number}/{len(stages)}] {name}", flush=True)
-        start = time.monotonic()
-        stage()
-        minutes[name] = (time.monotonic() - start) / 60
-        times.write_text(json.dumps(minutes))
+    minutes = run_steps(OUTPUT, steps)
     plot_training_curve()
     copy_rollout()
     report(minutes)

@@ -1,31 +1,30 @@
-"""GEM-VLA as a LeRobot policy: backbone and action expert."""
+"""GEM-VLA as a LeRobot policy: backbone and action expert, and the depth generator while it teaches."""
 
-import logging
 from collections import deque
-from contextlib import nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import Qwen3VLConfig
-from transformers.initialization import no_init_weights
+from torch import Tensor
 
-from lerobot_gem.checkpoints import load_released_expert
+from lerobot_gem.checkpoints import load_policy_weights
 from lerobot_gem.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.models.action_expert import ActionExpert, Conditioning
-from lerobot_gem.models.backbone import GemBackbone
-from lerobot_gem.models.presets import ExpertArchitecture, get_preset
-from lerobot_gem.processing.images import CameraImages
-
-logger = logging.getLogger(__name__)
+from lerobot_gem.construction import (
+    autocast,
+    build_backbone,
+    build_expert,
+    build_generator,
+    freeze,
+    parameter_groups,
+)
+from lerobot_gem.depth_supervision import depth_losses
+from lerobot_gem.models.action_expert import Conditioning
+from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.processing.images import camera_images
+from lerobot_gem.real_time_chunking import sample_with_rtc
 
 
 class GemVLAPolicy(PreTrainedPolicy):
@@ -49,23 +48,20 @@ class GemVLAPolicy(PreTrainedPolicy):
         super().__init__(config)
         config.validate_features()
         if dataset_meta is not None:
-            _check_data_set(config, dataset_meta)
-        with no_init_weights() if weights_follow else nullcontext():
-            self.backbone = _build_backbone(config, weights_follow)
-            self.expert = _build_expert(config, self.backbone.hidden_size, weights_follow)
-        if config.backbone.gradient_checkpointing:
-            self.backbone.gradient_checkpointing_enable()
-        vision = self.backbone.config.vision_config
-        self.images = CameraImages(
-            cameras=tuple(config.cameras.names),
-            layout=config.cameras.layout,
-            patch_size=vision.patch_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            merge_size=vision.spatial_merge_size,
-            min_pixels=config.cameras.min_pixels,
-            max_pixels=config.cameras.max_pixels,
-        )
-        self._freeze()
+            config.check_data_set(dataset_meta)
+        with_depth = dataset_meta is not None and "depth" in config.loss_weights
+        # The expert's last state is the input of the first layer that acting does not need; depth is read off the last.
+        num_layers = None if with_depth else max(config.expert.conditioning_layers)
+        self.backbone = build_backbone(config, weights_follow=weights_follow, num_layers=num_layers)
+        self.expert = build_expert(config, self.backbone.hidden_size, weights_follow=weights_follow)
+        self.generator: DepthGenerator | None = None
+        if with_depth:
+            self.generator, untrained = build_generator(
+                config, self.backbone.hidden_size, weights_follow=weights_follow
+            )
+            config.check_untrained(untrained)
+        self.images = camera_images(config)
+        freeze(self, "action", config)
         self.init_rtc_processor()
         self.reset()
 
@@ -86,43 +82,52 @@ class GemVLAPolicy(PreTrainedPolicy):
             time: (B,) in [0, 1], 0 is noise; drawn if None.
             reduction: "mean" gives a scalar, "none" one loss per sample (B,).
         """
+        with autocast(self):
+            conditioning, final_states = self._observe(batch)
+            losses = {"action": self._action_losses(batch, conditioning, noise, time)}
+            logs = {"action_loss": losses["action"].mean().item()}
+            if self.generator is not None:
+                losses["depth"], depth_logs = self._depth_losses(batch, final_states)
+                logs |= depth_logs
+        per_sample = sum(weight * losses[loss] for loss, weight in self.config.loss_weights.items())
+        return (per_sample if reduction == "none" else per_sample.mean()), logs
+
+    def _action_losses(
+        self, batch: dict[str, Tensor], conditioning: Conditioning, noise: Tensor | None, time: Tensor | None
+    ) -> Tensor:
+        """Flow-matching losses (B,)."""
         actions, state = batch[ACTION], self._state(batch)
         draws = self.config.expert.flow_samples if noise is None and time is None else 1
-        with self._autocast():
-            error = self.expert.flow_matching_error(
-                actions.repeat_interleave(draws, dim=0),
-                self._conditioning(batch).repeat(draws),
-                None if state is None else state.repeat_interleave(draws, dim=0),
-                noise=noise,
-                time=time,
-                time_distribution=self.config.expert.time_distribution,
-            )
+        error = self.expert.flow_matching_error(
+            actions.repeat_interleave(draws, dim=0),
+            conditioning.repeat(draws),
+            None if state is None else state.repeat_interleave(draws, dim=0),
+            noise=noise,
+            time=time,
+            time_distribution=self.config.expert.time_distribution,
+        )
         error = error.unflatten(0, (-1, draws)).mean(dim=1)
         valid = torch.ones(actions.shape[:2], device=actions.device)
         if (is_pad := batch.get(f"{ACTION}_is_pad")) is not None:
             valid = (~is_pad).float()
-        per_sample = (error.mean(dim=-1) * valid).sum(dim=-1) / valid.sum(dim=-1)
-        loss = per_sample.mean()
-        return (per_sample if reduction == "none" else loss), {"action_loss": loss.item()}
+        return (error.mean(dim=-1) * valid).sum(dim=-1) / valid.sum(dim=-1)
+
+    def _depth_losses(self, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Shares of the depth loss (B,), and its logs."""
+        cameras = self.config.cameras.names
+        shown = [(sample, camera) for sample in range(len(states)) for camera in range(len(cameras))]
+        spans, mask = self.backbone.vision_spans(states, batch[OBS_LANGUAGE_TOKENS])
+        losses = depth_losses(self.generator, spans, mask, shown, batch, cameras, self.config.depth)
+        return losses.per_sample(len(states)), losses.logs(len(states))
 
     def get_optim_params(self) -> list[dict[str, Any]]:
-        """Parameter groups: the expert, and the backbone at its own learning rate; what is frozen is left out."""
-        lr_backbone = self.config.optimizer_lr_backbone
-        groups = [
-            {"params": _learning(self.expert), "lr": self.config.optimizer_lr},
-            {
-                "params": _learning(self.backbone),
-                "lr": self.config.optimizer_lr if lr_backbone is None else lr_backbone,
-            },
-        ]
-        return [group for group in groups if group["params"]]
+        """Parameter groups: expert and generator, and the backbone at its own learning rate; without what is frozen."""
+        trained = [self.expert] if self.generator is None else [self.expert, self.generator]
+        return parameter_groups(self.config, *trained, backbone=self.backbone)
 
     def _get_default_peft_targets(self) -> dict[str, Any]:
         """LoRA by default on the attention of backbone and expert."""
-        return {
-            "target_modules": r".*\.(q_proj|v_proj|qkv|query|value)",
-            "modules_to_save": [],
-        }
+        return {"target_modules": r".*\.(q_proj|v_proj|qkv|query|value)", "modules_to_save": []}
 
     # Acting
 
@@ -166,42 +171,23 @@ class GemVLAPolicy(PreTrainedPolicy):
             prev_chunk_left_over: Real-time chunking: the unexecuted rest of the last chunk.
         """
         self.eval()
-        with self._autocast():
-            conditioning, state = self._conditioning(batch), self._state(batch)
+        with autocast(self):
+            conditioning, _ = self._observe(batch, final=False)
+            state = self._state(batch)
             if noise is None:
                 shape = (batch[OBS_LANGUAGE_TOKENS].shape[0], self.config.chunk_size, self.expert.action_dim)
                 noise = torch.randn(shape, device=batch[OBS_LANGUAGE_TOKENS].device)
+            steps = self.config.expert.num_inference_steps
             if not self._rtc_enabled():
-                return self.expert.sample(conditioning, state, noise, self.config.expert.num_inference_steps)
-            return self._sample_with_rtc(conditioning, state, noise, inference_delay, prev_chunk_left_over)
-
-    def _sample_with_rtc(
-        self,
-        conditioning: Conditioning,
-        state: Tensor | None,
-        noise: Tensor,
-        inference_delay: int | None,
-        prev_chunk_left_over: Tensor | None,
-    ) -> Tensor:
-        @torch.no_grad()
-        def lerobot_velocity(noisy_actions: Tensor, time: Tensor) -> Tensor:
-            # LeRobot's time runs from 1 (noise) to 0 (actions), ours the other way.
-            return -self.expert(noisy_actions, 1 - time, conditioning, state)
-
-        chunk_size = self.config.chunk_size
-        if prev_chunk_left_over is not None:
-            # LeRobot pads the left-over to its own horizon, which may be longer than our chunk.
-            prev_chunk_left_over = prev_chunk_left_over[..., :chunk_size, :]
-        return euler_integrate(
-            lerobot_velocity,
-            noise,
-            self.config.expert.num_inference_steps,
-            rtc_processor=self.rtc_processor,
-            rtc_enabled=True,
-            inference_delay=inference_delay,
-            prev_chunk_left_over=prev_chunk_left_over,
-            execution_horizon=min(self.config.rtc_config.execution_horizon, chunk_size),
-        )
+                return self.expert.sample(conditioning, state, noise, steps)
+            return sample_with_rtc(
+                lambda actions, time: self.expert(actions, time, conditioning, state),
+                noise,
+                steps,
+                self.rtc_processor,
+                inference_delay,
+                prev_chunk_left_over,
+            )
 
     def supports_rtc(self) -> bool:
         """GEM-VLA samples by flow integration, which real-time chunking can guide."""
@@ -216,18 +202,19 @@ class GemVLAPolicy(PreTrainedPolicy):
 
     # What both need
 
-    def _conditioning(self, batch: dict[str, Tensor]) -> Conditioning:
+    def _observe(self, batch: dict[str, Tensor], *, final: bool = True) -> tuple[Conditioning, Tensor | None]:
+        """What the expert reads, and the final states (B, L, D) if they are asked for and there is a generator."""
         tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
-        pixel_values, image_grid_thw = self.images.patches(batch)
-        states = self.backbone(
-            tokens,
-            mask,
-            pixel_values,
-            image_grid_thw,
-            layers=self.config.expert.conditioning_layers,
-            convention=self.config.backbone.conditioning,
-        )
-        return self.expert.encode_conditioning(states, mask)
+        inputs = tokens, mask, *self.images.patches(batch)
+        asked = {
+            "layers": self.config.expert.conditioning_layers,
+            "convention": self.config.backbone.conditioning,
+        }
+        if final and self.generator is not None:
+            states, final_states = self.backbone.forward_with_final(*inputs, **asked)
+        else:
+            states, final_states = self.backbone(*inputs, **asked), None
+        return self.expert.encode_conditioning(states, mask), final_states
 
     def _state(self, batch: dict[str, Tensor]) -> Tensor | None:
         if self.config.state_feature is None:
@@ -238,30 +225,6 @@ class GemVLAPolicy(PreTrainedPolicy):
             power = state.square().mean(dim=0, keepdim=True)
             state = state + torch.randn_like(state) * (power / 10 ** (snr / 10)).sqrt()
         return state
-
-    def _autocast(self) -> torch.autocast:
-        # LeRobot applies `dtype` in training only; applied here, evaluation and rollout compute what training did.
-        device = next(self.parameters()).device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.dtype == "bfloat16")
-
-    def _freeze(self) -> None:
-        frozen = {
-            "backbone.vision_tower": (self.backbone.vision_tower, self.config.backbone.freeze_vision_tower),
-            "backbone.language_model": (
-                self.backbone.language_model,
-                self.config.backbone.freeze_language_model,
-            ),
-            "expert": (self.expert, self.config.expert.freeze),
-        }
-        for name, (part, freeze) in frozen.items():
-            part.requires_grad_(not freeze)
-            size = sum(parameter.numel() for parameter in part.parameters())
-            logger.info(f"{name}: {size / 1e6:.2f} M parameters, {'frozen' if freeze else 'learns'}")
-        if not _learning(self):
-            raise ValueError(
-                "Nothing learns: backbone.freeze_vision_tower, backbone.freeze_language_model and expert.freeze are "
-                "all true. Unfreeze one."
-            )
 
     # Checkpoints
 
@@ -276,73 +239,11 @@ class GemVLAPolicy(PreTrainedPolicy):
 
     @classmethod
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
-        try:
-            weights = load_file(model_file)
-        except (SafetensorError, FileNotFoundError) as error:
-            raise ValueError(
-                f"The checkpoint {model_file} can't be read ({error}): it is missing or was cut short. Copy or download "
-                "it again, or take the checkpoint before it."
-            ) from error
-        own = model.state_dict()
-        problems = [f"missing: {name}" for name in own.keys() - weights.keys()]
-        problems += [f"unexpected: {name}" for name in weights.keys() - own.keys()]
-        problems += [
-            f"shape of {name}: {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the policy"
-            for name in own.keys() & weights.keys()
-            if weights[name].shape != own[name].shape
-        ]
-        if problems:
-            raise ValueError(
-                f"The checkpoint {model_file} does not fit its configuration:\n  "
-                + "\n  ".join(sorted(problems))
-                + "\nUse the config.json that was saved with it, and override no size on the command line."
-            )
-        model.load_state_dict(weights)
+        def is_for_training(name: str) -> bool:
+            part, _, rest = name.partition(".")
+            return part == "generator" or (part == "backbone" and model.backbone.has_no_place_for(rest))
+
+        # A policy trained with a depth loss acts without the generator and the layers that only it reads.
+        leave_out = is_for_training if model.generator is None else None
+        load_policy_weights(model, model_file, leave_out=leave_out)
         return model
-
-
-def _learning(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def _build_backbone(config: GemVLAConfig, weights_follow: bool) -> GemBackbone:
-    # The expert's last state is the input of the first layer that is not needed.
-    num_layers = max(config.expert.conditioning_layers)
-    if config.backbone.pretrained is not None and not weights_follow:
-        backbone = GemBackbone.from_pretrained(config.backbone.pretrained, num_layers=num_layers)
-    else:
-        architecture = config.backbone.architecture or get_preset(config.preset).backbone
-        backbone = GemBackbone(Qwen3VLConfig(**architecture), num_layers=num_layers)
-    config.backbone.architecture = backbone.config.to_dict()
-    return backbone
-
-
-def _build_expert(config: GemVLAConfig, conditioning_dim: int, weights_follow: bool) -> ActionExpert:
-    sizes = {field.name: getattr(config.expert, field.name) for field in fields(ExpertArchitecture)}
-    expert = ActionExpert(
-        ExpertArchitecture(**sizes),
-        conditioning_dim=conditioning_dim,
-        action_dim=config.expert.action_dim,
-        state_dim=config.state_feature.shape[0] if config.state_feature else None,
-        chunk_size=config.chunk_size,
-    )
-    if config.expert.pretrained is not None and not weights_follow:
-        expert.load_state_dict(load_released_expert(config.expert.pretrained))
-    return expert
-
-
-def _check_data_set(config: GemVLAConfig, dataset_meta: Any) -> None:
-    """Compare the data set with what the policy was built for, before hours of training are lost."""
-    if dataset_meta.total_frames == 0:
-        raise ValueError(
-            f"The data set {dataset_meta.repo_id!r} is empty: expected at least one episode. Record some, or check "
-            "--dataset.root and --dataset.episodes."
-        )
-    if config.state_feature is None:
-        return
-    found = tuple(dataset_meta.features.get(OBS_STATE, {}).get("shape", ()))
-    if found != tuple(config.state_feature.shape):
-        raise ValueError(
-            f"{OBS_STATE} has shape {found or None} in the data set {dataset_meta.repo_id!r}, but the policy was "
-            f"trained with {tuple(config.state_feature.shape)}. Use data of the same robot, or train a new policy."
-        )

@@ -22,11 +22,32 @@ FRAMES = 10
 TASKS = ("pick up the milk and place it in the basket", "stack the red cube")
 
 
-def write_data_set(root: Path, *, size: int = 64, state_dim: int = STATE_DIM, action_dim: int = ACTION_DIM):
-    """Write a data set of seeded noise with two cameras, a state, actions and two tasks."""
+def write_data_set(
+    root: Path,
+    *,
+    size: int = 64,
+    state_dim: int = STATE_DIM,
+    action_dim: int = ACTION_DIM,
+    depth: bool = False,
+    messages: str | None = None,
+):
+    """Write a data set of seeded noise with two cameras, a state, actions and two tasks.
+
+    Args:
+        root: Where.
+        size: Side of the images.
+        state_dim: Numbers in a state; 0 for none.
+        action_dim: Numbers in an action; 0 for none.
+        depth: With a depth camera beside each camera, in millimetres; a tenth of its pixels is invalid.
+        messages: What the string column `messages` holds in every frame; None for no such column.
+    """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    image = {"dtype": "image", "shape": (size, size, 3), "names": ["height", "width", "channels"]}
+    names = ["height", "width", "channels"]
+    image = {"dtype": "image", "shape": (size, size, 3), "names": names}
+    depth_image = {**image, "shape": (size, size, 1), "info": {"is_depth_map": True}}
+    vectors = {"observation.state": state_dim, "action": action_dim}
+    vectors = {name: dim for name, dim in vectors.items() if dim}
     dataset = LeRobotDataset.create(
         repo_id="local/noise",
         root=root,
@@ -34,25 +55,56 @@ def write_data_set(root: Path, *, size: int = 64, state_dim: int = STATE_DIM, ac
         use_videos=False,
         features={
             **dict.fromkeys(CAMERAS, image),
-            "observation.state": {"dtype": "float32", "shape": (state_dim,), "names": None},
-            "action": {"dtype": "float32", "shape": (action_dim,), "names": None},
+            **{f"{camera}_depth": dict(depth_image) for camera in CAMERAS if depth},
+            **{name: {"dtype": "float32", "shape": (dim,), "names": None} for name, dim in vectors.items()},
+            **({"messages": {"dtype": "string", "shape": (1,), "names": None}} if messages else {}),
         },
     )
     random = np.random.default_rng(0)
     for episode in range(EPISODES):
         for _ in range(FRAMES):
-            dataset.add_frame(
-                {
-                    **{
-                        camera: random.integers(0, 255, (size, size, 3), dtype=np.uint8) for camera in CAMERAS
-                    },
-                    "observation.state": random.normal(size=state_dim).astype(np.float32),
-                    "action": random.uniform(-1, 1, action_dim).astype(np.float32),
-                    "task": TASKS[episode % len(TASKS)],
-                }
-            )
+            frame = {camera: random.integers(0, 255, (size, size, 3), dtype=np.uint8) for camera in CAMERAS}
+            for camera in CAMERAS if depth else ():
+                values = random.integers(300, 4500, (size, size, 1), dtype=np.uint16)
+                frame[f"{camera}_depth"] = values * (random.random(values.shape) > 0.1).astype(np.uint16)
+            for name, dim in vectors.items():
+                frame[name] = random.uniform(-1, 1, dim).astype(np.float32)
+            if messages:
+                frame["messages"] = messages
+            dataset.add_frame({**frame, "task": TASKS[episode % len(TASKS)]})
         dataset.save_episode()
     dataset.finalize()
+    return root
+
+
+def row(role: str, content: str, style: str, camera: str | None = None, **fields) -> dict:
+    """A row of LeRobot's language columns."""
+    return {
+        "role": role,
+        "content": content,
+        "style": style,
+        "camera": camera,
+        "tool_calls": None,
+        **fields,
+    }
+
+
+def add_language_rows(root: Path, persistent: list[dict], events: dict[int, list[dict]]) -> Path:
+    """Add language columns to a data set, as lerobot-annotate does: `persistent` to all episodes, `events` by frame."""
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from lerobot.datasets.language import language_feature_info
+
+    for file in (root / "data").glob("*/*.parquet"):
+        table = pq.read_table(file)
+        rows = [events.get(index, []) for index in table.column("index").to_pylist()]
+        table = table.append_column("language_persistent", pa.array([persistent] * len(rows)))
+        pq.write_table(table.append_column("language_events", pa.array(rows)), file)
+    info = json.loads((root / "meta" / "info.json").read_text())
+    info["features"] |= language_feature_info()
+    (root / "meta" / "info.json").write_text(json.dumps(info))
     return root
 
 
@@ -62,23 +114,69 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data_set(tmp_path_factory.mktemp("data") / "noise")
 
 
+@pytest.fixture(scope="session")
+def depth_data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with depth and language rows: a question about each camera in frame 0, about one in frame 3."""
+    root = write_data_set(tmp_path_factory.mktemp("data") / "noise", depth=True)
+    about = {
+        camera: [
+            row("user", f"Where is it in {camera}?", "vqa", camera),
+            row("assistant", "There.", "vqa", camera),
+        ]
+        for camera in CAMERAS
+    }
+    events = {0: [*about[CAMERAS[0]], *about[CAMERAS[1]]], 3: about[CAMERAS[1]]}
+    return add_language_rows(root, [], events)
+
+
+def build_policy(config, root: Path):
+    """(policy, preprocessor, postprocessor) for the data set in `root`, as lerobot-train builds them."""
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+    from lerobot.policies.factory import make_policy, make_pre_post_processors
+
+    meta = LeRobotDatasetMetadata("local/noise", root=root)
+    torch.manual_seed(0)
+    policy = make_policy(config, ds_meta=meta)
+    pretrained = config.pretrained_path and str(config.pretrained_path)
+    return policy, *make_pre_post_processors(config, pretrained_path=pretrained, dataset_stats=meta.stats)
+
+
+def read_batch(root: Path, indices, *, chunk_size: int = 0):
+    """A raw training batch as LeRobot's DataLoader collates it."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+    from lerobot.utils.collate import lerobot_collate_fn
+
+    delta = {"action": [i / 5 for i in range(chunk_size)]} if chunk_size else None
+    dataset = LeRobotDataset("local/noise", root=root, delta_timestamps=delta)
+    return lerobot_collate_fn([dataset[i] for i in indices])
+
+
 @pytest.fixture
 def make_policy(data_set: Path):
-    """A function that builds (policy, preprocessor, postprocessor) for the small data set as lerobot-train does."""
+    """A function that builds (policy, preprocessor, postprocessor) for the small data set."""
 
-    def build(**overrides):
-        from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-        from lerobot.policies.factory import make_policy, make_pre_post_processors
-
+    def build(root: Path = data_set, **overrides):
         from lerobot_gem.configuration_gem_vla import GemVLAConfig
 
         config = GemVLAConfig(
             **{"preset": "tiny", "device": "cpu", "dtype": "float32", "chunk_size": 4, **overrides}
         )
-        meta = LeRobotDatasetMetadata("local/noise", root=data_set)
-        torch.manual_seed(0)
-        policy = make_policy(config, ds_meta=meta)
-        return policy, *make_pre_post_processors(config, dataset_stats=meta.stats)
+        return build_policy(config, root)
+
+    return build
+
+
+@pytest.fixture
+def make_gem(depth_data_set: Path):
+    """The same for `gem`, on the data set with depth."""
+
+    def build(root: Path = depth_data_set, **overrides):
+        from lerobot_gem.configuration_gem import GemConfig
+
+        config = GemConfig(
+            **{"preset": "tiny", "device": "cpu", "dtype": "float32", "allow_untrained": True, **overrides}
+        )
+        return build_policy(config, root)
 
     return build
 
@@ -86,9 +184,10 @@ def make_policy(data_set: Path):
 @pytest.fixture
 def batch(data_set: Path):
     """A raw training batch of four frames; the last reaches past the end of its episode (chunk_size 4)."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+    return read_batch(data_set, (0, 3, FRAMES, 2 * FRAMES - 2), chunk_size=4)
 
-    dataset = LeRobotDataset(
-        "local/noise", root=data_set, delta_timestamps={"action": [i / 5 for i in range(4)]}
-    )
-    return torch.utils.data.default_collate([dataset[i] for i in (0, 3, FRAMES, 2 * FRAMES - 2)])
+
+@pytest.fixture
+def depth_batch(depth_data_set: Path):
+    """A raw training batch of three frames: questions about both cameras, about one, about none."""
+    return read_batch(depth_data_set, (0, 3, 4), chunk_size=4)

@@ -114,7 +114,7 @@ def test_starts_from_a_qwen3_vl_folder(make_policy, tmp_path: Path, batch):
     """backbone.pretrained: weights and tokenizer come from the folder, the checkpoint needs it no more."""
     from transformers import Qwen3VLConfig
 
-    from lerobot_gem.configuration_gem_vla import BackboneConfig
+    from lerobot_gem.configuration_parts import BackboneConfig
     from lerobot_gem.models.backbone import GemBackbone
     from lerobot_gem.models.presets import get_preset
     from lerobot_gem.processing.tokenizer import build_tiny_tokenizer

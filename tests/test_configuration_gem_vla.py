@@ -10,20 +10,25 @@ from lerobot.configs import FeatureType, PolicyFeature, parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
 
-from lerobot_gem.configuration_gem_vla import BackboneConfig, CamerasConfig, ExpertConfig, GemVLAConfig
+from lerobot_gem.configuration_gem import GemConfig
+from lerobot_gem.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig
 from lerobot_gem.models.presets import get_preset
+from lerobot_gem.stages import PRETRAINING
 from tests.conftest import CAMERAS, write_data_set
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def parse(kind: type, file: Path, *overrides: str):
-    """What the command line does with --config_path and overrides."""
+def parse(kind: type, file: Path, *overrides: str, validate: bool = False):
+    """What the command line does with --config_path and overrides; training also validates, which reads --policy.path."""
     captured = []
     arguments = [sys.argv[0], f"--config_path={file}", *overrides]
 
     @parser.wrap()
     def command(config: kind):
+        if validate:
+            config.validate()
         captured.append(config)
 
     command.__wrapped__.__annotations__["config"] = kind
@@ -32,24 +37,30 @@ def parse(kind: type, file: Path, *overrides: str):
         command()
     finally:
         sys.argv = before
+        # LeRobot keeps a file's `path` for the rest of the process, which is one command in real life.
+        parser._config_path_args.clear()
+        parser._config_yaml_overrides.clear()
     return captured[0]
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "policy").glob("*.yaml")), ids=lambda file: file.stem)
 def test_policy_files_are_complete_and_the_command_line_overrides_them(file: Path, tmp_path: Path):
-    config = parse(
-        TrainPipelineConfig,
-        file,
-        "--batch_size=3",
-        "--policy.expert.num_inference_steps=7",
-        f"--output_dir={tmp_path}/x",
-    )
-    config.validate()
-    assert config.policy.type == "gem_vla"
-    assert (config.batch_size, config.policy.expert.num_inference_steps) == (3, 7)
+    arguments = ["--batch_size=3", "--policy.depth.num_inference_steps=7", f"--output_dir={tmp_path}/x"]
+    if "\n  path: " in file.read_text():  # goes on from the checkpoint of the stage before
+        folder = tmp_path / "before"
+        folder.mkdir()
+        GemConfig(preset="tiny", device="cpu").save_pretrained(folder)
+        arguments.append(f"--policy.path={folder}")
+    config = parse(TrainPipelineConfig, file, *arguments, validate=True)
+    assert config.policy.type == ("gem_vla" if file.stem.startswith("gem_vla") else "gem")
+    assert (config.batch_size, config.policy.depth.num_inference_steps) == (3, 7)
     assert config.optimizer.lr == config.policy.optimizer_lr
     assert config.scheduler.name == config.policy.scheduler_name
     assert not config.policy.push_to_hub
+    if file.stem.startswith("gem_vla"):
+        assert config.policy.depth.loss_weight == (0.1 if file.stem.endswith("_depth") else 0)
+    else:
+        assert config.policy.stage == PRETRAINING[int(file.stem[-1]) - 1]
 
 
 def test_the_published_recipe():

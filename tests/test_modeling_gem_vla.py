@@ -4,7 +4,9 @@ import pytest
 import torch
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from lerobot_gem.configuration_gem_vla import BackboneConfig, CamerasConfig, ExpertConfig
+from lerobot_gem.configuration_gem_vla import ExpertConfig
+from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig
+from lerobot_gem.construction import autocast
 from tests.conftest import ACTION_DIM, CAMERAS
 
 
@@ -179,10 +181,10 @@ def test_bfloat16_computes_the_same_in_training_and_acting(make_policy, batch):
     inputs = preprocess(batch)
     policy.eval()
 
-    with policy._autocast():
-        acting = policy._conditioning(inputs).blocks[0].value
-    with torch.autocast("cpu", dtype=torch.bfloat16), policy._autocast():  # inside accelerate's
-        training = policy._conditioning(inputs).blocks[0].value
+    with autocast(policy):
+        acting = policy._observe(inputs)[0].blocks[0].value
+    with torch.autocast("cpu", dtype=torch.bfloat16), autocast(policy):  # inside accelerate's
+        training = policy._observe(inputs)[0].blocks[0].value
     assert acting.dtype == torch.bfloat16
     assert acting.equal(training)
     assert all(parameter.dtype == torch.float32 for parameter in policy.parameters())

@@ -37,7 +37,8 @@ from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM, LiberoS
 
 # Random scenes that are simulated, and kept, as one piece of work.
 SCENES_PER_BATCH = 50
-_HOLDING_SHARE = 0.4
+# Of the scenes: those where the arm is where episodes start tell how to begin, which an episode tells only once.
+_HOLDING_SHARE, _START_SHARE = 0.3, 0.3
 # Seconds after which an expert that has not succeeded is given up; its successes take 5 to 8.
 _TIME_LIMIT = 16.0
 # An expert that fails more often than this is broken, and collecting would never end.
@@ -55,7 +56,8 @@ class LiberoDemosConfig:
         task_ids: tasks of the suite; all of them when empty.
         episodes_per_task: successful demonstrations for each task.
         scenes_per_task: episodes of one frame for each task, behind its demonstrations: a random wide layout seen
-            from a random robot pose, free or holding the target, and labelled with the expert's action.
+            from the robot's first pose or a random one, free or holding the target, and labelled with the expert's
+            action.
         placement: `wide` or `benchmark`, of the demonstrations. Wide layouts, scenes and random starts are for suites
             in `WIDE_RULES`.
         fps: control steps, and frames, per second.
@@ -210,8 +212,14 @@ def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> list[Frame]:
     while len(frames) < SCENES_PER_BATCH:
         # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
         scene.place(wide_layout(scene, rng))
-        holding = rng.random() < _HOLDING_SHARE
-        if poses.place_holding(rng) if holding else poses.place_free(rng):
+        draw = rng.random()
+        if draw < _HOLDING_SHARE:
+            placed = poses.place_holding(rng)
+        elif draw < _HOLDING_SHARE + _START_SHARE:
+            placed = poses.place_at_start()
+        else:
+            placed = poses.place_free(rng)
+        if placed:
             frames.append({**scene.observation(config.depth), "action": expert.action()})
     return frames
 

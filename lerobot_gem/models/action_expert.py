@@ -10,22 +10,20 @@ depend on them:
 * the final layer's activation is SiLU.
 
 Different on purpose: the conditioning is projected to keys and values once per observation instead of once per
-denoising step, and keys and values have separate weights (the release interleaves them in one; `checkpoints.py`
+denoising step, and keys and values have separate weights (the release interleaves them in one; `checkpoints/expert.py`
 converts).
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from lerobot_gem.models.presets import ExpertArchitecture
-
-TimeDistribution = Literal["logit_normal", "uniform"]
+from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 
 _TIME_FREQUENCIES = 128
 _MAX_PERIOD = 10_000.0
@@ -175,6 +173,10 @@ class ExpertBlock(nn.Module):
         self.feed_forward_norm = RMSNorm(width, eps)
         self.feed_forward = FeedForward(architecture)
         self.modulation = _zero_linear(2 * width, 9 * width)
+        # The gates (every third part) start open: closed, as in DiT, the conditioning is not looked at for thousands of
+        # samples, and a backbone from scratch learns nothing meanwhile (docs/demo.md).
+        with torch.no_grad():
+            self.modulation.bias.view(3, 3, width)[:, 2] = 1.0
 
     def encode_conditioning(self, tokens: Tensor) -> KeyValue:
         """Project adapted conditioning tokens (B, L, hidden_size) to this block's keys and values."""
@@ -229,8 +231,8 @@ class ActionExpert(nn.Module):
             embedding alone then takes its place.
         chunk_size: actions T in a chunk.
 
-    Position and state embeddings start as in the release. The other weights start as in DiT: Xavier, zero biases,
-    modulations and the last layer zero, so that every block begins as the identity and the velocity as zero.
+    Position and state embeddings start as in the release. The other weights start as in DiT (Xavier, zero biases,
+    modulations and the last layer zero), but with open gates: the velocity begins as zero, the blocks as ordinary ones.
     """
 
     def __init__(

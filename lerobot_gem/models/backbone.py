@@ -10,28 +10,28 @@ itself and names what it returns:
 | i | what decoder layer i reads: output of layer i-1 plus its deep-stack feature | output of layer i-1, without the feature |
 | last | what the final norm reads | after the final norm |
 | equals | `output_hidden_states` of transformers 4.57.3, which the release pins | the same of transformers 5 |
+
+The depth generator and the language head read the final states, after the final norm, whatever the convention.
 """
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from transformers import Qwen3VLConfig, Qwen3VLModel
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 from transformers.masking_utils import create_causal_mask
-from transformers.utils import logging as transformers_logging
 
-StateConvention = Literal["layer_inputs", "hidden_states"]
+from lerobot_gem.models.presets import StateConvention
 
-# Weights that a checkpoint may hold although the backbone has no place for them: the language head, which reading
-# hidden states never needs, and the depth generator that GEM-2B carries along.
-_OTHER_PARTS = re.compile(r"(lm_head|sana|vae|diffusion_connector)\.")
-_DECODER_LAYER = re.compile(r"(?:model\.)?language_model\.layers\.(\d+)\.")
+# Spread of a fresh tower's position embeddings. transformers starts them at `initializer_range`, where the contents of
+# the patches drown them, and a tower from scratch then takes long to tell where things are (docs/demo.md).
+_POSITION_STD = 0.5
+
+_DECODER_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
 
 
 class GemBackbone(nn.Module):
@@ -41,69 +41,37 @@ class GemBackbone(nn.Module):
         config: of the whole model, also when it is truncated.
         num_layers: decoder layers to keep; None for all. A truncated backbone has no final norm, since nothing could
             reach it.
+        language_head: be able to predict tokens. A head that is tied to the embeddings has no weights of its own.
 
     Raises:
-        ValueError: `num_layers` is not between 1 and the depth of `config`.
+        ValueError: `num_layers` is not between 1 and the depth of `config`, or is less with a language head.
     """
 
-    def __init__(self, config: Qwen3VLConfig, *, num_layers: int | None = None) -> None:
+    def __init__(
+        self, config: Qwen3VLConfig, *, num_layers: int | None = None, language_head: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         # Any: transformers annotates tensors as LongTensor and the like, which no operation returns.
         self.model: Any = Qwen3VLModel(_truncated(config, num_layers))
+        nn.init.normal_(self.model.visual.pos_embed.weight, std=_POSITION_STD)
+        self.lm_head: nn.Linear | None = None
         self._drop_unreachable_norm()
+        if language_head:
+            self._check_complete("predictions of tokens")
+            if not config.tie_word_embeddings:
+                self.lm_head = nn.Linear(self.hidden_size, config.get_text_config().vocab_size, bias=False)
+                # The rule that transformers' own initialisation follows for this layer.
+                nn.init.normal_(self.lm_head.weight, std=config.get_text_config().initializer_range)
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained: str | Path,
-        *,
-        num_layers: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        **hub_kwargs: Any,
-    ) -> "GemBackbone":
-        """Load Qwen3-VL, or the backbone of a checkpoint in the layout of GEM-2B.
-
-        Args:
-            pretrained: Hub id or folder. A language head, decoder layers past `num_layers` and GEM-2B's depth
-                generator are skipped; any other weight without a place is an error.
-            num_layers: decoder layers to keep; None for all.
-            dtype: of the loaded weights.
-            **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
-
-        Raises:
-            FileNotFoundError: neither a folder nor a Hub id that can be reached or is in the cache.
-            ValueError: not a Qwen3-VL checkpoint, cut short, or a weight is missing, unexpected or mis-shaped; the
-                message names it.
-        """
-        config = _read_config(pretrained, **hub_kwargs)
-        truncated = _truncated(config, num_layers)
-        try:
-            with _without_load_warnings():
-                loaded: Any = Qwen3VLModel.from_pretrained(
-                    pretrained,
-                    config=truncated,
-                    dtype=dtype,
-                    output_loading_info=True,
-                    # Collected in the report instead of raised, so that one error can name all faults.
-                    ignore_mismatched_sizes=True,
-                    **hub_kwargs,
-                )
-        except SafetensorError as error:
-            raise ValueError(
-                f"The weights in {pretrained} can't be read ({error}); copy or download them again."
-            ) from error
-        except OSError as error:
-            raise _not_found(pretrained) from error
-        model, report = loaded
-        _check_report(report, pretrained, truncated.get_text_config().num_hidden_layers)
-
-        # A skeleton without memory, whose empty weights the loaded model replaces.
-        with torch.device("meta"):
-            backbone = cls(config, num_layers=num_layers)
-        backbone.model = model
-        backbone._drop_unreachable_norm()
-        return backbone
+    def has_no_place_for(self, name: str) -> bool:
+        """Whether a weight of the whole model is one that this backbone leaves out on purpose."""
+        if name.startswith("lm_head."):
+            return self.lm_head is None
+        if name == "model.language_model.norm.weight":
+            return isinstance(self.model.language_model.norm, nn.Identity)
+        layer = _DECODER_LAYER.match(name)
+        return layer is not None and int(layer[1]) >= self.num_layers
 
     @property
     def vision_tower(self) -> nn.Module:
@@ -166,6 +134,121 @@ class GemBackbone(nn.Module):
                 image features.
         """
         self._check_request(layers, convention)
+        stream = self._stream(input_ids, attention_mask, pixel_values, image_grid_thw, depth=max(layers))
+        states = {
+            index: self._state(index, x, output, convention) for index, x, output in stream if index in layers
+        }
+        return torch.stack([states[index] for index in layers], dim=1)
+
+    def forward_with_final(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor,
+        image_grid_thw: Tensor,
+        *,
+        layers: Sequence[int],
+        convention: StateConvention = "layer_inputs",
+    ) -> tuple[Tensor, Tensor]:
+        """Return the hidden states of some layers, and the final ones, from one pass through all layers.
+
+        Args and errors are those of `forward`.
+
+        Returns:
+            (B, len(layers), L, D) and the final, normed states (B, L, D).
+
+        Raises:
+            ValueError: the backbone is truncated.
+        """
+        self._check_request(layers, convention)
+        self._check_complete("final states")
+        states = {}
+        for index, x, output in self._stream(
+            input_ids, attention_mask, pixel_values, image_grid_thw, depth=self.num_layers
+        ):
+            if index in layers:
+                states[index] = self._state(index, x, output, convention)
+        return torch.stack([states[index] for index in layers], dim=1), self.model.language_model.norm(x)
+
+    def final_states(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, image_grid_thw: Tensor
+    ) -> Tensor:
+        """Return the final, normed hidden states (B, L, D), which depth generator and language head read.
+
+        Args are those of `forward`; rows may be padded on either side.
+
+        Raises:
+            ValueError: the backbone is truncated.
+        """
+        self._check_complete("final states")
+        inputs = input_ids, attention_mask, pixel_values, image_grid_thw
+        return self.forward(*inputs, layers=[self.num_layers], convention="hidden_states")[:, 0]
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Scores of the next token (..., V) after final states (..., D).
+
+        Raises:
+            ValueError: the backbone was built without a language head.
+        """
+        if self.lm_head is not None:
+            return self.lm_head(states)
+        if not self.config.tie_word_embeddings:
+            raise ValueError(
+                "This backbone was built without a language head; build it with language_head=True."
+            )
+        return F.linear(states, self.model.get_input_embeddings().weight)
+
+    def vision_spans(self, states: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut out the states of each image: those strictly between vision start and vision end.
+
+        Args:
+            states: (B, L, D).
+            input_ids: (B, L).
+
+        Returns:
+            (N, S, D), the N images of all samples in order, padded with zeros to the longest; (N, S), True at tokens.
+        """
+        started = (input_ids == self.config.vision_start_token_id).cumsum(dim=1)
+        ended = (input_ids == self.config.vision_end_token_id).cumsum(dim=1)
+        inside = (started > ended) & (input_ids != self.config.vision_start_token_id)
+        images_before = started[:, -1].cumsum(dim=0) - started[:, -1]
+        image = (images_before[:, None] + started - 1)[inside]
+        lengths = torch.bincount(image, minlength=int(started[:, -1].sum()))
+        mask = torch.arange(int(lengths.max()), device=states.device) < lengths[:, None]
+        spans = states.new_zeros(*mask.shape, states.shape[-1])
+        # Row-major order of `mask` is the order in which images and their tokens follow each other in the batch.
+        return spans.masked_scatter(mask[..., None], states[inside]), mask
+
+    def for_generation(self) -> Any:
+        """The same weights as transformers' `Qwen3VLForConditionalGeneration`, whose `generate` writes answers.
+
+        Raises:
+            ValueError: the backbone is truncated, or was built without a language head.
+        """
+        self._check_complete("answers")
+        with torch.device("meta"):
+            model: Any = Qwen3VLForConditionalGeneration(self.config)
+        model.model = self.model
+        if self.lm_head is not None:
+            model.lm_head = self.lm_head
+        elif self.config.tie_word_embeddings:
+            model.lm_head.weight = self.model.get_input_embeddings().weight
+        else:
+            raise ValueError(
+                "This backbone was built without a language head; build it with language_head=True."
+            )
+        return model
+
+    def _stream(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor,
+        image_grid_thw: Tensor,
+        *,
+        depth: int,
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Run `depth` decoder layers; yield for 0 to `depth` what the next layer reads and what the last one wrote."""
         language = self.model.language_model
         embeddings, image_features = self._embed(input_ids, pixel_values, image_grid_thw)
         positions, _ = self.model.get_rope_index(
@@ -181,21 +264,14 @@ class GemBackbone(nn.Module):
             attention_mask=attention_mask,
             past_key_values=None,
         )
-
-        # Two views of the same stream: `x` is what the next layer reads, `output` what the last one wrote.
-        x = output = embeddings
-        states: dict[int, Tensor] = {}
-        for index in range(max(layers) + 1):
-            if index > 0:
-                output = language.layers[index - 1](
-                    x, attention_mask=causal_mask, position_ids=None, position_embeddings=rotary
-                )
-                x = output + image_features[index - 1] if index <= len(image_features) else output
-            if index in layers:
-                states[index] = (
-                    x if convention == "layer_inputs" else self._transformers_state(index, x, output)
-                )
-        return torch.stack([states[index] for index in layers], dim=1)
+        yield 0, embeddings, embeddings
+        x = embeddings
+        for index in range(1, depth + 1):
+            output = language.layers[index - 1](
+                x, attention_mask=causal_mask, position_ids=None, position_embeddings=rotary
+            )
+            x = output + image_features[index - 1] if index <= len(image_features) else output
+            yield index, x, output
 
     def _embed(
         self, input_ids: Tensor, pixel_values: Tensor, image_grid_thw: Tensor
@@ -212,11 +288,19 @@ class GemBackbone(nn.Module):
         ]
         return embeddings.masked_scatter(mask, features), deep_stack
 
-    def _transformers_state(self, index: int, x: Tensor, output: Tensor) -> Tensor:
-        """State `index` as transformers 5 records it."""
+    def _state(self, index: int, x: Tensor, output: Tensor, convention: StateConvention) -> Tensor:
+        if convention == "layer_inputs":
+            return x
         if index == self.config.get_text_config().num_hidden_layers:
             return self.model.language_model.norm(x)
         return output
+
+    def _check_complete(self, purpose: str) -> None:
+        depth = self.config.get_text_config().num_hidden_layers
+        if self.num_layers < depth:
+            raise ValueError(
+                f"{purpose.capitalize()} need all {depth} decoder layers; this backbone keeps {self.num_layers}."
+            )
 
     def _check_request(self, layers: Sequence[int], convention: str) -> None:
         if convention not in get_args(StateConvention):
@@ -247,61 +331,3 @@ def _truncated(config: Qwen3VLConfig, num_layers: int | None) -> Qwen3VLConfig:
     config = copy.deepcopy(config)
     config.get_text_config().num_hidden_layers = depth if num_layers is None else num_layers
     return config
-
-
-def _read_config(pretrained: str | Path, **hub_kwargs: Any) -> Qwen3VLConfig:
-    try:
-        values, _ = Qwen3VLConfig.get_config_dict(pretrained, **hub_kwargs)
-    except OSError as error:
-        raise _not_found(pretrained) from error
-    if values.get("model_type") != Qwen3VLConfig.model_type:
-        raise ValueError(
-            f"{pretrained} is a {values.get('model_type')!r} checkpoint; the backbone needs {Qwen3VLConfig.model_type!r}."
-        )
-    return Qwen3VLConfig.from_dict(values)
-
-
-def _not_found(pretrained: str | Path) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"No Qwen3-VL checkpoint (config.json and weights) at {str(pretrained)!r}: it is not such a folder, and not "
-        "a Hub repository that is in the local cache or can be downloaded now. Give an existing folder, or a Hub id "
-        "while online (unset HF_HUB_OFFLINE; private repositories need a login), or fetch it first with "
-        "`hf download`."
-    )
-
-
-@contextmanager
-def _without_load_warnings() -> Iterator[None]:
-    """Silence transformers' table of weights without a place; `_check_report` judges them, and most are meant."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
-def _check_report(report: dict[str, Any], pretrained: str | Path, num_layers: int) -> None:
-    """Turn transformers' loading report into one error, unless the weights fit exactly."""
-
-    def is_surplus(name: str) -> bool:
-        layer = _DECODER_LAYER.match(name)
-        return bool(_OTHER_PARTS.match(name)) or bool(layer and int(layer[1]) >= num_layers)
-
-    faults = {
-        "missing": report["missing_keys"],
-        "unexpected": [name for name in report["unexpected_keys"] if not is_surplus(name)],
-        "of another shape": [
-            f"{name} ({tuple(found)}, expected {tuple(expected)})"
-            for name, found, expected in report["mismatched_keys"]
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{fault}: {_abbreviated(names)}" for fault, names in faults.items() if names)
-        raise ValueError(f"The weights in {pretrained} do not fit its config.json: {listed}.")
-
-
-def _abbreviated(names: Iterable[str], limit: int = 10) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -1,17 +1,24 @@
 """The architectures by name, as data.
 
-| preset | backbone | action expert |
-|---|---|---|
-| `tiny` | a Qwen3-VL of about 1.5 M parameters for 96 to 128 px images; learns from scratch on CPUs | 128 wide, 3 blocks |
-| `2b` | Qwen/Qwen3-VL-2B-Instruct | the released GEM-VLA expert |
-| `8b` | Qwen/Qwen3-VL-8B-Instruct | the released GEM-VLA expert |
+| preset | backbone | depth generator | action expert |
+|---|---|---|---|
+| `tiny` | a Qwen3-VL of about 1.5 M parameters for 96 to 128 px images; learns from scratch on CPUs | 128 wide, 4 blocks | 128 wide, 3 blocks |
+| `2b` | Qwen/Qwen3-VL-2B-Instruct | SANA 1.5 1.6B, DC-AE f32c32 | the released GEM-VLA expert |
+| `8b` | Qwen/Qwen3-VL-8B-Instruct | the same | the same |
 
 Sources: the `config.json` of the two Qwen repositories (the 2B one checked by its 2,127.5 M parameters, see
-tests), the release's `demo.yaml` for the expert. The release has no 8B policy: `8b` pairs the paper's 8B backbone
-with the one released expert, whose conditioning adaptor takes any backbone width. `tiny` is this project's own.
+tests), of SANA1.5_1.6B_1024px_diffusers and dc-ae-f32c32-sana-1.1 (checked by 1,604.6 M parameters in 476 tensors and
+312.3 M in 375), the release's `demo.yaml` for the expert. The release has no 8B policy: `8b` pairs the paper's 8B
+backbone with the released generator and expert, whose first layers take any backbone width. `tiny` is this project's
+own.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# Named choices of the models, here so that configurations can list them without loading a model.
+StateConvention = Literal["layer_inputs", "hidden_states"]  # see models/backbone.py
+TimeDistribution = Literal["logit_normal", "uniform"]  # see models/action_expert.py
 
 
 @dataclass(frozen=True)
@@ -63,23 +70,57 @@ class ExpertArchitecture:
 
 
 @dataclass(frozen=True)
+class DepthArchitecture:
+    """Sizes of the depth generator, in the words of diffusers; plain JSON, so that a checkpoint's configuration can carry them.
+
+    Args:
+        transformer: keyword arguments of `SanaTransformer2DModel`; the connector is as wide as its `caption_channels`.
+        autoencoder: keyword arguments of `AutoencoderDC`.
+        scheduler: keyword arguments of `FlowMatchEulerDiscreteScheduler`; none is what the release computes with.
+
+    Raises:
+        ValueError: transformer and autoencoder have different numbers of latent channels.
+    """
+
+    transformer: dict[str, Any]
+    autoencoder: dict[str, Any]
+    scheduler: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        channels = {
+            "the transformer's in_channels": self.transformer["in_channels"],
+            "its out_channels": self.transformer["out_channels"],
+            "the autoencoder's latent_channels": self.autoencoder["latent_channels"],
+        }
+        if len(set(channels.values())) > 1:
+            named = ", ".join(f"{name} is {value}" for name, value in channels.items())
+            raise ValueError(
+                f"The depth generator's parts don't fit: {named}; expected one number of latent channels."
+            )
+
+
+@dataclass(frozen=True)
 class Preset:
     """One complete architecture.
 
     Args:
         backbone: keyword arguments of `transformers.Qwen3VLConfig`.
         expert: sizes of the action expert.
+        depth: sizes of the depth generator.
         hub_id: where the backbone's pretrained weights are; None if it has none.
         min_pixels: smallest image area, in pixels, that the vision tower is given.
         max_pixels: largest image area.
+        max_depth_side: longest side, in pixels, of the depth pictures that the generator learns.
     """
 
     backbone: dict = field(repr=False)
     expert: ExpertArchitecture
+    depth: DepthArchitecture = field(repr=False)
     hub_id: str | None = None
-    # The release's range for VLM training (GEM.md).
+    # The release's values for VLM training (GEM.md).
     min_pixels: int = 25_088
     max_pixels: int = 2_359_296
+    max_depth_side: int = 448
 
 
 def _qwen3_vl(text: dict, vision: dict, *, tie_word_embeddings: bool) -> dict:
@@ -116,6 +157,66 @@ def _qwen3_vl(text: dict, vision: dict, *, tie_word_embeddings: bool) -> dict:
     }
 
 
+def _autoencoder(
+    channels: list[int], *, layers: tuple[list[int], list[int]], **values: Any
+) -> dict[str, Any]:
+    """Fill in what the DC-AEs share that SANA 1.5 and `tiny` use; `layers` are the encoder's and the decoder's."""
+    blocks = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
+    scales: list[list[int]] = [[], [], [], [5], [5], [5]]
+    return {
+        "in_channels": 3,
+        "encoder_block_types": blocks,
+        "decoder_block_types": blocks,
+        "encoder_block_out_channels": channels,
+        "decoder_block_out_channels": channels,
+        "encoder_layers_per_block": layers[0],
+        "decoder_layers_per_block": layers[1],
+        "encoder_qkv_multiscales": scales,
+        "decoder_qkv_multiscales": scales,
+        "upsample_block_type": "interpolate",
+        "downsample_block_type": "Conv",
+        "decoder_norm_types": "rms_norm",
+        "decoder_act_fns": "silu",
+        **values,
+    }
+
+
+# What all the generators' transformers share; SANA has no positions but those that its convolutions see.
+_SANA: dict[str, Any] = {
+    "mlp_ratio": 2.5,
+    "dropout": 0.0,
+    "attention_bias": False,
+    "sample_size": 32,
+    "patch_size": 1,
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "interpolation_scale": None,
+    "guidance_embeds": False,
+    "qk_norm": "rms_norm_across_heads",
+}
+
+_RELEASED_GENERATOR = DepthArchitecture(
+    transformer={
+        "in_channels": 32,
+        "out_channels": 32,
+        "num_attention_heads": 70,
+        "attention_head_dim": 32,
+        "num_layers": 20,
+        "num_cross_attention_heads": 20,
+        "cross_attention_head_dim": 112,
+        "cross_attention_dim": 2240,
+        "caption_channels": 2304,
+        **_SANA,
+    },
+    autoencoder=_autoencoder(
+        [128, 256, 512, 512, 1024, 1024],
+        layers=([2, 2, 2, 3, 3, 3], [3, 3, 3, 3, 3, 3]),
+        latent_channels=32,
+        attention_head_dim=32,
+        scaling_factor=0.41407,
+    ),
+)
+
 _RELEASED_EXPERT = ExpertArchitecture(hidden_size=1024, depth=14, num_heads=8, num_kv_heads=4)
 
 PRESETS: dict[str, Preset] = {
@@ -147,7 +248,8 @@ PRESETS: dict[str, Preset] = {
                 "intermediate_size": 288,
                 "num_heads": 3,
                 "patch_size": 16,
-                "temporal_patch_size": 2,
+                # Qwen's 2 is for videos; of a still image it would read the same pixels twice.
+                "temporal_patch_size": 1,
                 "spatial_merge_size": 2,
                 "out_hidden_size": 128,
                 # 8 x 8, the patch grid of a 128 px image.
@@ -162,8 +264,30 @@ PRESETS: dict[str, Preset] = {
             "tie_word_embeddings": True,
         },
         expert=ExpertArchitecture(hidden_size=128, depth=3, num_heads=4, num_kv_heads=2, multiple_of=32),
+        depth=DepthArchitecture(
+            transformer={
+                "in_channels": 16,
+                "out_channels": 16,
+                "num_attention_heads": 8,
+                "attention_head_dim": 16,
+                "num_layers": 4,
+                "num_cross_attention_heads": 4,
+                "cross_attention_head_dim": 32,
+                "cross_attention_dim": 128,
+                "caption_channels": 128,
+                **_SANA,
+            },
+            autoencoder=_autoencoder(
+                [16, 16, 32, 32, 64, 64],
+                layers=([1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]),
+                latent_channels=16,
+                attention_head_dim=16,
+                scaling_factor=1.0,
+            ),
+        ),
         min_pixels=64 * 64,
         max_pixels=128 * 128,
+        max_depth_side=128,
     ),
     "2b": Preset(
         backbone=_qwen3_vl(
@@ -183,6 +307,7 @@ PRESETS: dict[str, Preset] = {
             tie_word_embeddings=True,
         ),
         expert=_RELEASED_EXPERT,
+        depth=_RELEASED_GENERATOR,
         hub_id="Qwen/Qwen3-VL-2B-Instruct",
     ),
     "8b": Preset(
@@ -203,6 +328,7 @@ PRESETS: dict[str, Preset] = {
             tie_word_embeddings=False,
         ),
         expert=_RELEASED_EXPERT,
+        depth=_RELEASED_GENERATOR,
         hub_id="Qwen/Qwen3-VL-8B-Instruct",
     ),
 }

@@ -2,15 +2,18 @@
 
 Resizing rule (Qwen's `smart_resize`): each side becomes the nearest multiple of ``patch_size * merge_size``;
 an image outside [min_pixels, max_pixels] is first scaled into that range with its aspect ratio kept.
+
+Importing this module does not import transformers: the processor steps, which every LeRobot command imports, hold a
+`CameraImages`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor, smart_resize
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class CameraImages:
         max_pixels: Largest image area after resizing.
     """
 
-    cameras: tuple[str, ...]
+    cameras: Sequence[str]
     layout: str
     patch_size: int
     temporal_patch_size: int
@@ -37,7 +40,9 @@ class CameraImages:
     max_pixels: int
 
     @cached_property
-    def _processor(self) -> Qwen2VLImageProcessor:
+    def _processor(self) -> Any:
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
         # Qwen3-VL's normalisation maps [0, 1] to [-1, 1]; frames reach us as floats in [0, 1].
         return Qwen2VLImageProcessor(
             patch_size=self.patch_size,
@@ -76,25 +81,55 @@ class CameraImages:
         Raises:
             ValueError: A camera is missing, or "concat" meets cameras of different heights.
         """
-        factor = self.patch_size * self.merge_size
-        counts = []
-        for frame in self._frames(observation):
-            height, width = smart_resize(
-                *frame.shape[-2:], factor=factor, min_pixels=self.min_pixels, max_pixels=self.max_pixels
-            )
-            counts.append((height // factor) * (width // factor))
-        return counts
+        return [self.token_count(*frame.shape[-2:]) for frame in self._frames(observation)]
 
-    def patches(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Resize, normalise and cut the frames into patches, sample by sample, camera by camera.
+    def token_count(self, height: int, width: int) -> int:
+        """Visual tokens of one image of this size."""
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+        factor = self.patch_size * self.merge_size
+        height, width = smart_resize(
+            height, width, factor=factor, min_pixels=self.min_pixels, max_pixels=self.max_pixels
+        )
+        return (height // factor) * (width // factor)
+
+    def patches(
+        self, observation: dict[str, Tensor], shown: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Resize, normalise and cut the frames into patches.
 
         Args:
             observation: Holds (B, 3, H, W) floats in [0, 1] under each camera's key.
+            shown: Sample and camera of each image, in the order of the vision spans. None is all images, sample by
+                sample, camera by camera.
 
         Returns:
-            `pixel_values` (P, 3 * temporal_patch_size * patch_size ** 2) and `image_grid_thw` (B * images, 3).
+            `pixel_values` (P, 3 * temporal_patch_size * patch_size ** 2) and `image_grid_thw` (images, 3).
         """
         frames = self._frames(observation)
-        by_sample: Sequence[Tensor] = [image for sample in zip(*frames, strict=True) for image in sample]
-        inputs = self._processor(images=by_sample, input_data_format="channels_first", return_tensors="pt")
-        return inputs["pixel_values"], inputs["image_grid_thw"].to(frames[0].device)
+        if shown is None:
+            shown = [(sample, image) for sample in range(len(frames[0])) for image in range(len(frames))]
+        return self.patches_of([frames[image][sample] for sample, image in shown])
+
+    def patches_of(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The same for a list of images (3, H, W) of any sizes."""
+        inputs = self._processor(images=images, input_data_format="channels_first", return_tensors="pt")
+        return inputs["pixel_values"], inputs["image_grid_thw"].to(images[0].device)
+
+
+def camera_images(config: Any) -> CameraImages:
+    """The images of a policy whose cameras and backbone are settled.
+
+    Args:
+        config: `GemConfig` or `GemVLAConfig` of a built policy (its `backbone.architecture` is known).
+    """
+    vision = config.backbone.architecture["vision_config"]
+    return CameraImages(
+        cameras=list(config.cameras.names),
+        layout=config.cameras.layout,
+        patch_size=vision["patch_size"],
+        temporal_patch_size=vision["temporal_patch_size"],
+        merge_size=vision["spatial_merge_size"],
+        min_pixels=config.cameras.min_pixels,
+        max_pixels=config.cameras.max_pixels,
+    )

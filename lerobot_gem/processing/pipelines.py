@@ -1,5 +1,6 @@
 """The one list of processor steps that both policies use."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,31 +11,21 @@ from lerobot.processor import (
 )
 from lerobot.utils.constants import OBS_STATE
 
-from lerobot_gem.processing.steps import CheckObservationStep, PromptStep
-from lerobot_gem.processing.tokenizer import build_tiny_tokenizer, load_tokenizer
+from lerobot_gem.processing.images import camera_images
+from lerobot_gem.processing.steps import CheckObservationStep, LanguageRowsStep, PromptStep
+from lerobot_gem.processing.tokenizer import load_tokenizer
 
 
 def make_gem_pipelines(
-    config: Any, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None
+    config: Any, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None, *, answers: bool
 ) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
     """Build the pre- and post-processor of a policy whose features are settled.
 
     Args:
-        config: `GemVLAConfig` of a built policy (its `backbone.architecture` is known).
+        config: `GemConfig` or `GemVLAConfig` of a built policy (its `backbone.architecture` is known).
         dataset_stats: Statistics for normalisation, by feature.
+        answers: Prompts are questions with answers to be learned, instead of tasks to act on.
     """
-    pretrained = config.backbone.pretrained
-    vision = config.backbone.architecture["vision_config"]
-    prompt = PromptStep(
-        cameras=list(config.cameras.names),
-        layout=config.cameras.layout,
-        patch_size=vision["patch_size"],
-        temporal_patch_size=vision["temporal_patch_size"],
-        merge_size=vision["spatial_merge_size"],
-        min_pixels=config.cameras.min_pixels,
-        max_pixels=config.cameras.max_pixels,
-        tokenizer=load_tokenizer(pretrained) if pretrained else build_tiny_tokenizer(),
-    )
     state = config.state_feature
     check = CheckObservationStep(state_sizes={OBS_STATE: state.shape[0]} if state else {})
 
@@ -42,9 +33,14 @@ def make_gem_pipelines(
     return make_policy_processor_pipelines(
         input_steps=[
             default.rename_observations,
+            *([LanguageRowsStep()] if answers else []),
             default.add_batch_dim,
             check,
-            prompt,
+            PromptStep(
+                **asdict(camera_images(config)),
+                tokenizer=load_tokenizer(config.backbone.pretrained),
+                answers=answers,
+            ),
             default.to_device,
             default.normalize,
         ],

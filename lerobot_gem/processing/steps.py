@@ -1,20 +1,98 @@
 """The plugin's processor steps. LeRobot rebuilds a checkpoint's pipeline from each step's configuration and state
 alone, so the tokenizer travels as a tensor of bytes in the prompt step's state."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
 
 import torch
 from lerobot.configs import PipelineFeatureType, PolicyFeature
 from lerobot.lerobot_types import EnvTransition, TransitionKey
-from lerobot.processor import ObservationProcessorStep, ProcessorStepRegistry
-from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_PREFIX
+from lerobot.processor import ObservationProcessorStep, ProcessorStep, ProcessorStepRegistry
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
-from lerobot_gem.processing.chat import ACTION_SUFFIX, user_turn
+from lerobot_gem.processing.chat import ACTION_SUFFIX, conversation, user_turn
+from lerobot_gem.processing.images import CameraImages
+from lerobot_gem.processing.language import (
+    EVENTS,
+    MESSAGES,
+    PERSISTENT,
+    LanguageTable,
+    Message,
+    check_cameras,
+    conversations,
+    messages_of_rows,
+    messages_of_task,
+    parse_messages,
+)
+
+OBS_LABELS = "observation.language.labels"  # (R, L): the token where it is learned, else IGNORED
+OBS_ROW_SAMPLES = "observation.language.samples"  # (R,): which sample a prompt belongs to
+OBS_SHOWN = "observation.language.images"  # (N, 2): sample and camera of each vision span, in order
+IGNORED = -100
 
 Features = dict[PipelineFeatureType, dict[str, PolicyFeature]]
+
+
+@ProcessorStepRegistry.register(name="gem_language_rows")
+class LanguageRowsStep(ProcessorStep):
+    """Gives every sample its messages (see processing/language.py), wherever they come from.
+
+    Stands before LeRobot's batch step, which drops language columns. Reads the batch's `messages`, its language columns
+    if LeRobot delivers them, else those of the data set bound to the step, else the task.
+    """
+
+    # LeRobot rebuilds the pipeline of a checkpoint without telling it the data set. The policy is told, and tells us.
+    _table: ClassVar[LanguageTable | None] = None
+    _cameras: ClassVar[Sequence[str] | None] = None
+
+    @classmethod
+    def bind(cls, meta: Any) -> None:
+        """Read language rows from the data set that `meta` describes from now on, if it has any."""
+        cls._table = LanguageTable(meta) if meta.has_language_columns else None
+        cls._cameras = meta.camera_keys
+
+    def __call__(self, transition: EnvTransition) -> EnvTransition:
+        data = dict(transition.get(TransitionKey.COMPLEMENTARY_DATA) or {})
+        if MESSAGES in data:
+            entries = data[MESSAGES]
+            data[MESSAGES] = self._parse([entries] if isinstance(entries, str) else entries)
+        elif not isinstance(data.get("task", []), str):  # a lone observation is no training sample
+            data[MESSAGES] = self._look_up(data)
+        return {**transition, TransitionKey.COMPLEMENTARY_DATA: data}
+
+    def _parse(self, entries: Sequence[str]) -> list[list[Message]]:
+        parsed = [parse_messages(text) for text in entries]
+        if self._cameras is not None:
+            named = {
+                message["camera"] for messages in parsed for message in messages if message.get("camera")
+            }
+            check_cameras(named, self._cameras, "the column 'messages'")
+        return parsed
+
+    def _look_up(self, data: dict[str, Any]) -> list[list[Message]]:
+        indices = data["index"].tolist() if "index" in data else []
+        tasks = data.get("task") or [None] * len(indices)
+        messages = []
+        for position, (index, task) in enumerate(zip(indices, tasks, strict=True)):
+            if PERSISTENT in data or EVENTS in data:
+                persistent, events = (
+                    data[column][position] or [] if column in data else [] for column in (PERSISTENT, EVENTS)
+                )
+            else:
+                persistent, events = self._table.rows(index) if self._table else ([], [])
+            found = messages_of_rows(
+                persistent, events, timestamp=float(data["timestamp"][position]), task=task, index=index
+            )
+            if not found and task and task.strip():
+                found = messages_of_task(task, index)
+            messages.append(found)
+        return messages
+
+    def transform_features(self, features: Features) -> Features:
+        return features
 
 
 @dataclass
@@ -30,8 +108,9 @@ class CheckObservationStep(ObservationProcessorStep):
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         for key, value in observation.items():
-            if not isinstance(value, Tensor) or not key.startswith(OBS_PREFIX) or key.endswith("_depth"):
-                continue  # invalid pixels are part of a depth map
+            is_image = isinstance(value, Tensor) and value.ndim == 4
+            if not isinstance(value, Tensor) or (is_image and value.shape[1] == 1):
+                continue  # invalid pixels are part of a depth map, the one kind of image with one channel
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise ValueError(
                     f"{key} holds NaN or infinite values: expected finite numbers. Check the sensor or the data set "
@@ -57,62 +136,68 @@ class CheckObservationStep(ObservationProcessorStep):
         return features
 
 
-@dataclass
 @ProcessorStepRegistry.register(name="gem_prompt")
 class PromptStep(ObservationProcessorStep):
-    """Writes the prompt of each sample: one vision span per image, then the task.
+    """Writes the prompts: vision spans, then text. Nothing is truncated.
 
-    Adds `observation.language.tokens` (B, L) int64, padded on the left, and
-    `observation.language.attention_mask` (B, L) bool. Nothing is truncated.
+    For acting, each sample has one prompt of all its images and its task. It adds
+    `observation.language.tokens` (B, L) int64, padded on the left, and `observation.language.attention_mask` (B, L)
+    bool.
 
-    Attributes:
-        cameras: Camera keys in prompt order.
-        layout: "separate" or "concat" (see `CameraImages`).
-        patch_size: Side of a vision patch in pixels.
-        temporal_patch_size: Frames of a vision patch.
-        merge_size: Patches per side of one visual token.
-        min_pixels: Smallest image area after resizing.
-        max_pixels: Largest image area after resizing.
+    With `answers`, each sample has one prompt or more, which show each of its images once (`conversations`), and it adds
+    the tokens and mask of all R prompts, padded on the right, and `OBS_LABELS`, `OBS_ROW_SAMPLES` and `OBS_SHOWN`.
+
+    Args:
         tokenizer: The tokenizer, when the pipeline is made anew; a loaded pipeline takes it from its state.
+        answers: Write questions with answers to be learned instead of prompts for acting.
+        **images: The fields of `CameraImages`.
     """
 
-    cameras: list[str]
-    layout: str
-    patch_size: int
-    temporal_patch_size: int
-    merge_size: int
-    min_pixels: int
-    max_pixels: int
-    tokenizer: Any = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        self._encoded: dict[str, list[int]] = {}
-
-    @cached_property
-    def images(self) -> Any:
-        from lerobot_gem.processing.images import CameraImages
-
-        return CameraImages(**{**self.get_config(), "cameras": tuple(self.cameras)})
+    def __init__(self, *, tokenizer: Any = None, answers: bool = False, **images: Any) -> None:
+        self.tokenizer = tokenizer
+        self.answers = answers
+        self.images = CameraImages(**images)
+        # Robot data has few tasks and many frames; questions may be different each time.
+        self._encode = lru_cache(maxsize=1024)(self._tokenize)
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
-        tasks = self._tasks(self.transition, batch_size=observation[self.cameras[0]].shape[0])
         image_tokens = self.images.token_counts(observation)
-        suffix = ACTION_SUFFIX if self.layout == "concat" else ""
-        rows = [self._encode(user_turn(task, image_tokens) + suffix) for task in tasks]
+        batch_size = observation[self.images.cameras[0]].shape[0]
+        if self.answers:
+            return {**observation, **self._conversations(image_tokens, batch_size)}
+        tasks = self._tasks(self.transition, batch_size)
+        suffix = ACTION_SUFFIX if self.images.layout == "concat" else ""
+        prompts = [self._encode(user_turn(task, image_tokens) + suffix) for task in tasks]
+        return {**observation, **self._padded(prompts, side="left")}
 
-        length = max(len(row) for row in rows)
-        tokens = torch.full((len(rows), length), self.tokenizer.pad_token_id)
-        mask = torch.zeros((len(rows), length), dtype=torch.bool)
-        for i, row in enumerate(rows):
-            tokens[i, length - len(row) :] = torch.tensor(row)
-            mask[i, length - len(row) :] = True
-        return {**observation, OBS_LANGUAGE_TOKENS: tokens, OBS_LANGUAGE_ATTENTION_MASK: mask}
+    def _conversations(self, image_tokens: list[int], batch_size: int) -> dict[str, Tensor]:
+        data = self.transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
+        messages: list[list[Message]] = data.get(MESSAGES) or [[] for _ in range(batch_size)]
+        prompts, labels, samples, shown = [], [], [], []
+        for sample in range(batch_size):
+            for talk in conversations(messages[sample], self.images.cameras):
+                pieces = conversation(talk.exchanges, [image_tokens[camera] for camera in talk.cameras])
+                encoded = [(self._encode(text), learned) for text, learned in pieces]
+                prompts.append([token for tokens, _ in encoded for token in tokens])
+                labels.append(
+                    [token if learned else IGNORED for tokens, learned in encoded for token in tokens]
+                )
+                samples.append(sample)
+                shown += [(sample, camera) for camera in talk.cameras]
+        return {
+            **self._padded(prompts, side="right"),
+            OBS_LABELS: _pad(labels, IGNORED, side="right"),
+            OBS_ROW_SAMPLES: torch.tensor(samples),
+            OBS_SHOWN: torch.tensor(shown),
+        }
 
-    def _encode(self, text: str) -> list[int]:
-        # Robot data has few tasks and many frames: each prompt is tokenized once.
-        if text not in self._encoded:
-            self._encoded[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self._encoded[text]
+    def _padded(self, prompts: list[list[int]], side: Literal["left", "right"]) -> dict[str, Tensor]:
+        mask = _pad([[1] * len(prompt) for prompt in prompts], 0, side).bool()
+        tokens = _pad(prompts, self.tokenizer.pad_token_id, side)
+        return {OBS_LANGUAGE_TOKENS: tokens, OBS_LANGUAGE_ATTENTION_MASK: mask}
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @staticmethod
     def _tasks(transition: EnvTransition, batch_size: int) -> list[str]:
@@ -130,15 +215,7 @@ class PromptStep(ObservationProcessorStep):
         return list(tasks)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "cameras": list(self.cameras),
-            "layout": self.layout,
-            "patch_size": self.patch_size,
-            "temporal_patch_size": self.temporal_patch_size,
-            "merge_size": self.merge_size,
-            "min_pixels": self.min_pixels,
-            "max_pixels": self.max_pixels,
-        }
+        return {**asdict(self.images), "answers": self.answers}
 
     def state_dict(self) -> dict[str, Tensor]:
         text = self.tokenizer.backend_tokenizer.to_str().encode()
@@ -155,3 +232,10 @@ class PromptStep(ObservationProcessorStep):
 
     def transform_features(self, features: Features) -> Features:
         return features
+
+
+def _pad(rows: list[list[int]], value: int, side: Literal["left", "right"]) -> Tensor:
+    """(rows, longest row), filled up with `value` on one side."""
+    return torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side
+    )

@@ -67,14 +67,21 @@ def build_tiny_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD_TOKEN)
 
 
-def load_tokenizer(pretrained: str | Path) -> Any:
-    """The tokenizer of a Qwen3-VL folder or Hub id.
+def load_tokenizer(pretrained: str | Path | None) -> Any:
+    """The tokenizer of a Qwen3-VL folder or Hub id, or of a checkpoint of ours; without any, the `tiny` preset's.
 
     Raises:
         OSError: The folder has no tokenizer, or the Hub can't be reached.
     """
     from transformers import AutoTokenizer
 
+    from lerobot_gem.checkpoints import open_checkpoint
+
+    if pretrained is None:
+        return build_tiny_tokenizer()
+    checkpoint = open_checkpoint(pretrained)
+    if checkpoint.layout == "policy":
+        return _tokenizer_of_policy(checkpoint.path)
     try:
         return AutoTokenizer.from_pretrained(pretrained)
     except (OSError, ValueError) as error:
@@ -83,3 +90,13 @@ def load_tokenizer(pretrained: str | Path) -> Any:
             "tokenizer.json, or a Hub id that is cached or reachable (unset HF_HUB_OFFLINE, check the network, or "
             f"download it first with `hf download {pretrained}`)."
         ) from error
+
+
+def _tokenizer_of_policy(folder: Path) -> Any:
+    from lerobot.processor import PolicyProcessorPipeline
+
+    pipeline = PolicyProcessorPipeline.from_pretrained(
+        folder, config_filename="policy_preprocessor.json", overrides={"device_processor": {"device": "cpu"}}
+    )
+    [tokenizer] = [step.tokenizer for step in pipeline.steps if hasattr(step, "tokenizer")]
+    return tokenizer

@@ -45,6 +45,11 @@ class ArmPoses:
         self._robot = int(model.body_rootid[model.body(robot.robot_model.root_body).id])
         self._limits = model.jnt_range[[model.dof_jntid[d] for d in self._dofs]]
 
+    def place_at_start(self) -> bool:
+        """Put the arm, gripper open, where episodes start; False when something is in its way."""
+        self.scene.set_arm(self._home, _OPEN_FINGERS)
+        return not self._touching()
+
     def place_free(self, rng: np.random.Generator) -> bool:
         """Put the open gripper at a random place, touching nothing; False when none was found."""
         grasp = self.expert.grasp_point()

@@ -10,6 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+# Argument of a test -> how the names of its fixtures begin.
+GOLDENS = {
+    "rdt": "rdt_",
+    "gem_checkpoint": "gem_checkpoint_",
+    "depth": "depth_[!c]",
+    "depth_colour": "depth_colour",
+}
 FOLDER = Path(os.environ.get("GEM_REFERENCE_FIXTURES", Path(__file__).parents[1] / "reference"))
 
 
@@ -59,7 +66,7 @@ def load_goldens(kind: str) -> list:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for argument, kind in {"rdt": "rdt_", "gem_checkpoint": "gem_checkpoint_"}.items():
+    for argument, kind in GOLDENS.items():
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, load_goldens(kind), scope="session")
 

@@ -244,14 +244,14 @@ def test_fresh_expert_predicts_nothing_and_learns():
     optimiser = torch.optim.Adam(expert.parameters(), lr=3e-3)
     actions = torch.tensor([-1.0, 1.0])[:, None, None].expand(B, T, A)
     errors = []
-    for _ in range(60):
+    for _ in range(200):
         optimiser.zero_grad()
         conditioning = expert.encode_conditioning(states, mask)
         error = expert.flow_matching_error(actions, conditioning, state, time_distribution="uniform").mean()
         error.backward()
         optimiser.step()
         errors.append(error.item())
-    assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+    assert sum(errors[-20:]) < 0.6 * sum(errors[:20])
 
 
 def test_error_is_that_of_the_straight_path():

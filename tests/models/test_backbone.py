@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from lerobot_gem.checkpoints.backbone import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.presets import get_preset
 
@@ -18,7 +19,7 @@ CONVENTIONS = {"layer_inputs": "hidden_states_tf4573", "hidden_states": "hidden_
 
 @pytest.fixture
 def released(gem_checkpoint, reference_folder) -> GemBackbone:
-    return GemBackbone.from_pretrained(reference_folder / gem_checkpoint.spec["checkpoint_dir"]).eval()
+    return load_backbone(reference_folder / gem_checkpoint.spec["checkpoint_dir"]).eval()
 
 
 def golden_inputs(golden, batch: str) -> tuple[Tensor, ...]:
@@ -86,7 +87,7 @@ def test_truncated_checkpoint_gives_the_same_states(gem_checkpoint, reference_fo
     inputs = golden_inputs(gem_checkpoint, "b2.")
     folder = reference_folder / gem_checkpoint.spec["checkpoint_dir"]
     for depth in {1, released.num_layers - 1}:
-        truncated = GemBackbone.from_pretrained(folder, num_layers=depth).eval()
+        truncated = load_backbone(folder, num_layers=depth).eval()
         for convention in CONVENTIONS:
             request = {"layers": range(depth + 1), "convention": convention}
             assert torch.equal(truncated(*inputs, **request), released(*inputs, **request))
@@ -281,14 +282,14 @@ def edit_weights(checkpoint, edit) -> None:
 def test_plain_qwen_checkpoint_loads_exactly(checkpoint):
     weights = load_file(checkpoint / "model.safetensors")
     del weights["lm_head.weight"]
-    loaded = GemBackbone.from_pretrained(checkpoint).state_dict()
+    loaded = load_backbone(checkpoint).state_dict()
     assert loaded.keys() == weights.keys()
     for name, weight in weights.items():
         assert torch.equal(loaded[name], weight), name
 
 
 def test_truncated_load_holds_no_memory_for_the_rest(checkpoint):
-    backbone = GemBackbone.from_pretrained(checkpoint, num_layers=1, dtype=torch.bfloat16)
+    backbone = load_backbone(checkpoint, num_layers=1, dtype=torch.bfloat16)
     assert backbone.num_layers == 1
     assert backbone.config.text_config.num_hidden_layers == 4
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
@@ -309,7 +310,7 @@ KEY = "model.language_model.layers.1.mlp.up_proj.weight"
         (lambda w: w.update({"sanaa.weight": torch.ones(1)}), r"unexpected: .*sanaa\.weight"),
         (
             lambda w: w.update({KEY: torch.ones(3, 2)}),
-            r"another shape: .*up_proj\.weight \(\(3, 2\), expected",
+            r"shape of .*up_proj\.weight: \(3, 2\) in the file, \(256, 128\) expected",
         ),
     ],
     ids=["missing", "unexpected", "unexpected in a kept layer", "other part", "mis-shaped"],
@@ -317,41 +318,116 @@ KEY = "model.language_model.layers.1.mlp.up_proj.weight"
 def test_weights_that_do_not_fit_are_named(checkpoint, edit, message):
     edit_weights(checkpoint, edit)
     with pytest.raises(ValueError, match=message):
-        GemBackbone.from_pretrained(checkpoint)
+        load_backbone(checkpoint)
 
 
 def test_missing_weight_of_a_dropped_layer_is_no_error(checkpoint):
     edit_weights(checkpoint, lambda weights: weights.pop(KEY))
-    assert GemBackbone.from_pretrained(checkpoint, num_layers=1).num_layers == 1
+    assert load_backbone(checkpoint, num_layers=1).num_layers == 1
 
 
 def test_depth_generator_of_gem_is_skipped_by_name(checkpoint):
     parts = {f"{part}.weight": torch.ones(1) for part in ("sana", "vae", "diffusion_connector.0")}
     edit_weights(checkpoint, lambda weights: weights.update(parts))
-    GemBackbone.from_pretrained(checkpoint)
+    load_backbone(checkpoint)
 
 
 def test_checkpoint_cut_short(checkpoint):
     file = checkpoint / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="can't be read"):
-        GemBackbone.from_pretrained(checkpoint)
+        load_backbone(checkpoint)
 
 
 def test_checkpoint_of_another_model(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "qwen2_vl"}))
     with pytest.raises(ValueError, match="'qwen2_vl' checkpoint; the backbone needs 'qwen3_vl'"):
-        GemBackbone.from_pretrained(checkpoint)
+        load_backbone(checkpoint)
 
 
 def test_folder_without_weights(checkpoint):
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="No Qwen3-VL checkpoint"):
-        GemBackbone.from_pretrained(checkpoint)
+    with pytest.raises(FileNotFoundError, match="No weights: none of"):
+        load_backbone(checkpoint)
 
 
 @pytest.mark.parametrize("pretrained", ["nobody/no-such-model", "/no/such/folder"])
 def test_nothing_there_offline(pretrained):
     with pytest.raises(FileNotFoundError, match=f"'{pretrained}'.*HF_HUB_OFFLINE"):
-        GemBackbone.from_pretrained(pretrained, local_files_only=True)
+        load_backbone(pretrained, local_files_only=True)
+
+
+# --- final states, language head, vision spans --------------------------------------------------------------------
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("batch", ["", "b2."], ids=["one row", "left padded"])
+def test_logits_match(gem_checkpoint, reference_folder, batch):
+    folder = reference_folder / gem_checkpoint.spec["checkpoint_dir"]
+    backbone = load_backbone(folder, language_head=True).eval()
+    inputs = golden_inputs(gem_checkpoint, batch)
+    expected = gem_checkpoint[f"out.{batch}logits"]
+    logits = backbone.logits(backbone.final_states(*inputs))
+    gem_checkpoint.check(f"out.{batch}logits", torch.where(inputs[1].bool()[..., None], logits, expected))
+
+
+def test_one_pass_gives_the_states_of_layers_and_the_final_ones():
+    backbone, inputs = make_backbone(), make_inputs(padding=3)
+    calls = count_calls([*backbone.model.language_model.layers, backbone.model.visual])
+    states, final = backbone.forward_with_final(*inputs, layers=[0, 2])
+    assert calls == [1] * 5
+    assert states.equal(backbone(*inputs, layers=[0, 2]))
+    assert final.equal(backbone.final_states(*inputs))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_vision_spans_are_cut_out_in_order_wherever_the_padding_is(side):
+    backbone = make_backbone()
+    input_ids, *_ = make_inputs(padding=3)
+    if side == "right":
+        input_ids = torch.stack([input_ids[0].roll(-3), input_ids[1]])
+    positions = torch.arange(input_ids.numel()).view(*input_ids.shape, 1).float()
+    spans, mask = backbone.vision_spans(positions.requires_grad_(), input_ids)
+    image_tokens = (input_ids == backbone.image_token_id).flatten().nonzero().flatten()
+    assert mask.tolist() == [[True, False], [True, True]] * 2
+    assert spans[..., 0][mask].tolist() == image_tokens.tolist()
+    assert not spans[..., 0][~mask].any()
+    spans.sum().backward()
+    assert positions.grad.flatten().nonzero().flatten().tolist() == image_tokens.tolist()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_language_head_is_loaded_and_predicts_as_transformers_does(tmp_path, tied):
+    config = small_config()
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    torch.manual_seed(2)
+    reference = Qwen3VLForConditionalGeneration(config).eval()
+    reference.save_pretrained(tmp_path)
+    backbone = load_backbone(tmp_path, language_head=True).eval()
+    assert ("lm_head.weight" in backbone.state_dict()) != tied
+    input_ids, mask, pixels, grid = make_inputs(padding=2)
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (input_ids == backbone.image_token_id).int(),
+        "pixel_values": pixels,
+        "image_grid_thw": grid,
+    }
+    expected = reference(**inputs).logits
+    logits = backbone.logits(backbone.final_states(input_ids, mask, pixels, grid))
+    torch.testing.assert_close(logits[mask.bool()], expected[mask.bool()])
+    torch.testing.assert_close(backbone.for_generation()(**inputs).logits, expected)
+
+
+def test_what_needs_all_layers_or_a_head_says_so():
+    config = small_config()
+    config.tie_word_embeddings = False
+    with pytest.raises(
+        ValueError, match="Predictions of tokens need all 4 decoder layers; this backbone keeps 2"
+    ):
+        GemBackbone(config, num_layers=2, language_head=True)
+    with pytest.raises(ValueError, match="Final states need all 4 decoder layers"):
+        make_backbone(num_layers=2).final_states(*make_inputs())
+    with pytest.raises(ValueError, match="built without a language head"):
+        GemBackbone(config).logits(torch.zeros(1, config.text_config.hidden_size))

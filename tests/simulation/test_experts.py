@@ -61,3 +61,13 @@ def test_solves_from_random_arm_poses(scene: LiberoScene, holding: bool) -> None
         assert (poses.place_holding if holding else poses.place_free)(rng)
         assert expert.held() == holding
         assert _steps_to_success(scene, expert) is not None
+
+
+def test_an_arm_at_the_start_is_where_episodes_start(scene: LiberoScene) -> None:
+    apply_wide(scene, layout_rng("training", 11))
+    start = scene.eef_position.copy()
+    poses = ArmPoses(scene, make_expert(scene))
+    assert poses.place_free(np.random.default_rng(0))
+    assert np.abs(scene.eef_position - start).max() > 0.02
+    assert poses.place_at_start()
+    assert np.abs(scene.eef_position - start).max() < 0.01  # settled a little, the first time

@@ -1,20 +1,16 @@
-"""Weights of the official release, to and from our names.
+"""The release's action expert, to and from our names.
 
 The action expert of the release (`RDTRunner`) interleaves keys and values in one matrix and abbreviates its names;
 ours says what each weight is. The mapping is a bijection, written down once in `_EXPERT_NAMES` and `_BLOCK_NAMES`.
-Qwen3-VL and GEM-2B keep transformers' names and are read by `GemBackbone.from_pretrained`.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
+
+from lerobot_gem.checkpoints.files import StoredTensor, abbreviated
 
 _MLP_LAYERS = {"lang_adaptor": (0, 2), "act_adaptor": (0, 2, 4), "state_adaptor": (0, 2, 4)}
 _MLP_NAMES = {
@@ -76,10 +72,13 @@ _RELEASED_BLOCK = re.compile(r"model\.blocks\.(\d+)\.")
 _OUR_BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
-def expert_from_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def expert_from_release[AnyTensor: (Tensor, StoredTensor)](
+    state_dict: Mapping[str, AnyTensor],
+) -> dict[str, AnyTensor]:
     """Rename the weights of the release's action expert to those of `ActionExpert`.
 
-    Works on anything keyed like a state dict, gradients included. Tensors are shared with the input where possible.
+    Works on anything keyed like a state dict: gradients, and tensors on disk, which are not read. Tensors are shared
+    with the input where possible.
 
     Raises:
         ValueError: a weight is missing or unknown, or interleaved keys and values have an odd number of rows; the
@@ -87,7 +86,7 @@ def expert_from_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     names = _names(_depth(state_dict, _RELEASED_BLOCK), with_state=_has_state(state_dict))
     _check_names(state_dict, names, "the release's action expert")
-    converted: dict[str, Tensor] = {}
+    converted: dict[str, AnyTensor] = {}
     for released, ours in names.items():
         tensor = state_dict[released]
         if isinstance(ours, str):
@@ -98,7 +97,7 @@ def expert_from_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             )
         else:
             # wkv's output is viewed as (kv heads, head size, 2): even rows are keys, odd rows values.
-            converted[ours[0]], converted[ours[1]] = tensor[0::2].contiguous(), tensor[1::2].contiguous()
+            converted[ours[0]], converted[ours[1]] = tensor[0::2], tensor[1::2]
     return converted
 
 
@@ -117,42 +116,6 @@ def expert_to_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else torch.stack([state_dict[ours[0]], state_dict[ours[1]]], dim=1).flatten(0, 1)
         for released, ours in names.items()
     }
-
-
-def load_released_expert(path: str | Path) -> dict[str, Tensor]:
-    """Read the release's action expert from disk, under our names.
-
-    Args:
-        path: a `.safetensors` file, a PyTorch file (`.bin`, `.pt`; a DeepSpeed file keeps the weights under
-            `module`), or a folder with `model.safetensors` or `pytorch_model.bin`.
-
-    Returns:
-        State dict of `ActionExpert`, on the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file, or the folder has neither of the two.
-        ValueError: the file is cut short or not a weights file, or a weight is missing or unknown.
-    """
-    file = _weights_file(Path(path))
-    weights: Any
-    try:
-        if file.suffix == ".safetensors":
-            weights = load_file(file)
-        else:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{file} can't be read as weights ({error}); copy or download it again.") from error
-    return expert_from_release(weights.get("module", weights))
-
-
-def _weights_file(path: Path) -> Path:
-    candidates = [path / "model.safetensors", path / "pytorch_model.bin"] if path.is_dir() else [path]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(
-        f"No weights of an action expert: {' and '.join(map(str, candidates))} not found."
-    )
 
 
 def _depth(names: Iterable[str], block: re.Pattern[str]) -> int:
@@ -184,9 +147,10 @@ def _names(depth: int, *, with_state: bool) -> dict[str, str | tuple[str, str]]:
 
 def _check_names(found: Iterable[str], expected: Iterable[str], owner: str) -> None:
     found, expected = set(found), set(expected)
-    missing, unexpected = sorted(expected - found), sorted(found - expected)
-    if missing or unexpected:
+    if found != expected:
+        missing, unexpected = (
+            ", ".join(abbreviated(names)) for names in (expected - found, found - expected)
+        )
         raise ValueError(
-            f"These are not the weights of {owner}: missing {', '.join(missing) or 'none'}; "
-            f"unexpected {', '.join(unexpected) or 'none'}."
+            f"These are not the weights of {owner}: missing {missing or 'none'}; unexpected {unexpected or 'none'}."
         )

@@ -1,0 +1,92 @@
+"""What the examples share: commands that are shown and logged, steps that are done once, and a success rate."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+def run(log: Path, *command: str | Path) -> float:
+    """Run a command, shown and logged; returns its seconds. A failure ends the example with the place of the log."""
+    print(f"\n$ {' '.join(map(str, command))}", flush=True)
+    start = time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        assert process.stdout is not None
+        while piece := process.stdout.read1():
+            file.write(piece)
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+    if process.returncode:
+        sys.exit(f"\n{command[0]} ended with code {process.returncode}; its output is in {log}")
+    return time.monotonic() - start
+
+
+def run_steps(output: Path, steps: dict[str, tuple[Path, Callable[[], None]]]) -> dict[str, float]:
+    """Do each step whose result is not there yet; returns the minutes that each took when it was done.
+
+    Args:
+        output: Where the minutes are kept.
+        steps: Name -> its result and what makes it.
+    """
+    times = output / "minutes.json"
+    minutes: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
+    for number, (name, (result, step)) in enumerate(steps.items(), start=1):
+        if result.exists():
+            print(f"[{number}/{len(steps)}] {name}: done before, see {result}")
+            continue
+        print(f"[{number}/{len(steps)}] {name}", flush=True)
+        start = time.monotonic()
+        step()
+        minutes[name] = (time.monotonic() - start) / 60
+        times.write_text(json.dumps(minutes))
+    return minutes
+
+
+def train(output: Path, name: str, config: str, *arguments: str, steps: int, log_every: int) -> None:
+    """lerobot-train with a file of configs/policy, into `output / name`."""
+    folder = output / name
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
+    run(
+        output / "logs" / f"{name}.log",
+        BIN / "lerobot-train",
+        f"--config_path={ROOT / 'configs' / 'policy' / config}.yaml",
+        f"--dataset.root={output / 'data'}",
+        f"--output_dir={folder}",
+        f"--steps={steps}",
+        f"--log_freq={log_every}",
+        f"--save_freq={steps}",
+        *arguments,
+    )
+
+
+def checkpoint(output: Path, name: str) -> Path:
+    """Where `train` leaves the policy."""
+    return output / name / "checkpoints" / "last" / "pretrained_model"
+
+
+def logged(log: Path, value: str) -> list[float]:
+    """What lerobot-train printed of a value, in order."""
+    return [float(found) for found in re.findall(rf"step:\S+ .*?\b{value}:([\d.]+)", log.read_text())]
+
+
+def success(folder: Path) -> dict[str, float | int]:
+    """Successes of an evaluation of one task, with the 95 % Wilson interval."""
+    from scipy.stats import binomtest
+
+    [task] = json.loads((folder / "eval_info.json").read_text())["per_task"]
+    successes = task["metrics"]["successes"]
+    interval = binomtest(sum(successes), len(successes)).proportion_ci(method="wilson")
+    return {"successes": sum(successes), "n": len(successes), "low": interval.low, "high": interval.high}

@@ -1,0 +1,192 @@
+"""Our checkpoints and released ones, written in layouts that other software reads.
+
+| layout | for | holds |
+|---|---|---|
+| `qwen3-vl` | `AutoModelForImageTextToText`, vLLM, evaluation suites | the backbone with its language head |
+| `gem-2b` | the official release | the same, and the depth generator |
+
+Weights keep their type and bits: converting there and back gives the same tensors.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
+from lerobot_gem.checkpoints.layouts import (
+    GEM_2B_PREFIXES,
+    SANA_FOLDERS,
+    Checkpoint,
+    open_checkpoint,
+    read_sana_architecture,
+)
+from lerobot_gem.checkpoints.processor_files import write_processor_files
+from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.models.presets import DepthArchitecture
+
+# The class that config.json names, by layout.
+ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
+
+# What a Qwen3-VL folder holds beside config.json and weights.
+_OTHER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "vocab.json",
+)
+
+
+@dataclass
+class ConvertConfig:
+    """What to convert.
+
+    Attributes:
+        source: Hub id or folder: a `gem` or `gem_vla` checkpoint of ours (its `pretrained_model`), GEM-2B's layout, or
+            Qwen3-VL.
+        output: Folder to write; must not exist or be empty.
+        layout: "qwen3-vl" or "gem-2b".
+        sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
+            those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.
+        max_shard_gb: Largest size of one file of weights, in 10^9 bytes.
+    """
+
+    source: str
+    output: Path
+    layout: str = "qwen3-vl"
+    sana: str | None = None
+    max_shard_gb: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.layout not in ARCHITECTURES:
+            raise ValueError(
+                f"layout={self.layout!r} is unknown: expected one of {', '.join(map(repr, ARCHITECTURES))}."
+            )
+        if self.max_shard_gb <= 0:
+            raise ValueError(f"max_shard_gb={self.max_shard_gb}: expected more than 0 (5 by default).")
+
+
+def convert(config: ConvertConfig) -> Checkpoint:
+    """Write `config.source` in another layout; never more than one tensor is in memory.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileExistsError: the output folder is not empty.
+        FileNotFoundError: there is no source, or shards of it are missing.
+        ValueError: the source can't be read, lacks a part that the layout needs, or its weights don't fit its
+            configuration; the message names them. Nothing was written then.
+    """
+    if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
+        raise FileExistsError(
+            f"output={str(config.output)!r} exists and is not an empty folder; name another, or remove it."
+        )
+    source = open_checkpoint(config.source)
+    weights = source.part("backbone")
+    _check_backbone(source, weights)
+    weights = {f"backbone.{name}": stored for name, stored in weights.items()}
+    if config.layout == "gem-2b":
+        architecture = _depth_architecture(source, config.sana)
+        generator = source.part("generator")
+        _check_generator(source, generator, architecture)
+        weights |= {f"generator.{name}": stored for name, stored in generator.items()}
+
+    config.output.mkdir(parents=True, exist_ok=True)
+    values = _vlm_config(source) | {"architectures": [ARCHITECTURES[config.layout]]}
+    _write_json(config.output / "config.json", values)
+    if config.layout == "gem-2b":
+        write_sana_configs(config.output, architecture)
+    if source.layout == "policy":
+        write_processor_files(source.path, config.output)
+    else:
+        for name in _OTHER_FILES:
+            if (source.path / name).is_file():
+                shutil.copyfile(source.path / name, config.output / name)
+    write_weights(config.output, _gem_2b_names(weights), max_shard_bytes=int(config.max_shard_gb * 1e9))
+    return open_checkpoint(config.output)
+
+
+def _check_backbone(source: Checkpoint, weights: Mapping[str, StoredTensor]) -> None:
+    config = Qwen3VLConfig.from_dict(source.backbone_config)
+    with torch.device("meta"):
+        expected = Qwen3VLForConditionalGeneration(config).state_dict()
+    if config.tie_word_embeddings and "lm_head.weight" not in weights:
+        del expected["lm_head.weight"]
+    check_weights(
+        weights,
+        {name: tensor.shape for name, tensor in expected.items()},
+        fault=f"The backbone in {source.path} can't be converted",
+        remedy="A gem_vla policy trained without depth keeps the decoder layers that its expert reads, no more: convert "
+        "the checkpoint that its backbone came from. Otherwise, use the config.json saved with the weights.",
+    )
+
+
+def _check_generator(
+    source: Checkpoint, weights: Mapping[str, StoredTensor], architecture: DepthArchitecture
+) -> None:
+    width = Qwen3VLConfig.from_dict(source.backbone_config).get_text_config().hidden_size
+    with torch.device("meta"):
+        expected = DepthGenerator(architecture, width).state_dict()
+    check_weights(
+        weights,
+        {name: tensor.shape for name, tensor in expected.items()},
+        fault=f"The depth generator in {source.path} can't be converted",
+        remedy="If it is not SANA 1.5 1.6B, name the SANA pipeline that it was made from (--sana=folder or Hub id).",
+    )
+
+
+def _depth_architecture(source: Checkpoint, sana: str | None) -> DepthArchitecture:
+    return source.depth_architecture if sana is None else read_sana_architecture(sana)
+
+
+def _gem_2b_names(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    renamed = {}
+    for name, stored in weights.items():
+        [(theirs, ours)] = [pair for pair in GEM_2B_PREFIXES.items() if name.startswith(pair[1])]
+        renamed[theirs + name.removeprefix(ours)] = stored
+    return renamed
+
+
+def _vlm_config(source: Checkpoint) -> dict[str, Any]:
+    """config.json of Qwen3-VL, in the words of transformers 4.57, which its successors understand too."""
+    if source.layout != "policy":
+        return source.config
+    config = Qwen3VLConfig.from_dict(source.backbone_config)
+    values: dict[str, Any] = config.to_diff_dict()
+    rope = dict(values["text_config"].pop("rope_parameters"))
+    values["text_config"] |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    dtype = source.weights["backbone.model.language_model.embed_tokens.weight"].dtype
+    return values | {
+        "dtype": str(dtype).removeprefix("torch."),
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+
+
+def write_sana_configs(output: Path, architecture: DepthArchitecture) -> None:
+    """The generator's configurations, which the release's layout lacks, as a SANA pipeline keeps them."""
+    parts = {"transformer": architecture.transformer, "vae": architecture.autoencoder}
+    for folder, (_, class_name) in SANA_FOLDERS.items():
+        _write_json(output / folder / "config.json", {"_class_name": class_name, **parts[folder]})
+    _write_json(
+        output / "scheduler" / "scheduler_config.json",
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", **architecture.scheduler},
+    )
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,310 @@
+"""Weights on disk, read one tensor at a time.
+
+A checkpoint is as large as the memory that is to hold it, so nothing here ever holds it twice: names, shapes and
+types come from the headers, a tensor's bytes when it is asked for, and its memory is free as soon as it was copied
+or written.
+"""
+
+import json
+import math
+import pickle
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+# safetensors' names of types, in the order of its files: wide ones first, so that all are aligned.
+_DTYPES = {
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "I16": torch.int16,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file that is not in memory yet.
+
+    Args:
+        file: a safetensors or PyTorch file.
+        name: of the tensor in it.
+        shape: after `rows` were taken.
+        dtype: as stored.
+        rows: which of its rows.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    rows: slice = slice(None)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> "StoredTensor":
+        """Some rows of it, not read either."""
+        return replace(self, rows=rows, shape=(len(range(*rows.indices(len(self)))), *self.shape[1:]))
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in memory and in a safetensors file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> Tensor:
+        """The tensor, on the CPU.
+
+        The file is opened anew: a file that stays open keeps every page that was ever read from it in memory.
+        """
+        with _reading(self.file):
+            if self.file.suffix == ".safetensors":
+                with safe_open(self.file, framework="pt") as opened:
+                    tensor = opened.get_tensor(self.name)
+            else:
+                tensor = _load_pickle(self.file)[self.name]
+        return tensor if self.rows == slice(None) else tensor[self.rows].contiguous()
+
+
+def stored_weights(path: str | Path, *, stem: str = "model") -> dict[str, StoredTensor]:
+    """What a file or folder of weights holds, by name; no weight is read.
+
+    Args:
+        path: a `.safetensors` file, a PyTorch file (`.bin`, `.pt`; a DeepSpeed file keeps the weights under `module`),
+            or a folder with one of them or with shards and their index.
+        stem: of the safetensors files in a folder; "diffusion_pytorch_model" for diffusers' models.
+
+    Raises:
+        FileNotFoundError: there are no weights, or shards that the index names are missing; the message names them.
+        ValueError: a file is cut short, is not a weights file, or holds pickled objects other than weights.
+    """
+    path = Path(path)
+    candidates = [path]
+    if path.is_dir():
+        names = (f"{stem}.safetensors", "pytorch_model.bin")
+        candidates = [path / f"{name}{suffix}" for name in names for suffix in ("", ".index.json")]
+    for file in candidates:
+        if file.is_file():
+            return _indexed_weights(file) if file.suffix == ".json" else _weights_of_file(file)
+    raise FileNotFoundError(f"No weights: none of {', '.join(map(str, candidates))} exists.")
+
+
+def load_weights(
+    module: nn.Module, weights: Mapping[str, StoredTensor], *, fault: str, remedy: str = ""
+) -> None:
+    """Copy stored weights into a module, one at a time; all names and shapes are checked before the first is read.
+
+    Args:
+        module: keeps its own type and device.
+        weights: exactly those of `module.state_dict()`.
+        fault: first line of the error if they don't fit, such as "The weights in X do not fit its configuration".
+        remedy: last line of it.
+
+    Raises:
+        ValueError: weights are missing, unexpected or of another shape; the message names them. Or a file can't be
+            read.
+    """
+    own = module.state_dict()
+    check_weights(weights, {name: tensor.shape for name, tensor in own.items()}, fault=fault, remedy=remedy)
+    # Largest first: while a tensor is copied it is in memory twice, which costs nothing before the rest is there.
+    for name in sorted(weights, key=lambda name: weights[name].num_bytes, reverse=True):
+        own[name].copy_(weights[name].read())
+
+
+def check_weights(
+    weights: Mapping[str, StoredTensor],
+    expected: Mapping[str, Sequence[int]],
+    *,
+    fault: str,
+    remedy: str = "",
+) -> None:
+    """Compare names and shapes of stored weights with those expected; arguments and errors are `load_weights`'."""
+    problems = (
+        [f"missing: {name}" for name in expected.keys() - weights.keys()],
+        [f"unexpected: {name}" for name in weights.keys() - expected.keys()],
+        [
+            f"shape of {name}: {weights[name].shape} in the file, {tuple(expected[name])} expected"
+            for name in expected.keys() & weights.keys()
+            if weights[name].shape != tuple(expected[name])
+        ],
+    )
+    if any(problems):
+        lines = [f"  {line}" for kind in problems for line in abbreviated(kind)]
+        raise ValueError("\n".join([f"{fault}:", *lines, *([remedy] if remedy else [])]))
+
+
+def load_policy_weights(
+    policy: nn.Module, file: str | Path, *, leave_out: Callable[[str], bool] | None = None
+) -> None:
+    """Load the `model.safetensors` of one of our policy checkpoints into the policy built from its configuration.
+
+    Args:
+        policy: as built from the configuration beside the file.
+        file: of the checkpoint.
+        leave_out: tells of a weight's name whether the policy does without it on purpose.
+
+    Raises:
+        ValueError: the file is missing or cut short, or weights are missing, unexpected or of another shape; the
+            message names them.
+    """
+    try:
+        weights = stored_weights(file)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"The checkpoint {file} can't be read ({error}): it is missing or was cut short. Copy or download it "
+            "again, or take the checkpoint before it."
+        ) from error
+    if leave_out is not None:
+        weights = {name: stored for name, stored in weights.items() if not leave_out(name)}
+    load_weights(
+        policy,
+        weights,
+        fault=f"The checkpoint {file} does not fit its configuration",
+        remedy="Use the config.json that was saved with it, and override no size on the command line.",
+    )
+
+
+def abbreviated(names: Iterable[str], limit: int = 10) -> list[str]:
+    """The first names in order, and how many more there are."""
+    names = sorted(names)
+    return names[:limit] + ([f"and {len(names) - limit} more"] if len(names) > limit else [])
+
+
+def write_weights(folder: Path, weights: Mapping[str, StoredTensor], *, max_shard_bytes: int) -> None:
+    """Write `model.safetensors`, or shards and their index as transformers names them, one tensor at a time.
+
+    Args:
+        folder: exists.
+        weights: what to write, by its new name.
+        max_shard_bytes: largest size of the weights in one file; a larger tensor gets a file of its own.
+    """
+    shards = list(_shards(weights, max_shard_bytes))
+    if len(shards) == 1:
+        _write_file(folder / "model.safetensors", shards[0])
+        return
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_file(file, shard)
+        places |= dict.fromkeys(shard, file.name)
+    size = sum(stored.num_bytes for stored in weights.values())
+    index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _shards(weights: Mapping[str, StoredTensor], max_shard_bytes: int) -> Iterator[dict[str, StoredTensor]]:
+    shard: dict[str, StoredTensor] = {}
+    size = 0
+    for name, stored in weights.items():
+        if shard and size + stored.num_bytes > max_shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = stored
+        size += stored.num_bytes
+    yield shard
+
+
+def _write_file(file: Path, weights: Mapping[str, StoredTensor]) -> None:
+    """What `safetensors.torch.save_file` writes, which needs all weights in memory at once."""
+    order = list(_DTYPES.values())
+    names = sorted(weights, key=lambda name: (order.index(weights[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        start, end = end, end + weights[name].num_bytes
+        header[name] = {
+            "dtype": _DTYPE_NAMES[weights[name].dtype],
+            "shape": weights[name].shape,
+            "data_offsets": [start, end],
+        }
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with file.open("wb") as out:
+        out.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name in names:
+            out.write(memoryview(weights[name].read().contiguous().reshape(-1).view(torch.uint8).numpy()))
+
+
+def _indexed_weights(index: Path) -> dict[str, StoredTensor]:
+    try:
+        places = dict(json.loads(index.read_text())["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{index} can't be read as an index of weights ({error!r}); copy it again."
+        ) from error
+    shards = sorted(set(places.values()))
+    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(shards)} shards that {index} names are missing: "
+            f"{', '.join(abbreviated(missing))}. Copy or download them too."
+        )
+    weights: dict[str, StoredTensor] = {}
+    for shard in shards:
+        weights |= _weights_of_file(index.parent / shard)
+    if lacking := places.keys() - weights.keys():
+        raise ValueError(
+            f"The shards lack weights that {index} places in them: {', '.join(abbreviated(lacking))}. Index and shards "
+            "are of different checkpoints: copy or download them again."
+        )
+    return weights
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{file} can't be read as weights: it holds pickled objects other than tensors, and loading those could "
+            f"run any code. Ask its author for a safetensors file. ({error})"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{file} can't be read as weights ({error}): it was cut short or is something else. Copy or download it "
+            "again."
+        ) from error
+
+
+def _weights_of_file(file: Path) -> dict[str, StoredTensor]:
+    with _reading(file):
+        if file.suffix != ".safetensors":
+            return {
+                name: StoredTensor(file, name, tuple(tensor.shape), tensor.dtype)
+                for name, tensor in _load_pickle(file).items()
+            }
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118, not a mapping
+            types = {name: part.get_dtype() for name, part in slices.items()}
+            if unknown := set(types.values()) - _DTYPES.keys():
+                raise ValueError(
+                    f"{file} has weights of type {', '.join(sorted(unknown))}: expected {', '.join(_DTYPES)}. Take a "
+                    "checkpoint that is not quantised."
+                )
+            return {
+                name: StoredTensor(file, name, tuple(part.get_shape()), _DTYPES[types[name]])
+                for name, part in slices.items()
+            }
+
+
+def _load_pickle(file: Path) -> dict[str, Tensor]:
+    # mmap: only the pages of the tensor that is used are read.
+    weights = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if isinstance(weights, dict):
+        weights = weights.get("module", weights)
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise ValueError(f"{file} holds no weights by name: expected a state dict, or one under 'module'.")
+    return weights

@@ -1,0 +1,269 @@
+"""What a checkpoint is, and its weights under our names.
+
+| layout | known by | holds |
+|---|---|---|
+| `policy` | config.json of a `gem` or `gem_vla` policy | what the policy holds, under our names |
+| `gem-2b` | config.json of Qwen3-VL, weights named `sana.*`, `vae.*`, `diffusion_connector.*` | backbone, generator |
+| `qwen3-vl` | config.json of Qwen3-VL | backbone |
+| `sana` | model_index.json, or folders `transformer` and `vae` (diffusers) | generator without connector |
+| `rdt` | a file, or a folder without config.json: the release's action expert | expert |
+
+A weight that its layout does not know is an error. The parts are those of our policies: `backbone`, `generator`
+(connector, SANA transformer, DC-AE) and `expert`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import snapshot_download
+
+from lerobot_gem.checkpoints.expert import expert_from_release
+from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
+from lerobot_gem.models.presets import DepthArchitecture, get_preset
+
+Layout = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]
+Part = Literal["backbone", "generator", "expert"]
+
+# Prefixes of GEM-2B and ours; Qwen3-VL's are the first two. RELEASE.md, "GEM-2B state dict".
+GEM_2B_PREFIXES = {
+    "model.": "backbone.model.",
+    "lm_head.": "backbone.lm_head.",
+    "sana.": "generator.transformer.",
+    "vae.": "generator.autoencoder.",
+    "diffusion_connector.": "generator.connector.",
+}
+# Qwen3-VL saved without its language head.
+_HEADLESS_PREFIXES = {
+    "visual.": "backbone.model.visual.",
+    "language_model.": "backbone.model.language_model.",
+}
+# Folder of a SANA pipeline -> where its weights go, and the class that its config.json names.
+SANA_FOLDERS = {
+    "transformer": ("generator.transformer.", "SanaTransformer2DModel"),
+    "vae": ("generator.autoencoder.", "AutoencoderDC"),
+}
+_POLICIES = ("gem", "gem_vla")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of any layout; no weight is in memory.
+
+    Args:
+        path: a folder, or the file of an expert.
+        layout: see the module's docstring.
+        config: config.json; empty for `sana` and `rdt`.
+        weights: under our names, each beginning with its part.
+    """
+
+    path: Path
+    layout: Layout
+    config: dict[str, Any]
+    weights: dict[str, StoredTensor]
+
+    @property
+    def parts(self) -> set[str]:
+        """Which of "backbone", "generator" and "expert" it has weights of."""
+        return {name.split(".")[0] for name in self.weights}
+
+    def part(self, part: Part) -> dict[str, StoredTensor]:
+        """The weights of a part, named as in `part.state_dict()`.
+
+        Raises:
+            ValueError: the checkpoint has no such part.
+        """
+        weights = {
+            name.removeprefix(f"{part}."): stored
+            for name, stored in self.weights.items()
+            if name.startswith(f"{part}.")
+        }
+        if not weights:
+            raise ValueError(
+                f"{self.path} has no {part}: as a {self.layout!r} checkpoint it holds {', '.join(sorted(self.parts))}. "
+                f"Name a checkpoint with a {part}."
+            )
+        return weights
+
+    @property
+    def backbone_config(self) -> dict[str, Any]:
+        """Keyword arguments of `transformers.Qwen3VLConfig`.
+
+        Raises:
+            ValueError: the checkpoint has no backbone.
+        """
+        if self.layout == "policy":
+            return self.config["backbone"]["architecture"]
+        self.part("backbone")
+        return self.config
+
+    @property
+    def depth_architecture(self) -> DepthArchitecture:
+        """Sizes of its depth generator.
+
+        A released GEM-2B does not say them: they are SANA 1.5 1.6B's unless the folder holds the configurations of a
+        SANA pipeline beside the weights, as those that `lerobot-gem-convert` writes do.
+
+        Raises:
+            ValueError: the checkpoint has no depth generator.
+        """
+        self.part("generator")
+        if self.layout == "policy":
+            return DepthArchitecture(**self.config["depth"]["architecture"])
+        if is_sana_pipeline(self.path):
+            return read_sana_architecture(self.path)
+        return get_preset("2b").depth
+
+
+def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
+    """Find out what a checkpoint is and what it holds.
+
+    Args:
+        pretrained: Hub id, folder, or the file of an expert.
+        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
+
+    Raises:
+        FileNotFoundError: neither there nor on a Hub that can be reached, or without weights, or with shards missing.
+        ValueError: of another model, cut short, with pickled objects, or with weights that its layout does not know.
+    """
+    path = _local(pretrained, **hub_kwargs)
+    if not (path / "config.json").is_file():
+        if is_sana_pipeline(path):
+            return Checkpoint(path, "sana", {}, _sana_weights(path))
+        weights = stored_weights(path)
+        try:
+            expert = expert_from_release(weights)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} was taken for a released action expert, having no config.json. {error}"
+            ) from error
+        return Checkpoint(path, "rdt", {}, _prefixed(expert, "expert."))
+    config = _read_json(path / "config.json")
+    if config.get("type") in _POLICIES:
+        return Checkpoint(path, "policy", config, stored_weights(path))
+    if config.get("model_type") != "qwen3_vl":
+        raise ValueError(
+            f"{path} is a {config.get('model_type') or config.get('type')!r} checkpoint; the backbone needs 'qwen3_vl', "
+            f"or a policy of ours ({', '.join(map(repr, _POLICIES))})."
+        )
+    weights = _renamed(stored_weights(path), path)
+    layout: Layout = "gem-2b" if any(name.startswith("generator.") for name in weights) else "qwen3-vl"
+    return Checkpoint(path, layout, config, weights)
+
+
+def read_part(pretrained: str | Path, part: Part, **hub_kwargs: Any) -> dict[str, StoredTensor]:
+    """The weights of one part of a checkpoint of any layout, named as in the part's state dict, for `load_weights`.
+
+    Raises:
+        FileNotFoundError: see `open_checkpoint`.
+        ValueError: see `open_checkpoint`; or the checkpoint has no such part.
+    """
+    return open_checkpoint(pretrained, **hub_kwargs).part(part)
+
+
+def is_sana_pipeline(path: Path) -> bool:
+    """Whether a folder has the configurations of a SANA pipeline; weights are not looked for."""
+    return all((path / folder / "config.json").is_file() for folder in SANA_FOLDERS)
+
+
+def read_sana_architecture(pretrained: str | Path, **hub_kwargs: Any) -> DepthArchitecture:
+    """Sizes of the depth generator from the configurations of a SANA pipeline.
+
+    Args:
+        pretrained: Hub id, or a folder with `transformer/config.json`, `vae/config.json` and, if it says anything,
+            `scheduler/scheduler_config.json`.
+        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
+
+    Raises:
+        FileNotFoundError: not there, or without these files.
+        ValueError: of another pipeline, or a file is cut short.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    path = _local(pretrained, **hub_kwargs)
+    if not is_sana_pipeline(path):
+        raise FileNotFoundError(
+            f"{path} is no SANA pipeline: expected transformer/config.json and vae/config.json in it."
+        )
+    scheduler = path / "scheduler" / "scheduler_config.json"
+    # SANA's repositories keep the settings of another scheduler; the release takes from them what this one knows.
+    values = _read_json(scheduler) if scheduler.is_file() else {}
+    settings, _, _ = FlowMatchEulerDiscreteScheduler.extract_init_dict(values)
+    return DepthArchitecture(
+        transformer=_diffusers_config(path / "transformer"),
+        autoencoder=_diffusers_config(path / "vae"),
+        scheduler=settings,
+    )
+
+
+def _diffusers_config(folder: Path) -> dict[str, Any]:
+    values = _read_json(folder / "config.json")
+    _, expected = SANA_FOLDERS[folder.name]
+    if values.get("_class_name") != expected:
+        raise ValueError(
+            f"{folder} is a {values.get('_class_name')!r}: expected the {expected!r} of a SANA pipeline."
+        )
+    return {name: value for name, value in values.items() if not name.startswith("_")}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{file} can't be read ({error}): it was cut short. Copy or download it again."
+        ) from error
+
+
+def _sana_weights(path: Path) -> dict[str, StoredTensor]:
+    return {
+        name: stored
+        for folder, (prefix, _) in SANA_FOLDERS.items()
+        for name, stored in _prefixed(
+            stored_weights(path / folder, stem="diffusion_pytorch_model"), prefix
+        ).items()
+    }
+
+
+def _prefixed(weights: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
+    return {f"{prefix}{name}": stored for name, stored in weights.items()}
+
+
+def _renamed(weights: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
+    renamed: dict[str, StoredTensor] = {}
+    unknown: list[str] = []
+    for name, stored in weights.items():
+        for theirs, ours in (GEM_2B_PREFIXES | _HEADLESS_PREFIXES).items():
+            if name.startswith(theirs):
+                renamed[ours + name.removeprefix(theirs)] = stored
+                break
+        else:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(
+            f"The weights in {path} are neither Qwen3-VL's nor GEM-2B's: unexpected: {', '.join(abbreviated(unknown))}."
+        )
+    return renamed
+
+
+def _local(pretrained: str | Path, **hub_kwargs: Any) -> Path:
+    if Path(pretrained).exists():
+        return Path(pretrained)
+    try:
+        return Path(
+            snapshot_download(
+                str(pretrained),
+                allow_patterns=["*.json", "*.jinja", "*.txt", "*.safetensors"],
+                # A SANA pipeline: its text encoder is larger than the rest, and variants repeat the weights.
+                ignore_patterns=["text_encoder/*", "tokenizer/*", "*.bf16.*", "*.fp16.*"],
+                **hub_kwargs,
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"No checkpoint at {str(pretrained)!r}: it is neither a folder or file, nor a Hub repository that is in "
+            "the local cache or can be downloaded now. Give an existing folder, or a Hub id while online (unset "
+            "HF_HUB_OFFLINE; private repositories need a login), or fetch it first with `hf download`."
+        ) from error

@@ -1,0 +1,94 @@
+"""Tokenizer, image processor and chat template of our policies, as the files that transformers' AutoProcessor reads.
+
+A policy checkpoint keeps them as the configuration and state of its prompt step.
+"""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+from lerobot_gem.processing.steps import PromptStep
+
+_PIPELINE = "policy_preprocessor.json"
+
+# What processing/chat.py writes, for messages whose content is text or a list of parts.
+_CHAT_TEMPLATE = r"""
+{%- for message in messages -%}
+  {{- '<|im_start|>' ~ message.role ~ '\n' -}}
+  {%- if message.content is string -%}
+    {{- message.content -}}
+  {%- else -%}
+    {%- for part in message.content -%}
+      {%- if 'image' in part.type -%}
+        {{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+      {%- elif 'video' in part.type -%}
+        {{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+      {%- else -%}
+        {{- part.text -}}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+  {{- '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- '<|im_start|>assistant\n' -}}
+{%- endif -%}
+"""
+
+
+def write_processor_files(policy: Path, output: Path) -> None:
+    """Write what AutoProcessor and `generate` need beside the weights.
+
+    Args:
+        policy: folder of a policy checkpoint, processors included.
+        output: folder to write to.
+
+    Raises:
+        FileNotFoundError: the checkpoint lacks its processors.
+    """
+    step = _prompt_step(policy)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=step.tokenizer.backend_tokenizer,
+        pad_token=step.tokenizer.pad_token,
+        eos_token="<|im_end|>",
+        chat_template=_CHAT_TEMPLATE,
+    )
+    tokenizer.save_pretrained(output)
+    _name_tokenizer_class(output / "tokenizer_config.json")
+    images = step.images
+    patches = {
+        "patch_size": images.patch_size,
+        "temporal_patch_size": images.temporal_patch_size,
+        "merge_size": images.merge_size,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
+    Qwen2VLImageProcessor(**patches, size=size).save_pretrained(output)
+    Qwen3VLVideoProcessor(**patches).save_pretrained(output)
+    GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    ).save_pretrained(output)
+
+
+def _prompt_step(policy: Path) -> PromptStep:
+    if not (policy / _PIPELINE).is_file():
+        raise FileNotFoundError(
+            f"{policy} lacks {_PIPELINE}, which holds the tokenizer: expected the folder pretrained_model of a "
+            "checkpoint, with all its files."
+        )
+    entries = json.loads((policy / _PIPELINE).read_text())["steps"]
+    [entry] = [entry for entry in entries if entry.get("registry_name") == "gem_prompt"]
+    step = PromptStep(**entry["config"])
+    step.load_state_dict(load_file(policy / entry["state_file"]))
+    return step
+
+
+def _name_tokenizer_class(file: Path) -> None:
+    """transformers 5 writes a class that its predecessors lack; the older name works in both."""
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")

@@ -1,0 +1,21 @@
+"""`lerobot-gem-train-autoencoder`: stage 0 of the `tiny` preset, an autoencoder of depth pictures."""
+
+import logging
+
+import draccus
+
+from lerobot_gem.autoencoder_training import AutoencoderTrainingConfig, train_autoencoder
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s")
+    config = draccus.parse(AutoencoderTrainingConfig)
+    report = train_autoencoder(config)
+    print(
+        f"{config.output_dir}: {report.pictures} held-out pictures, PSNR {report.psnr_before:.1f} dB with random weights, "
+        f"{report.psnr_after:.1f} dB now; scaling factor {report.scaling_factor:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

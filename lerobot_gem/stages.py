@@ -1,0 +1,90 @@
+"""The four stages of GEM as data: which parts learn, and which losses teach them (GEM.md, "Four stages").
+
+| stage | learns | loss |
+|---|---|---|
+| connector | connector | depth |
+| generator | connector, transformer | depth |
+| joint | language model, merger, connector, transformer | language + lambda depth |
+| action | all of these, vision tower, expert | action + lambda depth |
+
+The autoencoder learns in none of them; it has a training of its own, before all (lerobot-gem-train-autoencoder).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+LAMBDA = None  # a loss whose weight is the configuration's depth.loss_weight
+
+# Part -> prefixes of its parameters' names in a policy. The longest prefix decides.
+PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "vision_tower": ("backbone.model.visual.",),
+        "merger": ("backbone.model.visual.merger.", "backbone.model.visual.deepstack_merger_list."),
+        "language_model": ("backbone.model.language_model.", "backbone.lm_head."),
+        "connector": ("generator.connector.",),
+        "transformer": ("generator.transformer.",),
+        "autoencoder": ("generator.autoencoder.",),
+        "expert": ("expert.",),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        learns: Parts that learn; the others are frozen.
+        losses: Loss -> its weight, `LAMBDA` for `depth.loss_weight`.
+        after: Stages that come before it, in order.
+    """
+
+    learns: frozenset[str]
+    losses: Mapping[str, float | None]
+    after: tuple[str, ...]
+
+
+_VLM = {"merger", "language_model"}  # the release's script keeps the vision tower fixed in stage 3
+_GENERATOR = {"connector", "transformer"}
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        "connector": Stage(frozenset({"connector"}), {"depth": 1.0}, after=()),
+        "generator": Stage(frozenset(_GENERATOR), {"depth": 1.0}, after=("connector",)),
+        "joint": Stage(
+            frozenset(_VLM | _GENERATOR),
+            {"language": 1.0, "depth": LAMBDA},
+            after=("connector", "generator"),
+        ),
+        "action": Stage(
+            frozenset(_VLM | _GENERATOR | {"vision_tower", "expert"}),
+            {"action": 1.0, "depth": LAMBDA},
+            after=("connector", "generator", "joint"),
+        ),
+    }
+)
+# Those of the policy `gem`; `action` is `gem_vla`.
+PRETRAINING = ("connector", "generator", "joint")
+
+
+def part_of(parameter: str) -> str:
+    """The part that a policy's parameter belongs to.
+
+    Raises:
+        KeyError: It belongs to none.
+    """
+    owners = {prefix: part for part, prefixes in PARTS.items() for prefix in prefixes}
+    matching = [prefix for prefix in owners if parameter.startswith(prefix)]
+    if not matching:
+        raise KeyError(f"The parameter {parameter!r} belongs to no part; parts are {', '.join(PARTS)}.")
+    return owners[max(matching, key=len)]
+
+
+def loss_weights(stage: str, depth_loss_weight: float) -> dict[str, float]:
+    """Losses that apply in a stage, with their weights; those of weight 0 are left out."""
+    weights = {
+        loss: depth_loss_weight if weight is LAMBDA else weight
+        for loss, weight in STAGES[stage].losses.items()
+    }
+    return {loss: weight for loss, weight in weights.items() if weight > 0}

@@ -1,0 +1,302 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from lerobot_gem.checkpoints import load_weights, open_checkpoint
+from lerobot_gem.checkpoints.backbone import load_backbone
+from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.configuration_parts import BackboneConfig
+from lerobot_gem.models.backbone import GemBackbone
+from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.processing.chat import conversation
+from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
+from lerobot_gem.scripts.convert import main
+from tests.checkpoints.conftest import contents, edit_config, edit_weights
+
+
+def weights_of(folder: Path) -> dict:
+    return contents(open_checkpoint(folder).weights)
+
+
+def whole_backbone(folder: Path) -> GemBackbone:
+    return load_backbone(folder, language_head=True).eval()
+
+
+def golden_inputs(golden, batch: str = "") -> tuple[Tensor, ...]:
+    names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
+    return tuple(golden[f"in.{batch}{name}"] for name in names)
+
+
+@torch.no_grad()
+def transformers_logits(folder: Path, golden) -> Tensor:
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    tokens, mask, pixels, grid = golden_inputs(golden)
+    types = (tokens == model.config.image_token_id).int()
+    return model(
+        input_ids=tokens,
+        attention_mask=mask,
+        pixel_values=pixels,
+        image_grid_thw=grid,
+        mm_token_type_ids=types,
+    ).logits
+
+
+# --- parity with the official code on its checkpoint ------------------------------------------------------------
+
+
+@pytest.mark.parity
+def test_logits_and_language_loss_match(gem_checkpoint, gem_2b):
+    backbone = whole_backbone(gem_2b)
+    tokens, *_ = inputs = golden_inputs(gem_checkpoint)
+    with torch.no_grad():
+        logits = backbone.logits(backbone.final_states(*inputs))
+    gem_checkpoint.check("out.logits", logits)
+    loss = torch.nn.functional.cross_entropy(logits[0, :-1], gem_checkpoint["in.labels"][0, 1:])
+    gem_checkpoint.check("out.lm_loss", loss[None], tolerance="loss_scalars")
+
+
+@pytest.mark.parity
+def test_padded_logits_match(gem_checkpoint, gem_2b):
+    backbone = whole_backbone(gem_2b)
+    inputs = golden_inputs(gem_checkpoint, "b2.")
+    with torch.no_grad():
+        logits = backbone.logits(backbone.final_states(*inputs))
+    real = inputs[1].bool()[..., None]
+    gem_checkpoint.check("out.b2.logits", torch.where(real, logits, gem_checkpoint["out.b2.logits"]))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("drop", ["nodrop", "drop"])
+def test_depth_loss_and_total_loss_match(gem_checkpoint, gem_2b, drop):
+    """Backbone, vision spans and depth generator, all from one released checkpoint."""
+    checkpoint = open_checkpoint(gem_2b)
+    backbone, generator = whole_backbone(gem_2b), load_generator(gem_2b)
+    tokens, *_ = inputs = golden_inputs(gem_checkpoint)
+    steps = generator.scheduler.config.num_train_timesteps
+    with torch.no_grad():
+        states = backbone.final_states(*inputs)
+        losses = generator.loss(
+            *backbone.vision_spans(states, tokens),
+            gem_checkpoint["in.input_images"],
+            noise=gem_checkpoint["in.dit_noise"],
+            timestep_indices=(gem_checkpoint["in.dit_u"] * steps).long(),
+            drop=gem_checkpoint["in.drop"].bool() & (drop == "drop"),
+        )
+        language = torch.nn.functional.cross_entropy(
+            backbone.logits(states)[0, :-1], gem_checkpoint["in.labels"][0, 1:]
+        )
+    assert checkpoint.layout == "gem-2b"
+    gem_checkpoint.check(f"out.dit_loss.{drop}", losses.mean()[None], tolerance="loss_scalars")
+    total = language + 0.1 * losses.mean()
+    gem_checkpoint.check(f"out.loss.{drop}", total[None], tolerance="loss_scalars")
+
+
+@pytest.mark.parity
+def test_generated_pictures_match(gem_checkpoint, gem_2b):
+    backbone, generator = whole_backbone(gem_2b), load_generator(gem_2b)
+    tokens = gem_checkpoint["in.gen.input_ids"]
+    pixels, grid = gem_checkpoint["in.gen.pixel_values"], gem_checkpoint["in.gen.image_grid_thw"]
+    expected = gem_checkpoint["out.gen.images"]
+    with torch.no_grad():
+        states = backbone.final_states(tokens, torch.ones_like(tokens), pixels, grid)
+        pictures = generator.sample(
+            *backbone.vision_spans(states, tokens),
+            tuple(expected.shape[-2:]),
+            guidance_scale=5.0,
+            num_inference_steps=4,
+            latents=gem_checkpoint["in.gen.init_latents"],
+        )
+    gem_checkpoint.check("out.gen.images", pictures)
+
+
+def load_generator(folder: Path) -> DepthGenerator:
+    checkpoint = open_checkpoint(folder)
+    width = checkpoint.backbone_config["text_config"]["hidden_size"]
+    generator = DepthGenerator(checkpoint.depth_architecture, width).eval()
+    load_weights(generator, checkpoint.part("generator"), fault="unused")
+    return generator
+
+
+# --- out --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("max_shard_gb", [5.0, 2e-4], ids=["one file", "shards"])
+def test_transformers_reads_the_plain_model(gem_checkpoint, gem_2b, tmp_path, max_shard_gb):
+    written = convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "qwen", max_shard_gb=max_shard_gb))
+    assert (written.layout, written.parts) == ("qwen3-vl", {"backbone"})
+    assert len(list((tmp_path / "qwen").glob("*.safetensors"))) > 1 or max_shard_gb == 5.0
+    config = json.loads((tmp_path / "qwen" / "config.json").read_text())
+    assert config["architectures"] == ["Qwen3VLForConditionalGeneration"]
+    gem_checkpoint.check("out.logits", transformers_logits(tmp_path / "qwen", gem_checkpoint))
+
+
+def test_plain_models_own_files_are_kept(gem_2b, tmp_path):
+    build_tiny_tokenizer().save_pretrained(gem_2b)
+    convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out"))
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (gem_2b / name).read_bytes()
+
+
+def test_released_layout_there_and_back_is_bit_equal(gem_2b, tmp_path):
+    shards = ConvertConfig(source=str(gem_2b), output=tmp_path / "shards", layout="gem-2b", max_shard_gb=3e-4)
+    convert(shards)
+    convert(ConvertConfig(source=str(tmp_path / "shards"), output=tmp_path / "one", layout="gem-2b"))
+    original = contents(load_file(gem_2b / "model.safetensors"))
+    assert contents(load_file(tmp_path / "one" / "model.safetensors")) == original
+    assert weights_of(tmp_path / "shards") == weights_of(gem_2b)
+    assert open_checkpoint(tmp_path / "one").depth_architecture == open_checkpoint(gem_2b).depth_architecture
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_language_head_is_kept_where_it_is_stored(gem_2b, tmp_path, tied):
+    def add_head(weights):
+        weights["lm_head.weight"] = weights["model.language_model.embed_tokens.weight"] + (not tied)
+
+    edit_weights(gem_2b, add_head)
+    text = json.loads((gem_2b / "config.json").read_text())["text_config"]
+    edit_config(gem_2b, tie_word_embeddings=tied, text_config=text | {"tie_word_embeddings": tied})
+    convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out", layout="gem-2b"))
+    assert weights_of(tmp_path / "out") == weights_of(gem_2b)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert model.lm_head.weight.equal(load_file(gem_2b / "model.safetensors")["lm_head.weight"])
+
+
+def test_generator_that_the_source_does_not_describe(gem_checkpoint, reference_folder, gem_2b, tmp_path):
+    for folder in ("transformer", "vae", "scheduler"):
+        shutil.rmtree(gem_2b / folder)
+    config = {"source": str(gem_2b), "output": tmp_path / "out", "layout": "gem-2b"}
+    with pytest.raises(ValueError, match=r"(?s)missing: .*shape of .*--sana"):
+        convert(ConvertConfig(**config))
+    assert not (tmp_path / "out").exists()
+    convert(ConvertConfig(**config, sana=str(reference_folder / gem_checkpoint.spec["hub_standin"])))
+    assert weights_of(tmp_path / "out") == weights_of(gem_2b)
+
+
+# --- our policies -----------------------------------------------------------------------------------------------
+
+
+def policy_with_whole_backbone(make_policy):
+    """A tiny gem_vla that reads the last layer, so that it keeps all of them."""
+    from lerobot_gem.configuration_gem_vla import ExpertConfig
+
+    return make_policy(expert=ExpertConfig(conditioning_layers=[0, 2, 4]))
+
+
+def save(folder: Path, *parts) -> Path:
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
+
+
+QUESTION = "where is the red cube? Über 12"
+
+
+def test_our_policy_becomes_a_plain_model_with_its_processor(make_policy, tmp_path):
+    policy, *pipelines = policy_with_whole_backbone(make_policy)
+    folder = save(tmp_path / "policy", policy, *pipelines)
+    convert(ConvertConfig(source=str(folder), output=tmp_path / "qwen"))
+    assert weights_of(tmp_path / "qwen") == contents(
+        {name: w for name, w in policy.state_dict().items() if name.startswith("backbone.")}
+    )
+
+    processor = AutoProcessor.from_pretrained(tmp_path / "qwen")
+    images = [Image.effect_noise((90, 70), 50).convert("RGB"), Image.new("RGB", (64, 64))]
+    content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": QUESTION}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    tokens = (inputs["image_grid_thw"].prod(dim=1) // 4).tolist()
+    prompt, _ = conversation([(QUESTION, "answer")], tokens)
+    tokenizer = build_tiny_tokenizer()
+    assert inputs["input_ids"][0].tolist() == tokenizer(prompt[0])["input_ids"]
+    assert AutoTokenizer.from_pretrained(tmp_path / "qwen")(QUESTION) == tokenizer(QUESTION)
+
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "qwen").eval()
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with torch.no_grad():
+        ours = whole_backbone(folder)
+        states = ours.final_states(
+            *(inputs[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw"))
+        )
+        torch.testing.assert_close(model(**inputs).logits, ours.logits(states), rtol=1e-5, atol=1e-5)
+
+
+def test_truncated_policy_is_refused(make_policy, tmp_path):
+    policy, *pipelines = make_policy()
+    folder = save(tmp_path / "policy", policy, *pipelines)
+    with pytest.raises(
+        ValueError, match=r"(?s)missing: model\.language_model\.layers\.2\..*trained without depth keeps"
+    ):
+        convert(ConvertConfig(source=str(folder), output=tmp_path / "qwen"))
+    assert not (tmp_path / "qwen").exists()
+
+
+def test_policy_without_its_processors(make_policy, tmp_path):
+    folder = save(tmp_path / "policy", policy_with_whole_backbone(make_policy)[0])
+    with pytest.raises(FileNotFoundError, match="lacks policy_preprocessor.json"):
+        convert(ConvertConfig(source=str(folder), output=tmp_path / "qwen"))
+
+
+def test_policy_without_generator_is_no_gem_2b(make_policy, tmp_path):
+    policy, *pipelines = policy_with_whole_backbone(make_policy)
+    folder = save(tmp_path / "policy", policy, *pipelines)
+    with pytest.raises(ValueError, match="has no generator"):
+        convert(ConvertConfig(source=str(folder), output=tmp_path / "out", layout="gem-2b"))
+
+
+def test_released_layout_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_path):
+    build_tiny_tokenizer().save_pretrained(gem_2b)
+    policy, *pipelines = make_gem(stage="joint", backbone=BackboneConfig(pretrained=str(gem_2b)))
+    folder = save(tmp_path / "policy", policy, *pipelines)
+    assert weights_of(folder) == weights_of(gem_2b)
+    convert(ConvertConfig(source=str(folder), output=tmp_path / "out", layout="gem-2b"))
+    original = contents(load_file(gem_2b / "model.safetensors"))
+    assert contents(load_file(tmp_path / "out" / "model.safetensors")) == original
+    assert open_checkpoint(tmp_path / "out").depth_architecture == open_checkpoint(gem_2b).depth_architecture
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+
+def test_output_is_never_overwritten(gem_2b, tmp_path):
+    for output in (gem_2b, gem_2b / "config.json"):
+        with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
+            convert(ConvertConfig(source=str(gem_2b), output=output))
+
+
+def test_missing_weight_is_named_before_anything_is_written(gem_2b, tmp_path):
+    edit_weights(gem_2b, lambda weights: weights.pop("model.visual.pos_embed.weight"))
+    with pytest.raises(ValueError, match=r"missing: model\.visual\.pos_embed\.weight"):
+        convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layout": "onnx"}, "layout='onnx' is unknown: expected one of 'qwen3-vl', 'gem-2b'"),
+        ({"max_shard_gb": 0}, "max_shard_gb=0: expected more than 0"),
+    ],
+)
+def test_bad_options_are_named(values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        ConvertConfig(source="anywhere", output=tmp_path, **values)
+
+
+def test_command_says_what_it_wrote(gem_2b, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["convert", f"--source={gem_2b}", f"--output={tmp_path / 'out'}"])
+    main()
+    written = open_checkpoint(tmp_path / "out")
+    assert f"{tmp_path / 'out'}: qwen3-vl, {len(written.weights)} weights" in capsys.readouterr().out

@@ -1,0 +1,57 @@
+"""The steps that read language and write prompts."""
+
+import torch
+
+from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, LanguageRowsStep, PromptStep
+from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
+from tests.conftest import CAMERAS, row
+
+IMAGES = {
+    "cameras": list(CAMERAS),
+    "layout": "separate",
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "min_pixels": 64 * 64,
+    "max_pixels": 128 * 128,
+}
+
+
+def learned_texts(preprocess, batch) -> list[str]:
+    inputs = preprocess(batch)
+    tokenizer = next(step for step in preprocess.steps if isinstance(step, PromptStep)).tokenizer
+    return [tokenizer.decode(labels[labels != IGNORED]) for labels in inputs[OBS_LABELS]]
+
+
+def test_language_columns_that_lerobot_delivers_are_used_as_they_are(make_gem, depth_batch):
+    _, preprocess, _ = make_gem(stage="joint")
+    events = [row("user", "What?", "vqa", CAMERAS[0]), row("assistant", "That.", "vqa", CAMERAS[0])]
+    subtask = row("assistant", "reach", "subtask", timestamp=0.0)
+    delivered = {"language_events": [events, [], []], "language_persistent": [[], [subtask], []]}
+    texts = learned_texts(preprocess, {**depth_batch, **delivered})
+    end = "<|im_end|>\n"
+    assert texts == ["", f"That.{end}", f"reach{end}", f"Pick up the milk and place it in the basket.{end}"]
+
+
+def test_a_data_set_without_language_columns_takes_the_place_of_one_with(
+    make_gem, data_set, depth_data_set, depth_batch
+):
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+    _, preprocess, _ = make_gem(stage="joint")
+    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=data_set))
+    assert not any("There." in text for text in learned_texts(preprocess, depth_batch))
+    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=depth_data_set))
+    assert any("There." in text for text in learned_texts(preprocess, depth_batch))
+
+
+def test_a_prompt_step_saved_before_there_were_answers_still_loads():
+    step = PromptStep(**IMAGES, tokenizer=build_tiny_tokenizer())
+    assert not step.answers
+    assert step.get_config() == {**IMAGES, "answers": False}
+
+
+def test_a_lone_observation_needs_no_text(make_gem):
+    _, preprocess, _ = make_gem()
+    inputs = preprocess({**{camera: torch.rand(3, 64, 64) for camera in CAMERAS}, "task": "look"})
+    assert (inputs[OBS_LABELS] == IGNORED).all()
