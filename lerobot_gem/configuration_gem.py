@@ -26,11 +26,12 @@ class GemConfig(GemPartsConfig):
         dtype: Precision of training and generation alike: "float32", or "bfloat16" (autocast; the weights stay
             float32).
         normalization_mapping: LeRobot's; images are not normalised by it.
+        optimizer_name: "adamw", or "muon", which learns from scratch with fewer samples (docs/demo.md).
         optimizer_lr: Learning rate of connector and transformer.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
-        optimizer_betas: AdamW betas (torch's default; the release states none).
-        optimizer_eps: AdamW epsilon.
-        optimizer_weight_decay: AdamW weight decay.
+        optimizer_betas: AdamW's betas (torch's default; the release states none).
+        optimizer_eps: AdamW's epsilon.
+        optimizer_weight_decay: Weight decay.
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "cosine" (release), "constant_with_warmup" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value (release: 3 % of all).

@@ -31,7 +31,8 @@ class ExpertConfig:
         use_state: Condition on `observation.state`.
         state_noise_snr: Signal-to-noise ratio in dB of Gaussian noise on the normalised state in training; None is
             no noise. The release asks for 40 dB, but its code adds none.
-        time_distribution: Flow time in training: "logit_normal" (release) or "uniform" (paper).
+        time_distribution: Flow time in training: "logit_normal" (release), "uniform" (paper), or "beta", Beta(1, 1.5), which
+            dwells on noise, where only the observation tells what to do (pi0, arXiv 2410.24164, appendix B).
         flow_samples: Draws of noise and time per observation in training; the backbone runs once for all of them. 1 in
             the release; CogACT (arXiv 2411.19650) draws 8.
         num_inference_steps: Euler steps from noise to actions.
@@ -87,11 +88,12 @@ class GemVLAConfig(GemPartsConfig):
             stay float32).
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
             where the release feeds them raw (this port: joint angles in degrees would swamp the rest).
+        optimizer_name: "adamw", or "muon", which learns from scratch with fewer samples (docs/demo.md).
         optimizer_lr: Learning rate of the expert.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
-        optimizer_betas: AdamW betas (torch's default; the release states none).
-        optimizer_eps: AdamW epsilon.
-        optimizer_weight_decay: AdamW weight decay.
+        optimizer_betas: AdamW's betas (torch's default; the release states none).
+        optimizer_eps: AdamW's epsilon.
+        optimizer_weight_decay: Weight decay.
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.

@@ -5,14 +5,16 @@ from typing import Any, get_args
 
 import numpy as np
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
-from lerobot.optim import AdamWConfig
+from lerobot.optim import AdamWConfig, OptimizerConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
 from lerobot_gem.models.presets import StateConvention, get_preset
+from lerobot_gem.muon import MuonConfig
 
 COLOURINGS = ("spectral", "inferno")
 DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
+OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
 METRES = {"mm": 0.001, "m": 1.0}
 
@@ -139,6 +141,7 @@ class GemPartsConfig(PreTrainedConfig):
         }
     )
 
+    optimizer_name: str = "adamw"
     optimizer_lr: float = 1e-5
     optimizer_lr_backbone: float | None = None
     optimizer_betas: tuple[float, float] = (0.9, 0.999)
@@ -157,6 +160,7 @@ class GemPartsConfig(PreTrainedConfig):
         self.cameras.max_pixels = self.cameras.max_pixels or preset.max_pixels
         self.depth.max_side = self.depth.max_side or preset.max_depth_side
         require(self.dtype, DTYPES, "dtype")
+        require(self.optimizer_name, tuple(OPTIMIZERS), "optimizer_name")
         require(self.scheduler_name, SCHEDULERS, "scheduler_name")
         if self.backbone.pretrained is None and self.backbone.architecture is None and self.preset != "tiny":
             raise ValueError(
@@ -253,8 +257,8 @@ class GemPartsConfig(PreTrainedConfig):
     def reward_delta_indices(self) -> None:
         return None
 
-    def get_optimizer_preset(self) -> AdamWConfig:
-        return AdamWConfig(
+    def get_optimizer_preset(self) -> OptimizerConfig:
+        return OPTIMIZERS[self.optimizer_name](
             lr=self.optimizer_lr,
             betas=self.optimizer_betas,
             eps=self.optimizer_eps,

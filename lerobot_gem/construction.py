@@ -20,6 +20,7 @@ from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture, ExpertArchitecture, get_preset
+from lerobot_gem.muon import MATRICES
 from lerobot_gem.stages import PRETRAINING, STAGES, part_of
 
 logger = logging.getLogger(__name__)
@@ -168,13 +169,33 @@ def freeze(policy: nn.Module, stage: str, config: GemPartsConfig) -> None:
 
 
 def parameter_groups(config: GemPartsConfig, *parts: nn.Module, backbone: nn.Module) -> list[dict[str, Any]]:
-    """The optimiser's groups: `parts`, and the backbone at its own learning rate; what is frozen is left out."""
-    lr_backbone = config.optimizer_lr_backbone
-    groups = [
-        {"params": [parameter for part in parts for parameter in learning(part)], "lr": config.optimizer_lr},
-        {"params": learning(backbone), "lr": config.optimizer_lr if lr_backbone is None else lr_backbone},
-    ]
+    """The optimiser's groups: `parts`, and the backbone at its own learning rate; what is frozen is left out.
+
+    For Muon, each is two: weight matrices, and the rest.
+    """
+    lr_backbone = (
+        config.optimizer_lr if config.optimizer_lr_backbone is None else config.optimizer_lr_backbone
+    )
+    groups: list[dict[str, Any]] = []
+    for modules, lr in ((parts, config.optimizer_lr), ((backbone,), lr_backbone)):
+        parameters = [parameter for module in modules for parameter in learning(module)]
+        if config.optimizer_name == "muon":
+            weights = {weight for module in modules for weight in _linear_weights(module)}
+            for matrices in (True, False):
+                chosen = [parameter for parameter in parameters if (parameter in weights) == matrices]
+                groups.append({"params": chosen, "lr": lr, MATRICES: matrices})
+        else:
+            groups.append({"params": parameters, "lr": lr})
     return [group for group in groups if group["params"]]
+
+
+def _linear_weights(module: nn.Module) -> list[torch.Tensor]:
+    """What Muon is made for: weights of linear layers; not embeddings, nor a language head, tied to them or not."""
+    return [
+        layer.weight
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and not name.endswith("lm_head")
+    ]
 
 
 def autocast(policy: PreTrainedPolicy) -> torch.autocast:

@@ -105,7 +105,10 @@ def test_a_configuration_survives_saving(tmp_path: Path):
             {"expert": lambda: ExpertConfig(num_inference_steps=0)},
             r"num_inference_steps=0: expected at least 1",
         ),
-        ({"expert": lambda: ExpertConfig(time_distribution="beta")}, r"time_distribution='beta' is unknown"),
+        (
+            {"expert": lambda: ExpertConfig(time_distribution="gaussian")},
+            r"time_distribution='gaussian' is unknown",
+        ),
         (
             {"expert": lambda: ExpertConfig(conditioning_layers=[0])},
             r"has 1 entries for expert.depth=\d blocks",

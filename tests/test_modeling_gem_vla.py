@@ -92,6 +92,26 @@ def test_learning_rates_per_group(make_policy):
     assert {id(p) for p in expert["params"]} == {id(p) for p in policy.expert.parameters()}
 
 
+def test_muon_gets_the_weight_matrices_and_adamw_the_rest(make_policy):
+    policy, *_ = make_policy(optimizer_name="muon", optimizer_lr=1e-3, optimizer_lr_backbone=1e-4)
+    groups = policy.get_optim_params()
+    assert [(group["lr"], group["matrices"]) for group in groups] == [
+        (1e-3, True),
+        (1e-3, False),
+        (1e-4, True),
+        (1e-4, False),
+    ]
+    names = {id(parameter): name for name, parameter in policy.named_parameters()}
+    chosen = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert sorted(chosen) == sorted(names.values())
+    matrices = {
+        names[id(parameter)] for group in groups if group["matrices"] for parameter in group["params"]
+    }
+    assert "expert.blocks.0.self_attention.query.weight" in matrices
+    assert not any("embed_tokens" in name or "pos_embed" in name or "norm" in name for name in matrices)
+    policy.config.get_optimizer_preset().build(groups)
+
+
 def test_chunks_repeat_for_the_same_noise_and_see_images_state_and_task(make_policy, batch):
     policy, preprocess, _ = make_policy()
     warm(policy)

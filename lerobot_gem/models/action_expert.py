@@ -437,6 +437,9 @@ def sample_time(
         return torch.randn(batch_size, device=device).sigmoid()
     if distribution == "uniform":
         return torch.rand(batch_size, device=device)
+    if distribution == "beta":
+        # Beta(1, 1.5), by inversion of its distribution function 1 - (1 - t) ** 1.5.
+        return 1 - torch.rand(batch_size, device=device) ** (1 / 1.5)
     raise ValueError(
         f"Unknown time distribution {distribution!r}; choose one of {', '.join(map(repr, get_args(TimeDistribution)))}."
     )

@@ -21,15 +21,12 @@ from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 from transformers.masking_utils import create_causal_mask
 
 from lerobot_gem.models.presets import StateConvention
-
-# Spread of a fresh tower's position embeddings. transformers starts them at `initializer_range`, where the contents of
-# the patches drown them, and a tower from scratch then takes long to tell where things are (docs/demo.md).
-_POSITION_STD = 0.5
 
 _DECODER_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
 
@@ -54,7 +51,7 @@ class GemBackbone(nn.Module):
         self.config = config
         # Any: transformers annotates tensors as LongTensor and the like, which no operation returns.
         self.model: Any = Qwen3VLModel(_truncated(config, num_layers))
-        nn.init.normal_(self.model.visual.pos_embed.weight, std=_POSITION_STD)
+        _init_positions(self.model.visual.pos_embed.weight)
         self.lm_head: nn.Linear | None = None
         self._drop_unreachable_norm()
         if language_head:
@@ -320,6 +317,20 @@ class GemBackbone(nn.Module):
     def _drop_unreachable_norm(self) -> None:
         if self.num_layers < self.config.get_text_config().num_hidden_layers:
             self.model.language_model.norm = nn.Identity()
+
+
+def _init_positions(weight: Tensor) -> None:
+    """Start a fresh tower's position embeddings (N, D), N a square number, as sines and cosines of row and column.
+
+    transformers starts them as small noise, which the contents of the patches drown and which says nothing of what is next
+    to what: a tower from scratch then takes long to tell where things are (docs/demo.md).
+    """
+    if weight.is_meta:
+        return
+    side = int(len(weight) ** 0.5)
+    table = get_2d_sincos_pos_embed(weight.shape[1], side, base_size=side, output_type="pt")
+    with torch.no_grad():
+        weight.copy_(table)
 
 
 def _truncated(config: Qwen3VLConfig, num_layers: int | None) -> Qwen3VLConfig:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 # Named choices of the models, here so that configurations can list them without loading a model.
 StateConvention = Literal["layer_inputs", "hidden_states"]  # see models/backbone.py
-TimeDistribution = Literal["logit_normal", "uniform"]  # see models/action_expert.py
+TimeDistribution = Literal["logit_normal", "uniform", "beta"]  # see models/action_expert.py
 
 
 @dataclass(frozen=True)

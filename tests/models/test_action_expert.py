@@ -287,7 +287,11 @@ def test_error_stays_in_float32_under_bfloat16_weights():
 
 @pytest.mark.parametrize(
     ("distribution", "to_standard", "mean", "std"),
-    [("logit_normal", torch.logit, 0.0, 1.0), ("uniform", lambda t: t, 0.5, 12**-0.5)],
+    [
+        ("logit_normal", torch.logit, 0.0, 1.0),
+        ("uniform", lambda t: t, 0.5, 12**-0.5),
+        ("beta", lambda t: t, 0.4, 0.0686**0.5),
+    ],
 )
 def test_time_distributions(distribution, to_standard, mean, std):
     torch.manual_seed(0)
@@ -316,8 +320,8 @@ def test_norm_scales_after_casting_back_and_uses_its_epsilon():
         ),
         (lambda e, c, s, n: e.sample(c, None, n, num_steps=1), r"\(B, 4\) but got none"),
         (
-            lambda e, c, s, n: e.flow_matching_error(n, c, s, time_distribution="beta"),
-            "'beta'.*'logit_normal', 'uniform'",
+            lambda e, c, s, n: e.flow_matching_error(n, c, s, time_distribution="gaussian"),
+            "'gaussian'.*'logit_normal', 'uniform', 'beta'",
         ),
     ],
 )
