@@ -1,51 +1,75 @@
 """The whole way in half an hour on two CPU cores: collect demonstrations in the LIBERO simulator, train a tiny GEM-VLA
 with lerobot-train, and evaluate it with lerobot-eval on layouts that it has never seen.
 
-`make demo` runs this. Finished stages are kept, so that a second call goes on where the first one stopped;
-`--fresh` starts again. Everything is written to outputs/demo/: report.md and results.json (success with n and a 95 %
-Wilson interval, and the same with the cameras blanked), rollout.mp4, training_curve.png.
+`make demo` runs this. `--recipe=long` takes about two hours for more data, more training and more episodes.
+Finished stages are kept, so that a second call goes on where the first one stopped; `--fresh` starts again. Everything is
+written to outputs/demo/ (outputs/demo_long/): report.md and results.json (success with n and a 95 % Wilson interval, and the
+same with the cameras blanked), rollout.mp4, training_curve.png.
 """
 
 import argparse
 import json
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 from runs import BIN, ROOT, checkpoint, logged, run, run_steps, success, train
 
-OUTPUT = ROOT / "outputs" / "demo"
-
 SUITE, TASK_ID = "libero_object", 9
 FPS, IMAGE_SIZE = 5, 128
-DEMONSTRATIONS, SCENES = 150, 3000
-STEPS, LOG_EVERY = 3000, 50
-EPISODES, EPISODE_LENGTH = 20, 70
+EPISODE_LENGTH = 70
+LOG_EVERY = 50
 
 
-def collect() -> None:
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything.
+
+    Attributes:
+        output: Where it goes.
+        demonstrations: Successful episodes of the expert.
+        scenes: Single frames, a random arm over a random layout labelled by the expert: many layouts for little simulation.
+        steps: Of training.
+        episodes: Of each evaluation.
+    """
+
+    output: Path
+    demonstrations: int
+    scenes: int
+    steps: int
+    episodes: int
+
+
+RECIPES = {
+    "demo": Recipe(ROOT / "outputs" / "demo", demonstrations=150, scenes=3000, steps=3000, episodes=20),
+    "long": Recipe(ROOT / "outputs" / "demo_long", demonstrations=300, scenes=6000, steps=9000, episodes=50),
+}
+
+
+def collect(recipe: Recipe) -> None:
     run(
-        OUTPUT / "logs" / "collect.log",
+        recipe.output / "logs" / "collect.log",
         BIN / "lerobot-gem-libero-demos",
         f"--suite={SUITE}",
         f"--task_ids=[{TASK_ID}]",
-        f"--episodes_per_task={DEMONSTRATIONS}",
-        # Single frames, a random arm over a random layout labelled by the expert: many layouts for little simulation.
-        f"--scenes_per_task={SCENES}",
+        f"--episodes_per_task={recipe.demonstrations}",
+        f"--scenes_per_task={recipe.scenes}",
         "--placement=wide",
         f"--fps={FPS}",
         f"--image_size={IMAGE_SIZE}",
         "--depth=false",
         "--repo_id=local/demo",
-        f"--root={OUTPUT / 'data'}",
+        f"--root={recipe.output / 'data'}",
         "--num_workers=2",
         "--resume=true",
     )
 
 
-def evaluate(name: str, blank_images: bool) -> None:
+def evaluate(recipe: Recipe, name: str, blank_images: bool) -> None:
     run(
-        OUTPUT / "logs" / f"{name}.log",
+        recipe.output / "logs" / f"{name}.log",
         BIN / "lerobot-eval",
-        f"--policy.path={checkpoint(OUTPUT, 'train')}",
+        f"--policy.path={checkpoint(recipe.output, 'train')}",
         "--env.type=libero_wide",
         f"--env.task={SUITE}",
         f"--env.task_ids=[{TASK_ID}]",
@@ -54,19 +78,19 @@ def evaluate(name: str, blank_images: bool) -> None:
         f"--env.observation_height={IMAGE_SIZE}",
         f"--env.observation_width={IMAGE_SIZE}",
         f"--env.blank_images={str(blank_images).lower()}",
-        f"--eval.n_episodes={EPISODES}",
+        f"--eval.n_episodes={recipe.episodes}",
         "--eval.batch_size=2",
-        f"--output_dir={OUTPUT / name}",
+        f"--output_dir={recipe.output / name}",
     )
 
 
-def plot_training_curve() -> None:
+def plot_training_curve(output: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    losses = logged(OUTPUT / "logs" / "train.log", "loss")
+    losses = logged(output / "logs" / "train.log", "loss")
     plt.figure(figsize=(7, 4))
     plt.semilogy([LOG_EVERY * (i + 1) for i in range(len(losses))], losses)
     plt.xlabel("step")
@@ -74,24 +98,24 @@ def plot_training_curve() -> None:
     plt.title("tiny GEM-VLA, lerobot-train")
     plt.grid(alpha=0.3, which="both")
     plt.tight_layout()
-    plt.savefig(OUTPUT / "training_curve.png", dpi=120)
+    plt.savefig(output / "training_curve.png", dpi=120)
 
 
-def copy_rollout() -> None:
+def copy_rollout(output: Path) -> None:
     """Keep the video of the first success, or of the first episode if there is none."""
-    [task] = json.loads((OUTPUT / "eval" / "eval_info.json").read_text())["per_task"]
+    [task] = json.loads((output / "eval" / "eval_info.json").read_text())["per_task"]
     videos = task["metrics"]["video_paths"]
     order = sorted(range(len(videos)), key=lambda episode: not task["metrics"]["successes"][episode])
-    shutil.copy(videos[order[0]], OUTPUT / "rollout.mp4")
+    shutil.copy(videos[order[0]], output / "rollout.mp4")
 
 
-def report(minutes: dict[str, float]) -> None:
+def report(output: Path, minutes: dict[str, float]) -> None:
     results = {
-        "seeing": success(OUTPUT / "eval"),
-        "blanked": success(OUTPUT / "eval_blanked"),
+        "seeing": success(output / "eval"),
+        "blanked": success(output / "eval_blanked"),
         "minutes": minutes,
     }
-    (OUTPUT / "results.json").write_text(json.dumps(results, indent=2))
+    (output / "results.json").write_text(json.dumps(results, indent=2))
     rows = [
         f"| {name} | {r['successes']} of {r['n']} | {100 * r['low']:.0f} to {100 * r['high']:.0f} % |"
         for name, r in (("as trained", results["seeing"]), ("cameras blanked", results["blanked"]))
@@ -107,38 +131,45 @@ def report(minutes: dict[str, float]) -> None:
             "Minutes: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in minutes.items()),
         ]
     )
-    (OUTPUT / "report.md").write_text(text + "\n")
-    print(f"\n{text}\n\nSee {OUTPUT}: report.md, results.json, rollout.mp4, training_curve.png")
+    (output / "report.md").write_text(text + "\n")
+    print(f"\n{text}\n\nSee {output}: report.md, results.json, rollout.mp4, training_curve.png")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--fresh", action="store_true", help="delete outputs/demo first")
-    if arguments.parse_args().fresh:
-        shutil.rmtree(OUTPUT, ignore_errors=True)
+    arguments.add_argument("--recipe", choices=RECIPES, default="demo")
+    arguments.add_argument("--fresh", action="store_true", help="delete what an earlier call left first")
+    options = arguments.parse_args()
+    recipe = RECIPES[options.recipe]
+    output = recipe.output
+    if options.fresh:
+        shutil.rmtree(output, ignore_errors=True)
     steps = {
-        "collect": (OUTPUT / "data" / "meta" / "info.json", collect),
+        "collect": (output / "data" / "meta" / "info.json", lambda: collect(recipe)),
         "train": (
-            checkpoint(OUTPUT, "train") / "model.safetensors",
+            checkpoint(output, "train") / "model.safetensors",
             lambda: train(
-                OUTPUT,
+                output,
                 "train",
                 "gem_vla_tiny",
                 "--dataset.repo_id=local/demo",
-                steps=STEPS,
+                steps=recipe.steps,
                 log_every=LOG_EVERY,
             ),
         ),
-        "evaluate": (OUTPUT / "eval" / "eval_info.json", lambda: evaluate("eval", blank_images=False)),
+        "evaluate": (
+            output / "eval" / "eval_info.json",
+            lambda: evaluate(recipe, "eval", blank_images=False),
+        ),
         "evaluate blanked": (
-            OUTPUT / "eval_blanked" / "eval_info.json",
-            lambda: evaluate("eval_blanked", blank_images=True),
+            output / "eval_blanked" / "eval_info.json",
+            lambda: evaluate(recipe, "eval_blanked", blank_images=True),
         ),
     }
-    minutes = run_steps(OUTPUT, steps)
-    plot_training_curve()
-    copy_rollout()
-    report(minutes)
+    minutes = run_steps(output, steps)
+    plot_training_curve(output)
+    copy_rollout(output)
+    report(output, minutes)
 
 
 if __name__ == "__main__":
