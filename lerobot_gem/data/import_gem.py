@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -221,6 +221,15 @@ class EpisodeOutcome:
     counts: Counter[str] = field(default_factory=Counter)
     skipped: list[Skipped] = field(default_factory=list)
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; `asdict` of the standard library breaks counters."""
+        return {**vars(self), "skipped": [vars(entry) for entry in self.skipped]}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Self:
+        skipped = [Skipped(**entry) for entry in stored["skipped"]]
+        return cls(stored["source"], stored["frames"], Counter(stored["counts"]), skipped)
+
 
 def write_episode(
     source: Path, layout: SampleLayout, folders: Path, episode: Episode
@@ -249,7 +258,7 @@ def write_episode(
         if samples:
             _store(samples, layout, episode.source, writing / "dataset")
         shutil.rmtree(scratch)
-        (writing / "outcome.json").write_text(json.dumps(asdict(outcome)))
+        (writing / "outcome.json").write_text(json.dumps(outcome.to_dict()))
         writing.rename(folder)
     return folder.name, outcome
 
@@ -297,9 +306,7 @@ def _store(samples: list[Sample], layout: SampleLayout, task: str, root: Path) -
 
 
 def _read_outcome(folder: Path) -> EpisodeOutcome:
-    stored = json.loads((folder / "outcome.json").read_text())
-    skipped = [Skipped(**entry) for entry in stored["skipped"]]
-    return EpisodeOutcome(stored["source"], stored["frames"], Counter(stored["counts"]), skipped)
+    return EpisodeOutcome.from_dict(json.loads((folder / "outcome.json").read_text()))
 
 
 def _staging(config: ImportGemConfig) -> Path:
@@ -356,11 +363,11 @@ def _write_report(report: ImportReport, plan: ImportPlan, folders: Path, root: P
     with (root / SKIPPED).open("w") as stream:
         for entry in plan.skipped():
             report.skipped[entry.reason] += 1
-            stream.write(json.dumps(asdict(entry)) + "\n")
+            stream.write(json.dumps(vars(entry)) + "\n")
         for folder in sorted(folders.glob("episode-*")):
             for entry in _read_outcome(folder).skipped:
-                stream.write(json.dumps(asdict(entry)) + "\n")
-    (root / REPORT).write_text(json.dumps(asdict(report), indent=1))
+                stream.write(json.dumps(vars(entry)) + "\n")
+    (root / REPORT).write_text(json.dumps(vars(report), indent=1))
 
 
 def _list(reasons: Counter[str]) -> str:
