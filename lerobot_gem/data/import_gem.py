@@ -127,10 +127,10 @@ class ImportReport:
 
     settings: dict[str, Any]
     records: int
-    image_size: tuple[int, int]
     imported: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     episodes: int = 0
+    image_size: tuple[int, int] = (0, 0)
     sources: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -176,17 +176,20 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
         if not plan.is_complete:
             with removed_on_error(staging):
                 plan.look_at(config.source, config.num_images, config.unique_ids)
-        layout = _layout(config, plan)
-        report = ImportReport(config.content(), plan.count(), layout.size[::-1])
-        folders = staging / "episodes"
-        folders.mkdir(exist_ok=True)
-        outcomes = map_in_order(
-            pool,
-            partial(write_episode, config.source, layout, folders),
-            plan.episodes(config.samples_per_episode),
-            ahead=2 * config.num_workers,
-        )
-        written = _summed(report, outcomes, plan.count("reason IS NULL"))
+        report = ImportReport(config.content(), plan.count())
+        written: list[str] = []
+        if plan.count("reason IS NULL"):
+            layout = _layout(config, plan)
+            report.image_size = layout.size[::-1]
+            folders = staging / "episodes"
+            folders.mkdir(exist_ok=True)
+            outcomes = map_in_order(
+                pool,
+                partial(write_episode, config.source, layout, folders),
+                plan.episodes(config.samples_per_episode),
+                ahead=2 * config.num_workers,
+            )
+            written = _summed(report, outcomes, plan.count("reason IS NULL"))
         if not written:
             report.skipped.update(entry.reason for entry in plan.skipped())
             shutil.rmtree(staging)

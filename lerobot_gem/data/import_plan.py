@@ -113,7 +113,7 @@ class ImportPlan:
                     "(SELECT MIN(position) FROM records WHERE reason IS NULL GROUP BY id)",
                 )
             if num_images is None:
-                num_images = self._most_common("images", 1)[0]
+                num_images = self.num_images() if self.count("reason IS NULL") else 1
             self._refuse(
                 "number of images",
                 f"'a record of ' || images || ' image(s); this data set has {num_images} for each, another import with "
@@ -161,18 +161,18 @@ class ImportPlan:
 
     def num_images(self) -> int:
         """Images of each record that is taken; there must be one."""
-        return self._most_common("images", 1)[0]
+        return self._most_common("images")[0]
 
     def most_common_size(self) -> Size:
         """Width and height that most first images have; there must be a record that is taken."""
-        width, height = self._most_common("width, height", 2)
+        width, height = self._most_common("width, height")
         return width, height
 
-    def _most_common(self, columns: str, default: int) -> tuple[int, ...]:
-        row = self._database.execute(
+    def _most_common(self, columns: str) -> tuple[int, ...]:
+        rows = self._database.execute(
             f"SELECT {columns} FROM records WHERE reason IS NULL GROUP BY {columns} ORDER BY COUNT(*) DESC, {columns}"
-        ).fetchone()
-        return row or (default,)
+        )
+        return tuple(rows.fetchone())
 
     def has_depth(self) -> bool:
         """Whether any image of a record that is taken has a depth map."""
