@@ -354,7 +354,7 @@ def _summed(report: ImportReport, outcomes: Iterable[tuple[str, EpisodeOutcome]]
                 written.append(name)
             report.episodes = len(written)
             report.imported += outcome.frames
-            report.sources[outcome.source] += outcome.frames
+            report.sources += Counter({outcome.source: outcome.frames})  # drops zeros
             report.counts += outcome.counts
             report.skipped.update(entry.reason for entry in outcome.skipped)
             progress.update(outcome.frames + len(outcome.skipped))
