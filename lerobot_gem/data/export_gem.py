@@ -186,14 +186,13 @@ class _Frames:
             data = row[camera]["bytes"]
             name = originals[place] if originals else f"images/{row['index']:08d}-{_short(camera)}"
             names.append(self._write(_safe(name, data, row["index"]), data))
-            if camera in self._depth:
-                # An imported record knows its depth map, or that it has none.
-                default = {"file": f"{DEPTH_FOLDER}/{Path(names[-1]).stem}.png", "bits": 16}
-                depth = depths[place] if depths else default
-                if depth is not None and not _is_inside(PurePosixPath(depth["file"])):
-                    depth = {**depth, "file": default["file"]}
-                if depth is not None:
-                    self._write_depth(row, self._depth[camera], depth)
+            # An imported record knows where its depth map was, or that it had none.
+            depth = depths[place] if depths else {}
+            if camera in self._depth and depth is not None:
+                file = PurePosixPath(depth.get("file", ".."))
+                if not _is_inside(file):
+                    file = PurePosixPath(DEPTH_FOLDER, f"{Path(names[-1]).stem}.png")
+                self._write_depth(row, self._depth[camera], file, bits=depth.get("bits", 16))
         return record_of(messages, names)
 
     def _write(self, name: str, data: bytes) -> str:
@@ -208,20 +207,20 @@ class _Frames:
         self._report.images += 1
         return name
 
-    def _write_depth(self, row: Row, key: str, depth: JsonObject) -> None:
-        path = self._folder / depth["file"]
+    def _write_depth(self, row: Row, key: str, file: PurePosixPath, bits: int) -> None:
+        path = self._folder / file
         if path.exists():
             return  # of the same image, which is compared
         data, unit = row[key]["bytes"], self._meta.features[key]["info"]["depth_unit"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        if unit == "mm" and depth["bits"] == 16 and data.startswith(_PNG):
+        if unit == "mm" and bits == 16 and data.startswith(_PNG):
             path.write_bytes(data)
         else:
             with Image.open(io.BytesIO(data)) as image:
                 steps = np.asarray(image) * (1000 * METRES[unit])
-            if depth["bits"] == 8:
+            if bits == 8:
                 steps = steps / RELATIVE_STEP_MM
-            kind = np.uint8 if depth["bits"] == 8 else np.uint16
+            kind = np.uint8 if bits == 8 else np.uint16
             steps = np.nan_to_num(steps, posinf=0).round()
             write_depth(np.where(steps > np.iinfo(kind).max, 0, steps).astype(kind), path)
         self._report.depth_maps += 1

@@ -134,6 +134,12 @@ class ImportReport:
     sources: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def depth_kind(self) -> str:
+        """ "metric", "relative" (8 bits), or "mixed"."""
+        relative = self.counts["depth maps of 8 bits"]
+        return "metric" if not relative else "relative" if relative == self.counts["depth maps"] else "mixed"
+
     def lines(self) -> Iterator[str]:
         """The report in words."""
         height, width = self.image_size
@@ -201,7 +207,8 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
         shutil.rmtree(finished, ignore_errors=True)
         with removed_on_error(finished):
             datasets_of_one = (folders / name / "dataset" for name in written)
-            join_episodes(datasets_of_one, finished, config.repo_id, _FPS, layout.features())
+            features = layout.features(report.depth_kind)
+            join_episodes(datasets_of_one, finished, config.repo_id, _FPS, features)
             _write_report(report, plan, folders, finished)
     publish(finished, config.root)
     shutil.rmtree(staging)

@@ -53,8 +53,12 @@ class SampleLayout:
     def _numbers(self) -> range:
         return range(1, self.num_images + 1)
 
-    def features(self) -> dict[str, dict[str, Any]]:
-        """LeRobot's features: images, depth in millimetres, and the column `messages`."""
+    def features(self, depth_kind: str = "metric") -> dict[str, dict[str, Any]]:
+        """LeRobot's features: images, depth in millimetres, and the column `messages`.
+
+        Args:
+            depth_kind: What the data set says of its depth: "metric", "relative" or "mixed".
+        """
         (width, height), names = self.size, ["height", "width", "channels"]
         features: dict[str, dict[str, Any]] = {}
         for camera in self.cameras:
@@ -64,7 +68,7 @@ class SampleLayout:
                     "dtype": "image",
                     "shape": (height, width, 1),
                     "names": names,
-                    "info": {"is_depth_map": True, "depth_unit": "mm"},
+                    "info": {"is_depth_map": True, "depth_unit": "mm", "depth_kind": depth_kind},
                 }
         features[MESSAGES] = {"dtype": "string", "shape": (1,), "names": None}
         return features

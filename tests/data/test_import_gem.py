@@ -113,6 +113,8 @@ def test_every_record_is_imported_or_counted(mixed: GemFolder, tmp_path: Path, n
         depth = item[f"{IMAGE}_depth"]
         assert depth.shape == (1, 48, 64) and depth[0, 0, 0] == 0
         assert depth.max() == {2: 0, 3: 250 * 39}.get(number // 2, 3500)
+    info = dataset.meta.features[f"{IMAGE}_depth"]["info"]
+    assert (info["depth_unit"], info["depth_kind"]) == ("mm", "mixed")
     stats = dataset.meta.stats[f"{IMAGE}_depth"]
     assert stats["max"].item() == 250 * 39 and stats["min"].item() == 0
     episodes = {int(item["episode_index"]): [] for item in by_id.values()}
