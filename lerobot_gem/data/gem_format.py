@@ -258,7 +258,9 @@ def _read_array(file: Path) -> Iterator[tuple[int, Any]]:
     with file.open(encoding="utf-8-sig") as stream:
         text = stream.read(_READ_CHARACTERS).lstrip()
         if not text.startswith("["):
-            raise ValueError(f"{file} is no array of records: expected '[', got {text[:20]!r}.")
+            raise ValueError(
+                f"{file} is no array of records: expected '[', got {text[:20]!r}. If the records are in another file, give that."
+            )
         position, number = 1, 0
         while True:
             separators = _SEPARATORS.match(text, position)

@@ -182,7 +182,8 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
         if not plan.is_complete:
             with removed_on_error(staging):
                 plan.look_at(config.source, config.num_images, config.unique_ids)
-        report = ImportReport(config.content(), plan.count())
+        # Without the path: a data set is for others too.
+        report = ImportReport(config.content() | {"source": config.source.name}, plan.count())
         written: list[str] = []
         if plan.count("reason IS NULL"):
             layout = _layout(config, plan)

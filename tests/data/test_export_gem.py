@@ -1,5 +1,6 @@
 """Exporting: back to what was imported, and from other data sets."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -144,3 +145,19 @@ def test_an_export_replaces_only_exports(folder: GemFolder, tmp_path: Path) -> N
     assert export_gem(ExportGemConfig(tmp_path / "set", out, overwrite=True)).records == 1
     with pytest.raises(FileExistsError, match="something else"):
         export_gem(ExportGemConfig(tmp_path / "set", tmp_path / "set", overwrite=True))
+
+
+def test_a_full_disk_leaves_nothing(
+    folder: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.add(folder.image("a.jpg"))
+    out = round_trip(folder, tmp_path)
+    shutil.rmtree(out)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lerobot_gem.data.export_gem.record_of", full)
+    with pytest.raises(OSError, match="No space left on the disk"):
+        export_gem(ExportGemConfig(tmp_path / "set", out))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gem", "set"]
