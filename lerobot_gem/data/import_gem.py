@@ -57,7 +57,7 @@ class ImportGemConfig:
             common number. Given and 2 at least, clips are taken too, as so many frames evenly spaced.
         depth_unit_mm: Millimetres that a step of a 16-bit depth map stands for; for relative depth any that brings it into 11 mm
             to 9.99 m.
-        samples_per_episode: 100 to 1,000 keep metadata small (LEROBOT.md, section 4).
+        samples_per_episode: 100 to 1,000: LeRobot rewrites metadata with each episode, and memory holds one at a time.
         unique_ids: Take only the first of the records with one `id`.
         num_workers: Processes that decode, encode and write; 1 stays in this process.
         resume: Go on with an interrupted import.

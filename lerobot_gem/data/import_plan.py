@@ -135,6 +135,8 @@ class ImportPlan:
             depths = [(depth, image) for depth, image in found if depth is not None]
         except RecordError as error:
             row |= {"reason": error.reason, "detail": error.detail}
+        # JSON may hold halves of characters, which no database takes.
+        row = {key: _whole(value) if isinstance(value, str) else value for key, value in row.items()}
         columns, places = ", ".join(row), ", ".join(f":{column}" for column in row)
         position = self._database.execute(f"INSERT INTO records ({columns}) VALUES ({places})", row).lastrowid
         self._database.executemany(
@@ -209,6 +211,10 @@ class ImportPlan:
         )
         for file, number, identity, reason, detail in rows:
             yield Skipped(file, number, identity and json.loads(identity), reason, detail)
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _look_at_media(record: GemRecord, folder: Path, num_images: int | None) -> dict[str, str | int]:

@@ -1,5 +1,6 @@
 """What an import takes, and what it leaves out."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -115,3 +116,13 @@ def test_looking_is_all_or_nothing(folder: GemFolder, plan: ImportPlan) -> None:
     file.write_text(text)
     plan.look_at(folder.root, None, unique_ids=True)
     assert plan.is_complete and plan.count() == 1
+
+
+def test_text_that_is_no_unicode_is_taken_as_it_is(folder: GemFolder, plan: ImportPlan) -> None:
+    half = json.loads('"\\ud83d"')
+    folder.add(folder.image("a.jpg"), question=f"<image>What is {half}?", data_source=half)
+    folder.add(f"{half}.jpg")
+    plan.look_at(folder.write(), None, unique_ids=True)
+    assert skipped(plan) == {"missing image": 1}
+    [episode] = plan.episodes(10)
+    assert episode.records[0].record == folder.records[0]
