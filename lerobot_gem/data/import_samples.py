@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from lerobot_gem.data.clips import clip_frames
 from lerobot_gem.data.gem_format import GemRecord, JsonObject, RecordError, depth_file
@@ -160,13 +161,14 @@ def _store_depth(
         write_depth(np.zeros((height, width), np.uint16), path)
         return None
     depth = read_depth(folder / name)
-    fitted = depth._replace(image=box.depth(depth.image))
-    values = millimetres(fitted, layout.depth_unit_mm)
-    if depth.bits == 16 and layout.depth_unit_mm == 1 and fitted.image is depth.image:
+    values = millimetres(depth, layout.depth_unit_mm)
+    image = Image.fromarray(values)
+    fitted = box.depth(image)
+    if depth.bits == 16 and layout.depth_unit_mm == 1 and fitted is image:
         shutil.copyfile(folder / name, path)
     else:
         counts["depth maps encoded anew"] += 1
-        write_depth(values, path)
+        write_depth(np.asarray(fitted), path)
     counts["depth maps"] += 1
     counts["depth maps of 8 bits"] += depth.bits == 8
     counts["depth pixels"] += values.size

@@ -51,6 +51,7 @@ def test_other_sizes_are_letterboxed_with_their_depth_and_coordinates(
         assert np.array_equal(np.asarray(depth)[10, 8:12] % 39, [0] * 4)
     assert json.loads(sample.messages)[0]["content"] == 'What is at {"point_2d": [125, 500]}?'
     assert sample.counts["images with bars"] == sample.counts["depth maps of 8 bits"] == 1
+    assert sample.counts["valid depth pixels"] == 48 * 48 - 16 == sample.counts["depth pixels"] - 16
 
 
 def test_missing_depth_is_zero(folder: GemFolder, tmp_path: Path) -> None:
