@@ -1,0 +1,290 @@
+"""Records of the released GEM-250K format, and of LLaVA's: read, checked, turned into messages, and written.
+
+A record is a JSON object, one on each line of a `.jsonl` (GEM-250K) or all in the one array of a `.json` (LLaVA):
+
+    {"id": "7", "image": "kitchen/7.jpg", "conversations": [
+        {"from": "human", "value": "<image>\\nWhere is the cup?"}, {"from": "gpt", "value": "On the table."}]}
+
+`image` is a path, from the folder of the file, or a list of them; a record of a clip has `video` and `<video>`. Depth
+is a PNG in the folder `depth`, under the image's base name (the release's rule) or its whole path.
+
+In a data set the images lead the first question, without placeholders (processing/language.py). Records whose
+placeholders all stand before the first question's text, or all behind it, say the same and are taken; LLaVA's own
+training moves its placeholder likewise. Others are refused: words such as "the first image" would point nowhere.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from lerobot_gem.processing.language import Message
+
+JsonObject = dict[str, Any]
+
+# Where a message list keeps what only the record knows; see `GemRecord.messages`.
+RECORD = "record"
+DEPTH_FOLDER = "depth"
+
+_ROLES = {"human": "user", "gpt": "assistant"}
+_PLACEHOLDER = re.compile(r"<image>|<video>")
+_LEADING = re.compile(r"(?:\s*(?:<image>|<video>))+\s*")
+_TRAILING = re.compile(r"\s*(?:(?:<image>|<video>)\s*)+\Z")
+_SEPARATORS = re.compile(r"[\s,]*")
+_READ_CHARACTERS = 1 << 20
+# Of an array's elements: what is longer is no record but the rest of a damaged file.
+_LONGEST_RECORD = 1 << 24
+
+
+class RecordError(ValueError):
+    """A record that can't be used.
+
+    Args:
+        reason: Few words, the same for all records with this fault; such records are counted by it.
+        detail: What is wrong with this one.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class GemRecord:
+    """One record.
+
+    Attributes:
+        images: Paths as written; empty for a clip.
+        video: Path of a clip as written, or None.
+        turns: Messages without placeholders and camera: user, assistant, user, ...
+        before: The placeholders, and the white space around them, that stood before the first question's text.
+        after: The same of those behind it; one of the two is empty.
+        fields: Everything but the conversations.
+    """
+
+    images: tuple[str, ...]
+    video: str | None
+    turns: tuple[Message, ...]
+    before: str
+    after: str
+    fields: JsonObject
+
+    @classmethod
+    def parse(cls, record: Any) -> Self:
+        """Check a record.
+
+        Raises:
+            RecordError: It is none, its turns don't alternate, or it says not clearly which images it shows.
+        """
+        if not isinstance(record, dict):
+            raise RecordError("not a record", f"expected a JSON object, got {str(record)[:80]!r}")
+        images, video = _media(record)
+        turns = _turns(record.get("conversations"))
+        before, after = _take_placeholders(turns, images=len(images), videos=int(video is not None))
+        fields = {key: value for key, value in record.items() if key != "conversations"}
+        return cls(images, video, tuple(turns), before, after, fields)
+
+    def messages(self, camera: str | None, depth: Sequence[JsonObject | None] = ()) -> list[Message]:
+        """The record as the messages of a frame.
+
+        Args:
+            camera: Key of the camera that every question is about; None if about all together.
+            depth: For each image its depth map, {"file": path, "bits": 8 or 16}, or None if it has none.
+
+        Returns:
+            Messages for the column `messages`. The first one carries under `RECORD` what `record_of` needs to write the
+            record again; nothing else reads that.
+        """
+        messages = [
+            {**turn, "camera": camera} if turn["role"] == "user" else dict(turn) for turn in self.turns
+        ]
+        kept = {"fields": self.fields, "before": self.before, "after": self.after, "depth": list(depth)}
+        return [{**messages[0], RECORD: kept}, *messages[1:]]
+
+
+def record_of(messages: Sequence[Message], images: Sequence[str]) -> JsonObject:
+    """The record that some messages came from, or a new one.
+
+    Args:
+        messages: Alternating, of `GemRecord.messages` or of any other origin.
+        images: Paths of the images that they are about. The images of a clip take its place.
+    """
+    count = len(images)
+    kept = messages[0].get(RECORD) or {"fields": {}, "before": "<image>\n" * count, "after": ""}
+    fields = {key: value for key, value in kept["fields"].items() if key != "video"}
+    several = count > 1 or isinstance(fields.get("image"), list)
+    fields["image"] = list(images) if several else images[0]
+    names = {role: name for name, role in _ROLES.items()}
+    conversations = []
+    for message in messages:
+        turn = {key: value for key, value in message.items() if key not in ("role", "camera", RECORD)}
+        conversations.append({"from": names[message["role"]], "value": turn.pop("content"), **turn})
+    before, after = (
+        part.replace("<video>", "\n".join(["<image>"] * count)) for part in (kept["before"], kept["after"])
+    )
+    conversations[0]["value"] = before + conversations[0]["value"] + after
+    return {**fields, "conversations": conversations}
+
+
+def annotation_files(source: Path) -> list[Path]:
+    """The files of records at `source`: itself, or a folder's `.jsonl`, else its `.json`.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if source.is_file():
+        return [source]
+    for pattern in ("*.jsonl", "*.json"):
+        if files := sorted(source.glob(pattern)):
+            return files
+    raise FileNotFoundError(
+        f"{source} holds no records: expected a .jsonl file (one record on each line) or a .json file (an array of "
+        "records, as LLaVA's), or a folder with some."
+    )
+
+
+def read_records(file: Path) -> Iterator[tuple[int, Any]]:
+    """Stream the records of a file, numbered from 1: by line, or by place in the array.
+
+    Yields:
+        Number, and what is there: an object as parsed, or a RecordError where a line is no JSON.
+
+    Raises:
+        ValueError: A `.json` file is no array, or is damaged: what follows can't be found.
+    """
+    return _read_array(file) if file.suffix == ".json" else _read_lines(file)
+
+
+def depth_file(folder: Path, image: str) -> str | None:
+    """Where the depth map of an image is, from `folder`; None if there is none.
+
+    Under its whole path, if it is there (`depth/kitchen/7.png`), else under its base name (`depth/7.png`).
+    """
+    path = PurePosixPath(image)
+    names = [path.with_suffix(".png").name, path.name]
+    candidates = [PurePosixPath(DEPTH_FOLDER, name) for name in dict.fromkeys(names)]
+    if not path.is_absolute() and ".." not in path.parts:
+        candidates.insert(0, PurePosixPath(DEPTH_FOLDER, path.with_suffix(".png")))
+    return next((str(candidate) for candidate in candidates if (folder / candidate).is_file()), None)
+
+
+def _media(record: JsonObject) -> tuple[tuple[str, ...], str | None]:
+    """Paths of the images, and of the clip."""
+    images, videos = (_paths(record, key) for key in ("image", "video"))
+    if images and videos:
+        raise RecordError("image and video", "a record shows either images or one clip")
+    if len(videos) > 1:
+        raise RecordError("several videos", f"{len(videos)} clips; expected one")
+    if not images and not videos:
+        raise RecordError("no image", "neither 'image' nor 'video'")
+    return tuple(images), videos[0] if videos else None
+
+
+def _paths(record: JsonObject, key: str) -> list[str]:
+    value = record.get(key) or []
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+        raise RecordError("no image", f"{key!r} is {str(value)[:80]!r}; expected a path or a list of them")
+    return paths
+
+
+def _turns(conversations: Any) -> list[Message]:
+    """Turns as messages; whatever else a turn says is kept."""
+    if not isinstance(conversations, list) or not conversations:
+        raise RecordError("empty conversation", "'conversations' is missing or has no turn")
+    messages = []
+    for place, turn in enumerate(conversations):
+        expected = ("human", "gpt")[place % 2]
+        if not isinstance(turn, dict) or turn.get("from") != expected:
+            raise RecordError(
+                "turns out of order", f"turn {place + 1} is {turn!s:.80}; expected {expected}'s"
+            )
+        text = turn.get("value")
+        if not isinstance(text, str) or (expected == "gpt" and not text.strip()):
+            raise RecordError("empty turn", f"turn {place + 1} says {text!r}; expected text")
+        others = {key: value for key, value in turn.items() if key not in ("from", "value")}
+        messages.append({**others, "role": _ROLES[expected], "content": text})
+    if len(messages) % 2:
+        raise RecordError("question without answer", f"{len(messages)} turns; expected one answer to each")
+    return messages
+
+
+def _take_placeholders(turns: list[Message], images: int, videos: int) -> tuple[str, str]:
+    """Cut the placeholders out of the first question; returns what stood before and behind its text."""
+    questions = [turn["content"] for turn in turns[::2]]
+    found = [name for text in questions for name in _PLACEHOLDER.findall(text)]
+    if (found.count("<image>"), found.count("<video>")) != (images, videos):
+        raise RecordError(
+            "<image> count",
+            f"{found.count('<image>')} <image> and {found.count('<video>')} <video> for {images} image(s) and {videos} "
+            "clip(s)",
+        )
+    if any("<image>" in turn["content"] for turn in turns[1::2]):
+        raise RecordError("<image> in an answer", "images are shown in questions")
+    text = questions[0]
+    leading, trailing = _LEADING.match(text), _TRAILING.search(text)
+    if leading:
+        before, text, after = leading.group(), text[leading.end() :], ""
+    elif trailing:
+        before, text, after = "", text[: trailing.start()], trailing.group()
+    else:
+        before, after = "", ""
+    if _PLACEHOLDER.search(text) or any(_PLACEHOLDER.search(later) for later in questions[1:]):
+        raise RecordError(
+            "<image> inside the text",
+            "expected all placeholders at the beginning, or all at the end, of the first question",
+        )
+    turns[0] = {**turns[0], "content": text}
+    return before, after
+
+
+def _read_lines(file: Path) -> Iterator[tuple[int, Any]]:
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:  # no JSON, or no UTF-8
+                yield number, RecordError("not JSON", str(error))
+
+
+def _read_array(file: Path) -> Iterator[tuple[int, Any]]:
+    """Elements of an array of any length, one in memory at a time; the standard library only reads all at once."""
+    decoder = json.JSONDecoder()
+    with file.open(encoding="utf-8-sig") as stream:
+        text = stream.read(_READ_CHARACTERS).lstrip()
+        if not text.startswith("["):
+            raise ValueError(
+                f"{file} is no array of records: expected '[', got {text[:20]!r}. If the records are in another file, give that."
+            )
+        position, number = 1, 0
+        while True:
+            separators = _SEPARATORS.match(text, position)
+            position = separators.end() if separators else position
+            if text.startswith("]", position):
+                return
+            try:
+                element, position = decoder.raw_decode(text, position)
+            except json.JSONDecodeError as error:
+                more = stream.read(_READ_CHARACTERS)
+                if not more or len(text) - position > _LONGEST_RECORD:
+                    raise ValueError(
+                        f"{file} is damaged behind record {number}: {error.msg}. Copy it again, or cut it there and "
+                        "close the array with ']'."
+                    ) from error
+                text, position = text[position:] + more, 0
+                continue
+            number += 1
+            yield number, element
+
+
+def source_of(record: Mapping[str, Any], file: Path) -> str:
+    """Name of the collection that a record is from: its `data_source` or `source`, else the file's name."""
+    for key in ("data_source", "source"):
+        if isinstance(record.get(key), str) and record[key].strip():
+            return str(record[key]).strip()
+    return file.stem

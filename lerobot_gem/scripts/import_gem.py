@@ -1,0 +1,17 @@
+"""`lerobot-gem-import`: turn a folder in the GEM-250K format, or LLaVA's JSON, into a LeRobotDataset."""
+
+import draccus
+
+from lerobot_gem.data.import_gem import REPORT, SKIPPED, ImportGemConfig, import_gem
+
+
+def main() -> None:
+    config = draccus.parse(ImportGemConfig)
+    report = import_gem(config)
+    print(f"\n{config.root}: {REPORT}, and {SKIPPED} with each skipped record")
+    for line in report.lines():
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
