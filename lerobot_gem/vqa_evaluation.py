@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,9 @@ class VqaEvaluationConfig:
         max_new_tokens: Where a longer answer is cut.
         device: "cuda", "cpu", ...; None takes the fastest there is.
         dtype: "float32" or "bfloat16"; None is a policy's own `dtype`, or the type of the stored weights.
+        min_pixels: Smallest image area that the model is shown; None is a policy's own, or what the image processor that
+            comes with the model says. To compare models, show them the same.
+        max_pixels: The same for the largest area.
         seed: Of the choice of `max_rows` and of the bootstrap.
     """
 
@@ -76,10 +79,12 @@ class VqaEvaluationConfig:
     max_new_tokens: int = 128
     device: str | None = None
     dtype: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
     seed: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("max_rows", "batch_size", "max_new_tokens"):
+        for name in ("max_rows", "batch_size", "max_new_tokens", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1.")
@@ -117,9 +122,7 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
     found = read_rows(dataset)
     rows = select_rows(found.rows, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
     logger.info(f"{len(rows)} of {len(found.rows)} questions, {sum(found.skipped.values())} skipped")
-    answer = load_answerer(
-        config.model, device=config.device, dtype=config.dtype, max_new_tokens=config.max_new_tokens
-    )
+    answer = load_answerer(config)
     start = time.perf_counter()
     answers = ask(dataset, rows, answer, config.batch_size, config.output_dir / "predictions.jsonl")
     report = VqaReport(
@@ -159,40 +162,38 @@ def ask(
     return answers
 
 
-def load_answerer(model: str, *, device: str | None, dtype: str | None, max_new_tokens: int) -> Answerer:
-    """A function that answers questions with a checkpoint's backbone; nothing else of it is read.
-
-    Args:
-        model: See `VqaEvaluationConfig`.
-        device: See there.
-        dtype: See there.
-        max_new_tokens: Where a longer answer is cut.
+def load_answerer(config: VqaEvaluationConfig) -> Answerer:
+    """A function that answers questions with the backbone of `config.model`; nothing else of it is read.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: It has no backbone, or one that is truncated or without language head.
-        OSError: It comes without tokenizer, or without image sizes.
+        OSError: It comes without tokenizer, or without image processor.
     """
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(config.model)
     _check_language_model(checkpoint)
+    device = get_safe_torch_device(config.device) if config.device else auto_select_torch_device()
     if checkpoint.layout == "policy":
-        config: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
-        images, precision = camera_images(config), dtype or config.dtype
+        policy: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
+        images = camera_images(policy)
         # As the policy itself answers: its weights as they are, and autocast.
-        weights_dtype = torch.float32
+        weights_dtype, autocast = torch.float32, (config.dtype or policy.dtype) == "bfloat16"
     else:
         images = _images_of_qwen(checkpoint)
         stored = checkpoint.weights["backbone.model.language_model.embed_tokens.weight"].dtype
-        precision = "float32"
-        weights_dtype = getattr(torch, dtype) if dtype else stored
-    place = get_safe_torch_device(device) if device else auto_select_torch_device()
-    backbone = load_backbone(checkpoint.path, language_head=True, dtype=weights_dtype).to(place).eval()
+        weights_dtype, autocast = (getattr(torch, config.dtype) if config.dtype else stored), False
+    images = replace(
+        images,
+        min_pixels=config.min_pixels or images.min_pixels,
+        max_pixels=config.max_pixels or images.max_pixels,
+    )
+    backbone = load_backbone(checkpoint.path, language_head=True, dtype=weights_dtype).to(device).eval()
     tokenizer = load_tokenizer(checkpoint.path)
 
     @torch.no_grad()
     def answer(questions: Sequence[Question]) -> list[str]:
-        with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            return write_answers(backbone, images, tokenizer, questions, max_new_tokens)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+            return write_answers(backbone, images, tokenizer, questions, config.max_new_tokens)
 
     return answer
 
