@@ -5,7 +5,7 @@
 | point | `in_object` | share of points inside the box of the object, which another question of the frame gives |
 | | `within_5%` | share of points at most 50 of Qwen3-VL's 0 to 1000 coordinates away from the right one |
 | box | `iou` | intersection over union |
-| | `iou>=0.5` | share of at least a half, the criterion of RefCOCO |
+| | `acc@0.5` | share of at least a half, the criterion of RefCOCO |
 | number | `exact` | share of equal numbers |
 | | `mra` | mean relative accuracy of VSI-Bench (arXiv 2412.14171) |
 | choice, text | `exact` | share of equal answers |
@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class VqaRow:
     size: tuple[int, int]
     region: Box | None = None
 
-    @property
+    @cached_property
     def form(self) -> Form:
         """The form of the right answer."""
         return form_of(self.question, self.answer)
@@ -156,6 +157,8 @@ def boxes_iou(predicted: Sequence[Box], truth: Sequence[Box]) -> float:
 
     For one box each, that is their IoU.
     """
+    if len(predicted) == len(truth) == 1:
+        return box_iou(predicted[0], truth[0])
     pairs = [(box_iou(p, t), i, j) for i, p in enumerate(predicted) for j, t in enumerate(truth)]
     matched: list[float] = []
     free_p, free_t = set(range(len(predicted))), set(range(len(truth)))
@@ -193,7 +196,7 @@ METRICS: Mapping[Form, Sequence[Metric]] = {
     ),
     "box": (
         Metric("iou", lambda boxes, truth, _: boxes_iou(boxes, truth), is_proportion=False),
-        Metric("iou>=0.5", lambda boxes, truth, _: float(boxes_iou(boxes, truth) >= 0.5)),
+        Metric("acc@0.5", lambda boxes, truth, _: float(boxes_iou(boxes, truth) >= 0.5)),
     ),
     "number": (
         _EXACT,
@@ -267,13 +270,15 @@ def constant_baseline(metric: Metric, rows: Sequence[VqaRow]) -> tuple[float, st
 
     Of the 100 most common answers, since most points and boxes occur once.
     """
-    truths = [parse(row.answer, row.form, row.size) for row in rows]
+    asked = [(row.form, row.size) for row in rows]
+    truths = [parse(row.answer, *how) for row, how in zip(rows, asked, strict=True)]
     best = (-1.0, "")
     for answer, _ in Counter(row.answer for row in rows).most_common(_CONSTANTS):
-        scores = []
-        for row, truth in zip(rows, truths, strict=True):
-            read = parse(answer, row.form, row.size)
-            scores.append(0.0 if read is None else metric.score(read, truth, row.region))
+        read = {how: parse(answer, *how) for how in set(asked)}
+        scores = [
+            0.0 if read[how] is None else metric.score(read[how], truth, row.region)
+            for row, how, truth in zip(rows, asked, truths, strict=True)
+        ]
         # The first of equals is the most common.
         best = max(best, (math.fsum(scores) / len(scores), answer), key=lambda found: found[0])
     return best
@@ -300,7 +305,8 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
     if min(values) == max(values):
         return wilson_interval(values)
     random = np.random.default_rng(seed)
-    means = [random.choice(values, len(values)).mean() for _ in range(_RESAMPLES)]
+    sample = np.asarray(values)
+    means = [random.choice(sample, len(sample)).mean() for _ in range(_RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
