@@ -213,6 +213,22 @@ def test_an_action_policy_that_kept_few_layers_is_refused(make_policy, tmp_path)
         load(folder)
 
 
+def test_an_action_policy_with_all_layers_answers_as_the_one_that_its_backbone_came_from(
+    make_policy, policy, questions, tmp_path
+):
+    from lerobot_gem.configuration_gem_vla import ExpertConfig
+    from lerobot_gem.configuration_parts import BackboneConfig
+
+    acting, *processors = make_policy(
+        questions,
+        backbone=BackboneConfig(pretrained=str(policy)),
+        expert=ExpertConfig(conditioning_layers=[0, 2, 4]),
+    )
+    folder = save(tmp_path / "action", acting, *processors)
+    asked = [([torch.rand(3, 64, 64)], "Where is it?")]
+    assert load(folder)(asked) == load(policy)(asked)
+
+
 def test_a_model_without_language_head_is_refused(plain, tmp_path):
     folder = tmp_path / "headless"
     shutil.copytree(plain, folder)
