@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,17 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
     answer = load_answerer(config)
     start = time.perf_counter()
     answers = ask(dataset, rows, answer, config.batch_size, config.output_dir / "predictions.jsonl")
-    report = VqaReport(
-        scores=score_answers(rows, answers, seed=config.seed),
-        rows=len(rows),
-        skipped=dict(found.skipped),
-        seconds=time.perf_counter() - start,
-    )
-    values = {"config": draccus.encode(config), **asdict(report)}
+    seconds = time.perf_counter() - start
+    scores = score_answers(rows, answers, seed=config.seed)
+    report = VqaReport(scores, len(rows), dict(found.skipped), seconds)
+    values = {
+        "config": draccus.encode(config),
+        "device": str(_device(config)),
+        "versions": {
+            name: version(name) for name in ("lerobot", "lerobot_policy_gem", "torch", "transformers")
+        },
+        **asdict(report),
+    }
     (config.output_dir / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
     return report
 
@@ -167,12 +172,13 @@ def load_answerer(config: VqaEvaluationConfig) -> Answerer:
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
-        ValueError: It has no backbone, or one that is truncated or without language head.
+        ValueError: It has no backbone, or one that is truncated or without language head; or `min_pixels` is more than
+            `max_pixels`.
         OSError: It comes without tokenizer, or without image processor.
     """
     checkpoint = open_checkpoint(config.model)
     _check_language_model(checkpoint)
-    device = get_safe_torch_device(config.device) if config.device else auto_select_torch_device()
+    device = _device(config)
     if checkpoint.layout == "policy":
         policy: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
         images = camera_images(policy)
@@ -187,6 +193,11 @@ def load_answerer(config: VqaEvaluationConfig) -> Answerer:
         min_pixels=config.min_pixels or images.min_pixels,
         max_pixels=config.max_pixels or images.max_pixels,
     )
+    if images.min_pixels > images.max_pixels:
+        raise ValueError(
+            f"min_pixels={images.min_pixels} and max_pixels={images.max_pixels}: expected the first to be the smaller one; "
+            "those not given are the model's."
+        )
     backbone = load_backbone(checkpoint.path, language_head=True, dtype=weights_dtype).to(device).eval()
     tokenizer = load_tokenizer(checkpoint.path)
 
@@ -203,6 +214,10 @@ def _check_output(folder: Path) -> None:
         raise FileExistsError(
             f"output_dir={str(folder)!r} exists and is not an empty folder: name another, or remove it."
         )
+
+
+def _device(config: VqaEvaluationConfig) -> torch.device:
+    return get_safe_torch_device(config.device) if config.device else auto_select_torch_device()
 
 
 def _open_data_set(config: VqaDataConfig) -> LeRobotDataset:

@@ -161,6 +161,8 @@ def test_the_command_prints_and_writes_scores(kind_of_model, policy, plain, ques
     )
     scores = json.loads((output / "scores.json").read_text())
     assert scores["config"]["max_rows"] == 7
+    assert scores["device"] == "cpu"
+    assert scores["versions"].keys() == {"lerobot", "lerobot_policy_gem", "torch", "transformers"}
     assert {kind["kind"]: kind["n"] for kind in scores["scores"]} == {
         "count": 2,
         "distance": 2,
@@ -272,5 +274,7 @@ def test_images_have_the_sizes_that_the_model_states_or_the_user(plain, policy, 
         (policy, {"max_pixels": 64 * 64}),
     ):
         load(model, **values)(question)
+    with pytest.raises(ValueError, match="min_pixels=20000 and max_pixels=16384: expected the first"):
+        load(plain, min_pixels=20_000)
     tokens = [int((inputs["input_ids"] == 3).sum()) for inputs in shown]
     assert tokens == [16, 16, 4, 4]
