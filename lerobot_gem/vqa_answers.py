@@ -1,0 +1,217 @@
+"""What an answer about an image says: points, boxes, a number, a choice or plain text.
+
+Three notations of points and boxes are read, whatever text or code fence stands around them:
+
+| notation | coordinates | source |
+|---|---|---|
+| `{"point_2d": [x, y]}`, `{"bbox_2d": [x1, y1, x2, y2]}`, or a list of them | 0 to 1000, of width and height | Qwen3-VL |
+| `{"point": [x, y], ...}` | pixels | `lerobot-annotate` |
+| `{"detections": [{"bbox": [x1, y1, x2, y2], ...}, ...]}` | pixels | `lerobot-annotate` |
+
+They come out in Qwen3-VL's coordinates, so that a model may answer in another notation than the data set's.
+`lerobot-annotate` also writes `{"count": n}`, `{"attribute": ..., "value": ...}` and `{"subject": ..., "relation": ...,
+"object": ...}`, of which the count, the value and the three words are the answer.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+Form = Literal["point", "box", "number", "choice", "text"]
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+# Coordinates run from 0 to this, along the width and along the height (Qwen3-VL).
+COORDINATES = 1000.0
+
+_UNITS = {
+    r"mm|milli(?:metre|meter)s?": ("m", Decimal("0.001")),
+    r"cm|centi(?:metre|meter)s?": ("m", Decimal("0.01")),
+    r"m|metres?|meters?": ("m", Decimal(1)),
+    r"%|percent": ("%", Decimal(1)),
+}
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER = re.compile(
+    rf"(?<![\w.,])(?P<value>-?\d+(?:\.\d+)?|{'|'.join(_WORDS)})"
+    rf"(?:\s*(?P<unit>{'|'.join(_UNITS)}))?(?![\w%]|[.,]\d)",
+    re.IGNORECASE,
+)
+_CHOICE = re.compile(r"\(?([A-Z])[).:,]*")
+
+# What a question whose answer is a number or a text is about; the first that matches. Points and boxes need no question.
+_NUMERIC_KINDS = {
+    "count": r"how many|number of|\bcount\b",
+    "progress": r"progress|percent|how far along|how much of the task",
+    "distance": r"distance|how (far|near|close)|(metre|meter)s?\b",
+}
+_TEXT_KINDS = {
+    "subtask": r"sub-?task|\bsteps?\b|do (now|next)",
+    "relation": r"\b(left|right|front|behind|above|below|near(er|est)?|clos(er|est)|farther|further|between)\b",
+}
+_AFFORDANCE = r"\b(grasp|grip|grab|hold)"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number as it was written, so that it compares exactly.
+
+    Attributes:
+        value: In metres where the unit is one of length.
+        unit: "m", "%" or None.
+        written: The number as written, in its own unit.
+    """
+
+    value: Decimal
+    unit: str | None
+    written: Decimal = field(compare=False)
+
+
+def form_of(question: str, answer: str) -> Form:
+    """The form of a right answer, which decides how others are read and scored.
+
+    A number is an answer that holds nothing else, or the only number in the answer to a question about a count, a
+    distance or progress.
+    """
+    if _points(answer, None):
+        return "point"
+    if _boxes(answer, None):
+        return "box"
+    if _CHOICE.fullmatch(answer.strip()):
+        return "choice"
+    text = _plain(answer)
+    if _NUMBER.fullmatch(text.rstrip(".")) or (_quantity(text) and _first_match(_NUMERIC_KINDS, question)):
+        return "number"
+    return "text"
+
+
+def kind_of(question: str, answer: str) -> str:
+    """What a question asks for, from the form of its answer and its words; rows of a data set don't say it.
+
+    Returns:
+        "point", "affordance", "box", "count", "distance", "progress", "number", "choice", "relation", "subtask",
+        "attribute" or "text".
+    """
+    form = form_of(question, answer)
+    if form == "point":
+        return "affordance" if re.search(_AFFORDANCE, question, re.IGNORECASE) else "point"
+    if form == "number":
+        quantity = _quantity(_plain(answer))
+        by_unit = {"m": "distance", "%": "progress"}.get(quantity.unit or "") if quantity else None
+        return by_unit or _first_match(_NUMERIC_KINDS, question) or "number"
+    if form == "text":
+        for entry in _objects(answer):
+            if "relation" in entry or "attribute" in entry:
+                return "relation" if "relation" in entry else "attribute"
+        return _first_match(_TEXT_KINDS, question) or "text"
+    return form
+
+
+def parse(answer: str, form: Form, size: tuple[int, int]) -> Any:
+    """Read an answer in the form that it should have.
+
+    Args:
+        answer: Of a model, or the right one.
+        form: Of the right answer.
+        size: Width and height of the image, for coordinates in pixels.
+
+    Returns:
+        A `Point` (of several the first), a list of `Box`, a `Quantity`, a letter, or the text without case, outer
+        punctuation and repeated blanks. None if there is no such thing in the answer, or two different numbers.
+    """
+    if form == "point":
+        return next(iter(_points(answer, size)), None)
+    if form == "box":
+        return _boxes(answer, size) or None
+    text = _plain(answer)
+    if form == "number":
+        return _quantity(text)
+    if form == "choice":
+        words = text.split()
+        found = _CHOICE.fullmatch(words[0]) if words else None
+        return found and found[1]
+    return " ".join(text.casefold().strip(" \t\n.,;:!?\"'`").split()) or None
+
+
+def labels(answer: str) -> list[str]:
+    """What the points or boxes of an answer are called, where it says so."""
+    return [entry["label"] for entry in _objects(answer) if isinstance(entry.get("label"), str)]
+
+
+def _points(answer: str, size: tuple[int, int] | None) -> list[Point]:
+    return [(x, y) for x, y in _coordinates(answer, ("point_2d", "point"), 2, size)]
+
+
+def _boxes(answer: str, size: tuple[int, int] | None) -> list[Box]:
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in _coordinates(answer, ("bbox_2d", "bbox"), 4, size)]
+
+
+def _coordinates(
+    answer: str, keys: tuple[str, str], count: int, size: tuple[int, int] | None
+) -> Iterator[list[float]]:
+    """Coordinates from 0 to 1000 under the first key, in pixels under the second."""
+    relative, pixels = keys
+    for entry in _objects(answer):
+        values = entry.get(relative, entry.get(pixels))
+        if not isinstance(values, list) or len(values) != count or not all(map(_is_finite, values)):
+            continue
+        if relative not in entry and size is not None:
+            values = [value * COORDINATES / size[axis % 2] for axis, value in enumerate(values)]
+        yield values
+
+
+def _is_finite(value: Any) -> bool:
+    # An integer of JSON can be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
+
+
+def _objects(answer: str) -> list[dict[str, Any]]:
+    """The JSON objects of an answer, with those in a list or under `detections`."""
+    found = _json(answer)
+    if isinstance(found, dict):
+        found = found.get("detections", [found])
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _json(answer: str) -> Any:
+    """The first list or object of JSON in a text."""
+    for start in re.finditer(r"[\[{]", answer):
+        try:
+            return json.JSONDecoder().raw_decode(answer, start.start())[0]
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _plain(answer: str) -> str:
+    """The answer in words, where it is one of lerobot-annotate's objects."""
+    for entry in _objects(answer):
+        if "relation" in entry:
+            return " ".join(str(entry.get(key, "")) for key in ("subject", "relation", "object"))
+        for key in ("count", "value"):
+            if key in entry:
+                return str(entry[key])
+    return answer.strip()
+
+
+def _quantity(text: str) -> Quantity | None:
+    """The number in a text, which must be the only one; of several with and without unit, the one with a unit."""
+    numbers = {_read(match) for match in _NUMBER.finditer(text)}
+    with_unit = {number for number in numbers if number.unit}
+    chosen = with_unit or numbers
+    return chosen.pop() if len(chosen) == 1 else None
+
+
+def _read(match: re.Match[str]) -> Quantity:
+    text = match["value"].lower()
+    written = Decimal(_WORDS.index(text)) if text in _WORDS else Decimal(text)
+    for pattern, (unit, factor) in _UNITS.items():
+        if match["unit"] and re.fullmatch(pattern, match["unit"], re.IGNORECASE):
+            return Quantity(written * factor, unit, written)
+    return Quantity(written, None, written)
+
+
+def _first_match(kinds: dict[str, str], question: str) -> str | None:
+    return next((kind for kind, words in kinds.items() if re.search(words, question, re.IGNORECASE)), None)
