@@ -171,7 +171,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
 
 def _open(config: SourceConfig) -> Any:
     """The LeRobotDataset, downloaded if it is on the Hub only."""
-    from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
+    from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
     from lerobot.datasets.utils import CompatibilityError
 
@@ -181,9 +181,10 @@ def _open(config: SourceConfig) -> Any:
             "it out to take --dataset.repo_id from the Hub."
         )
     try:
-        dataset = LeRobotDataset(
-            config.repo_id, root=config.root, revision=config.revision, return_uint8=True
-        )
+        meta = LeRobotDatasetMetadata(config.repo_id, config.root, config.revision)
+        if meta.total_frames == 0:
+            raise ValueError(f"The data set {config.repo_id!r} has no frames: there is nothing to label.")
+        return LeRobotDataset(config.repo_id, config.root, revision=config.revision, return_uint8=True)
     except (CompatibilityError, NotImplementedError) as error:
         where = f" --root={config.root}" if config.root is not None else ""
         raise ValueError(
@@ -196,9 +197,6 @@ def _open(config: SourceConfig) -> Any:
             f"Can't read the data set {config.repo_id!r}: {error} Expected the Hub id of a LeRobotDataset, which needs a "
             "network the first time, or a local folder in --dataset.root."
         ) from error
-    if len(dataset) == 0:
-        raise ValueError(f"The data set {config.repo_id!r} has no frames: there is nothing to label.")
-    return dataset
 
 
 def _choose_cameras(features: dict[str, dict[str, Any]], asked: Sequence[str]) -> list[str]:

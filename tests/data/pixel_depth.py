@@ -52,7 +52,9 @@ AutoImageProcessor.register(PixelDepthConfig, image_processor_classes={"torchvis
 def save_pixel_depth(folder: Path) -> Path:
     """A folder to load `PixelDepth` from; nothing tells its kind."""
     PixelDepth(PixelDepthConfig()).save_pretrained(folder)
-    DPTImageProcessor(do_resize=False, do_rescale=False, do_normalize=False, do_pad=False).save_pretrained(folder)
+    DPTImageProcessor(do_resize=False, do_rescale=False, do_normalize=False, do_pad=False).save_pretrained(
+        folder
+    )
     return folder
 
 

@@ -70,14 +70,15 @@ def test_what_an_interrupted_run_left_is_replaced(tmp_path: Path) -> None:
 
 def test_videos_of_any_lengths_can_be_joined(tmp_path: Path) -> None:
     lengths = (1, 2, 3, 1, 16)  # with B-frames, such as these can't
-    parts = [
-        video_file(write(tmp_path / f"{i}", frames(n, seed=i)), "video") for i, n in enumerate(lengths)
-    ]
+    parts = [video_file(write(tmp_path / f"{i}", frames(n, seed=i)), "video") for i, n in enumerate(lengths)]
     concatenate_video_files(parts, tmp_path / "joined.mp4")
     require_frames(tmp_path / "joined.mp4", sum(lengths))
     times = [index / 10 for index in range(sum(lengths))]
     whole = decode_video_frames(tmp_path / "joined.mp4", times, 1e-4, "pyav", is_depth=True)
-    single = [decode_video_frames(p, times[:n], 1e-4, "pyav", is_depth=True) for p, n in zip(parts, lengths)]
+    single = [
+        decode_video_frames(part, times[:length], 1e-4, "pyav", is_depth=True)
+        for part, length in zip(parts, lengths, strict=True)
+    ]
     np.testing.assert_array_equal(whole, np.concatenate(single))
 
 

@@ -37,7 +37,9 @@ def folders(depth: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
     root, start, made = tmp_path_factory.mktemp("episodes"), 0, {}
     for episode, length in enumerate(LENGTHS):
         made[episode] = root / f"episode-{episode}"
-        writer = EpisodeDepthWriter(made[episode], {depth_key(FRONT): "video", depth_key(WRIST): "image"}, FPS)
+        writer = EpisodeDepthWriter(
+            made[episode], {depth_key(FRONT): "video", depth_key(WRIST): "image"}, FPS
+        )
         writer.add({depth_key(camera): depth[camera][start : start + length] for camera in CAMERAS})
         writer.close()
         start += length
@@ -87,9 +89,7 @@ def test_all_else_is_as_it_was(labelled: Path, source: Path) -> None:
         "meta/episodes/chunk-000/file-000.parquet",
     }
     added = set(new) - set(old)
-    assert added == {
-        file.replace(FRONT, depth_key(FRONT)) for file in old if file.startswith("videos/")
-    }
+    assert added == {file.replace(FRONT, depth_key(FRONT)) for file in old if file.startswith("videos/")}
     for file in data | {"meta/episodes/chunk-000/file-000.parquet"}:
         one, other = pq.read_table(labelled / file), pq.read_table(source / file)
         assert one.select(other.column_names).equals(other)

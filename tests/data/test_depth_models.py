@@ -144,7 +144,9 @@ def test_a_folder_of_something_else(tmp_path: Path, relative: Path) -> None:
         DepthModel.load(DepthModelConfig(str(folder)), CPU)
 
 
-def test_missing_weights_are_an_error_but_for_those_that_are_never_used(tmp_path: Path, relative: Path) -> None:
+def test_missing_weights_are_an_error_but_for_those_that_are_never_used(
+    tmp_path: Path, relative: Path
+) -> None:
     folder = shutil.copytree(relative, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     unused = "neck.fusion_stage.layers.0.residual_layer1."
