@@ -1,0 +1,19 @@
+"""`lerobot-gem-label-depth`: copy a LeRobotDataset and give its cameras the depth that a model predicts."""
+
+import draccus
+
+from lerobot_gem.data.depth_labels import LabelDepthConfig, label_depth
+
+
+def main() -> None:
+    config = draccus.parse(LabelDepthConfig)
+    reports = label_depth(config)
+    for report in reports:
+        print(
+            f"{report.key}: {report.frames} frames, {report.kind}, {report.nearest:.3f} to {report.farthest:.3f} m "
+            f"(median {report.median:.3f}), {report.usable:.1%} of the pixels usable"
+        )
+
+
+if __name__ == "__main__":
+    main()
