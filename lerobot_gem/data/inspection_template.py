@@ -76,9 +76,9 @@ TEMPLATE = """<!doctype html>
  stroke="#fff" stroke-width="{{ view.unit }}"/>
 {% endif %}
 {% if shape.label %}
-<text x="{{ shape.at[0] }}" y="{{ shape.at[1] }}" text-anchor="{{ shape.anchor }}" font-size="{{ view.unit * 9 }}"
- font-family="DejaVu Sans, sans-serif" fill="{{ shape.colour }}" stroke="#000" stroke-width="{{ view.unit * 1.4 }}"
- paint-order="stroke">{{ shape.label }}</text>
+<text x="{{ shape.at[0] }}" y="{{ shape.at[1] }}" text-anchor="{{ shape.anchor }}" font-size="{{ view.unit * 10 }}"
+ font-family="system-ui, DejaVu Sans, sans-serif" fill="#fff" stroke="#111" stroke-width="{{ view.unit * 2 }}"
+ stroke-linejoin="round" paint-order="stroke">{{ shape.label }}</text>
 {% endif %}
 {% endfor %}
 </svg></div>

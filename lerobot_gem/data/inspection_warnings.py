@@ -3,6 +3,7 @@
 from lerobot.utils.constants import ACTION
 
 from lerobot_gem.data.inspection_facts import Inspection
+from lerobot_gem.stages import PRETRAINING
 
 # Of the language rows, training reads these (processing/language.py); LeRobot has more.
 USED_STYLES = ("vqa", "subtask", "plan")
@@ -66,6 +67,8 @@ def _language(found: Inspection) -> list[str]:
 
 
 def _vectors(found: Inspection) -> list[str]:
+    if found.asked in PRETRAINING:
+        return []  # actions and states are not used
     warnings = []
     for vector in found.vectors:
         if vector.constant:
