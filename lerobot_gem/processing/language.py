@@ -164,24 +164,25 @@ class LanguageTable:
             ) from error
         self._indices = np.asarray(table.data.column("index"))
         self._order = np.argsort(self._indices, kind="stable")
-        self._table = table.select_columns(
-            [name for name in (PERSISTENT, EVENTS) if name in table.column_names]
-        )
+        # Arrow's own columns: formatting a row through `datasets` takes several times as long as reading it.
+        self._columns = {
+            name: table.data.column(name) for name in (PERSISTENT, EVENTS) if name in table.column_names
+        }
         self._check_cameras(meta)
 
     def rows(self, index: int) -> tuple[list[Row], list[Row]]:
         """Persistent and event rows of the frame with this index in the whole data set."""
         position = int(np.searchsorted(self._indices, index, sorter=self._order))
-        row = self._table[int(self._order[position])]
+        row = {name: column[int(self._order[position])].as_py() for name, column in self._columns.items()}
         return row.get(PERSISTENT) or [], row.get(EVENTS) or []
 
     def _check_cameras(self, meta: Any) -> None:
         import pyarrow.compute as pc
 
-        for column in self._table.column_names:
-            rows = pc.list_flatten(self._table.data.column(column))
+        for name, column in self._columns.items():
+            rows = pc.list_flatten(column)
             named = set(pc.unique(pc.struct_field(rows, "camera")).to_pylist()) - {None}
-            check_cameras(named, meta.camera_keys, f"the rows of {column!r} in {meta.repo_id!r}")
+            check_cameras(named, meta.camera_keys, f"the rows of {name!r} in {meta.repo_id!r}")
 
 
 def check_cameras(named: Iterable[str], known: Sequence[str], where: str) -> None:

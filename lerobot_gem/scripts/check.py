@@ -1,0 +1,50 @@
+"""`lerobot-gem-check DATASET`: tell what training will see of a data set, and which errors it would raise."""
+
+import sys
+from pathlib import Path
+
+from lerobot.configs import parser
+
+from lerobot_gem.data.inspection import CheckConfig, inspect
+from lerobot_gem.data.inspection_page import write_page
+from lerobot_gem.data.inspection_tables import as_text
+
+
+@parser.wrap()
+def check(config: CheckConfig) -> int:
+    """Print the page; returns the exit code."""
+    if config.policy is not None or parser.get_path_arg("policy"):
+        config.output_dir = None  # that it exists does not matter here
+        config.validate()
+    found = inspect(config)
+    print(as_text(found))
+    if config.html is not None:
+        write_page(found, config.html)
+        print(f"Pictures: {config.html}")
+    return 1 if found.errors else 0
+
+
+def name_data_set(arguments: list[str]) -> list[str]:
+    """Turn a first argument without dashes, a folder or a repo id, into LeRobot's options of a data set."""
+    if not arguments or arguments[0].startswith("-"):
+        return arguments
+    name, *others = arguments
+    if Path(name).is_dir():
+        return [f"--dataset.repo_id=local/{Path(name).resolve().name}", f"--dataset.root={name}", *others]
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise FileNotFoundError(f"No folder {name}: expected the root folder of a data set, or a repo id.")
+    return [f"--dataset.repo_id={name}", *others]
+
+
+def main() -> None:
+    try:
+        sys.argv[1:] = name_data_set(sys.argv[1:])
+        code = check()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
