@@ -1,8 +1,9 @@
 """The steps that read language and write prompts."""
 
+import pytest
 import torch
 
-from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, LanguageRowsStep, PromptStep
+from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from tests.conftest import CAMERAS, row
 
@@ -51,7 +52,10 @@ def test_a_prompt_step_saved_before_there_were_answers_still_loads():
     assert step.get_config() == {**IMAGES, "answers": False}
 
 
-def test_a_lone_observation_needs_no_text(make_gem):
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 3, 64, 64)])
+@pytest.mark.parametrize("task", [{}, {"task": "look"}, {"task": ["look"] * 2}])
+def test_observations_need_no_text(make_gem, shape, task):
     _, preprocess, _ = make_gem()
-    inputs = preprocess({**{camera: torch.rand(3, 64, 64) for camera in CAMERAS}, "task": "look"})
+    inputs = preprocess({**{camera: torch.rand(shape) for camera in CAMERAS}, **task})
     assert (inputs[OBS_LABELS] == IGNORED).all()
+    assert len(inputs[OBS_SHOWN]) == (4 if len(shape) == 4 else 2)
