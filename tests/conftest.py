@@ -12,7 +12,8 @@ import torch  # noqa: E402
 
 import lerobot_gem  # noqa: E402, F401
 
-torch.set_num_threads(2)
+# The models of the tests are too small to share among threads, which would mostly wait for each other.
+torch.set_num_threads(1)
 
 CAMERAS = ("observation.images.image", "observation.images.image2")
 STATE_DIM = 8
