@@ -1,6 +1,7 @@
 """Shared fixtures: a small LeRobot data set with LIBERO's keys, and policies on it."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 # Before LeRobot and huggingface_hub are imported: no test may reach the Hub.
@@ -75,6 +76,29 @@ def write_data_set(
             dataset.add_frame({**frame, "task": TASKS[episode % len(TASKS)]})
         dataset.save_episode()
     dataset.finalize()
+    return root
+
+
+def blank_depth(root: Path, key: str, episodes: Iterable[int]) -> Path:
+    """Replace a camera's depth by zeros in some episodes of a data set; its statistics stay as they are."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    for file in (root / "data").glob("*/*.parquet"):
+        table = pq.read_table(file)
+        images = table.column(key).to_pylist()
+        blank = io.BytesIO()
+        size = Image.open(io.BytesIO(images[0]["bytes"])).size
+        Image.new("I;16", size).save(blank, format="PNG")
+        for position, episode in enumerate(table.column("episode_index").to_pylist()):
+            if episode in episodes:
+                images[position] = {"bytes": blank.getvalue(), "path": None}
+        field = table.schema.field(key)
+        column = pa.array(images, type=field.type)
+        pq.write_table(table.set_column(table.column_names.index(key), field, column), file)
     return root
 
 

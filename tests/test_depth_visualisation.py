@@ -1,13 +1,10 @@
 """Strips and scores of generated depth, of a tiny checkpoint on a tiny data set."""
 
-import io
 import json
 from pathlib import Path
 
 import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -20,7 +17,7 @@ from lerobot_gem.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.data.depth_frames import DepthDataConfig
 from lerobot_gem.depth_visualisation import DepthVisualisationConfig, draw_strips, table, visualise_depth
 from lerobot_gem.processing.depth_target import depth_target
-from tests.conftest import CAMERAS, EPISODES, FRAMES, build_policy, write_data_set
+from tests.conftest import CAMERAS, EPISODES, FRAMES, blank_depth, build_policy, write_data_set
 
 SIZE = 64
 
@@ -38,7 +35,8 @@ def checkpoint(depth_data_set: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def request(checkpoint: Path, root: Path, output: Path, **options) -> DepthVisualisationConfig:
-    policy = PreTrainedConfig.from_pretrained(checkpoint, cli_overrides=["--depth.num_inference_steps=1"])
+    small = ["--depth.num_inference_steps=1", f"--depth.max_side={SIZE}"]
+    policy = PreTrainedConfig.from_pretrained(checkpoint, cli_overrides=small)
     policy.pretrained_path = checkpoint
     dataset = DepthDataConfig("local/noise", root, options.pop("episodes", None))
     return DepthVisualisationConfig(**{"dataset": dataset, "output_dir": output, "policy": policy, **options})
@@ -52,7 +50,6 @@ def test_strips_video_and_scores(checkpoint, depth_data_set, tmp_path):
     assert metrics["num_inference_steps"] == 1
     assert list(metrics["cameras"]) == list(reports) == list(CAMERAS)
     dataset = LeRobotDataset("local/noise", root=depth_data_set, depth_output_unit="m")
-    policy = PreTrainedConfig.from_pretrained(checkpoint)
     files = sorted((output / "frames").iterdir())
     for row, camera in enumerate(CAMERAS):
         found = metrics["cameras"][camera]
@@ -74,11 +71,7 @@ def test_strips_video_and_scores(checkpoint, depth_data_set, tmp_path):
             rgb, true, generated = np.split(strip[row * SIZE : (row + 1) * SIZE], 3, axis=1)
             item = dataset[frame["index"]]
             assert rgb.tolist() == (item[camera] * 255).round().byte().movedim(0, 2).tolist()
-            target = depth_target(
-                item[f"{camera}_depth"][None],
-                colouring=policy.depth.colouring,
-                max_side=policy.depth.max_side,
-            )
+            target = depth_target(item[f"{camera}_depth"][None], colouring="spectral", max_side=SIZE)
             assert (
                 true.tolist()
                 == draw_strips([[item[camera], target.pictures[0] / 2 + 0.5]])[:, SIZE:].tolist()
@@ -110,28 +103,13 @@ def test_the_seed_and_the_episodes_decide(checkpoint, depth_data_set, tmp_path):
 def test_frames_without_depth_are_skipped_and_counted(checkpoint, tmp_path):
     """Here the wrist's depth is missing throughout episode 1, which is an error only if nothing else is asked for."""
     root = write_data_set(tmp_path / "data", depth=True)
-    blank_depth(root, f"{CAMERAS[1]}_depth", episode=1)
+    blank_depth(root, f"{CAMERAS[1]}_depth", episodes=[1])
     reports = visualise_depth(request(checkpoint, root, tmp_path / "all", num_frames=EPISODES))
     assert [(len(report.frames), report.skipped) for report in reports.values()] == [(3, 0), (2, 1)]
     with pytest.raises(
         ValueError, match=r"No depth in 1 frames of '.*image2_depth' of 'local/noise': .*depth_unit"
     ):
         visualise_depth(request(checkpoint, root, tmp_path / "one", num_frames=1, episodes=[1]))
-
-
-def blank_depth(root: Path, key: str, episode: int) -> None:
-    """Replace a camera's depth of one episode by zeros."""
-    [file] = (root / "data").glob("*/*.parquet")
-    table = pq.read_table(file)
-    rows = table.column(key).to_pylist()
-    buffer = io.BytesIO()
-    Image.fromarray(np.zeros((SIZE, SIZE), np.uint16)).save(buffer, format="PNG")
-    for i, of in enumerate(table.column("episode_index").to_pylist()):
-        if of == episode:
-            rows[i] = {"bytes": buffer.getvalue(), "path": None}
-    position = table.column_names.index(key)
-    column = pa.array(rows, type=table.schema.field(key).type)
-    pq.write_table(table.set_column(position, table.schema.field(key), column), file)
 
 
 @pytest.mark.parametrize(
