@@ -66,11 +66,6 @@ class AutoencoderTrainingConfig:
     log_freq: int = 50
     seed: int = 1000
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "eval_frames", "log_freq"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
-
 
 @dataclass(frozen=True)
 class AutoencoderReport:
@@ -95,8 +90,12 @@ def train_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderReport:
     Raises:
         FileExistsError: `output_dir` is not empty.
         FileNotFoundError: No data set at `dataset.root`.
-        ValueError: The data set has no depth camera, no depth, or a single episode; or unknown preset or colouring.
+        ValueError: The data set has no depth camera, no depth, or a single episode; preset or colouring is unknown; or
+            `steps`, `batch_size`, `eval_frames` or `log_freq` is below 1.
     """
+    for name in ("steps", "batch_size", "eval_frames", "log_freq"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)}: expected at least 1.")
     if config.output_dir.exists() and any(config.output_dir.iterdir()):
         raise FileExistsError(
             f"output_dir={config.output_dir} is not empty: take another folder, or delete it."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lerobot_gem.configuration_gem import GemConfig
-from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, DepthConfig
+from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, ConfigurationError, DepthConfig
 from tests.conftest import CAMERAS, add_language_rows, row, write_data_set
 from tests.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (a fixture)
 
@@ -38,7 +38,7 @@ DEPTH = f"{CAMERAS[0]}_depth"
     ],
 )
 def test_bad_values_are_named_with_what_is_expected(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         built = {key: value() if callable(value) else value for key, value in arguments.items()}
         GemConfig(**{"preset": "tiny", "device": "cpu", **built})
 
@@ -150,3 +150,28 @@ def test_language_rows_about_an_unknown_camera_are_named(make_gem, tmp_path):
     root = add_language_rows(write_data_set(tmp_path / "data", depth=True), [], events)
     with pytest.raises(ValueError, match=r"Unknown camera\(s\) \['observation.images.top'\]"):
         make_gem(root)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--policy.stage=four", "stage='four' is unknown: expected one of 'connector', 'generator', 'joint'"),
+        ("--policy.depth.unit=cm", "depth.unit='cm' is unknown: expected one of 'mm', 'm'"),
+        ("--policy.preset=2b", "preset='2b' needs pretrained weights and their tokenizer"),
+        ("--policy.preset=3b", "Unknown preset '3b'; choose one of 'tiny', '2b', '8b'"),
+    ],
+)
+def test_the_command_line_shows_what_is_wrong(argument, message, tmp_path, monkeypatch, capsys):
+    """LeRobot's parser prints the messages of some errors only."""
+    from lerobot.configs import parser
+    from lerobot.configs.train import TrainPipelineConfig
+
+    @parser.wrap()
+    def command(config: TrainPipelineConfig) -> None:
+        raise AssertionError("parsed")
+
+    arguments = ["--dataset.repo_id=local/noise", "--policy.type=gem", "--policy.preset=tiny", argument]
+    monkeypatch.setattr("sys.argv", ["lerobot-train", *arguments])
+    with pytest.raises(SystemExit):
+        command()
+    assert message in capsys.readouterr().err
