@@ -31,6 +31,7 @@ def write_data_set(
     state_dim: int = STATE_DIM,
     action_dim: int = ACTION_DIM,
     depth: bool = False,
+    depth_range: tuple[int, int] = (300, 4500),
     messages: str | None = None,
 ):
     """Write a data set of seeded noise with two cameras, a state, actions and two tasks.
@@ -41,6 +42,7 @@ def write_data_set(
         state_dim: Numbers in a state; 0 for none.
         action_dim: Numbers in an action; 0 for none.
         depth: With a depth camera beside each camera, in millimetres; a tenth of its pixels is invalid.
+        depth_range: From where to where, in millimetres.
         messages: What the string column `messages` holds in every frame; None for no such column.
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -67,7 +69,7 @@ def write_data_set(
         for _ in range(FRAMES):
             frame = {camera: random.integers(0, 255, (size, size, 3), dtype=np.uint8) for camera in CAMERAS}
             for camera in CAMERAS if depth else ():
-                values = random.integers(300, 4500, (size, size, 1), dtype=np.uint16)
+                values = random.integers(*depth_range, (size, size, 1), dtype=np.uint16)
                 frame[f"{camera}_depth"] = values * (random.random(values.shape) > 0.1).astype(np.uint16)
             for name, dim in vectors.items():
                 frame[name] = random.uniform(-1, 1, dim).astype(np.float32)

@@ -111,6 +111,18 @@ def test_depth_that_is_zero_throughout_is_named(make_gem, depth_data_set, tmp_pa
         make_gem(root)
 
 
+def test_a_data_set_whose_depth_is_zero_is_named_by_its_own_statistics(make_gem, tmp_path):
+    with pytest.raises(ValueError, match=rf"'{DEPTH}' is zero in the whole data set"):
+        make_gem(write_data_set(tmp_path / "data", depth=True, depth_range=(0, 1)))
+
+
+def test_a_batch_without_the_depth_that_was_paired_is_named(make_gem, depth_batch):
+    policy, preprocess, _ = make_gem()
+    del depth_batch[DEPTH]
+    with pytest.raises(ValueError, match=rf"The batch lacks '{DEPTH}', which the depth loss needs"):
+        policy(preprocess(depth_batch))
+
+
 def test_depth_in_another_unit_than_configured_is_named(make_gem, depth_batch):
     policy, preprocess, _ = make_gem()
     in_metres = {f"{camera}_depth": depth_batch[f"{camera}_depth"] / 1000 for camera in CAMERAS}

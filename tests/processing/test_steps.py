@@ -1,5 +1,7 @@
 """The steps that read language and write prompts."""
 
+import json
+
 import pytest
 import torch
 
@@ -50,6 +52,24 @@ def test_a_prompt_step_saved_before_there_were_answers_still_loads():
     step = PromptStep(**IMAGES, tokenizer=build_tiny_tokenizer())
     assert not step.answers
     assert step.get_config() == {**IMAGES, "answers": False}
+
+
+def test_messages_come_before_all_other_rows(make_gem, depth_batch):
+    _, preprocess, _ = make_gem(stage="joint")
+    wrist = (
+        {"role": "user", "content": "Open?", "camera": CAMERAS[1]},
+        {"role": "assistant", "content": "Yes."},
+    )
+    texts = learned_texts(preprocess, {**depth_batch, "messages": [json.dumps(wrist), "[]", "[]"]})
+    assert texts == ["", "Yes.<|im_end|>\n", "", ""]
+
+
+def test_messages_about_a_camera_that_the_data_set_lacks_are_named(make_gem, depth_batch):
+    _, preprocess, _ = make_gem(stage="joint")
+    top = {"role": "user", "content": "?", "camera": "observation.images.top"}
+    text = json.dumps([top, {"role": "assistant", "content": "!"}])
+    with pytest.raises(ValueError, match=r"\['observation.images.top'\] in the column 'messages': expected"):
+        preprocess({**depth_batch, "messages": [text] * 3})
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (2, 3, 64, 64)])
