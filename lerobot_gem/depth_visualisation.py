@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from lerobot.configs import PreTrainedConfig, RGBEncoderConfig, parser
+from lerobot.configs import PreTrainedConfig, RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import encode_video_frames
 from lerobot.policies.factory import make_pre_post_processors
@@ -26,6 +26,13 @@ from lerobot_gem.processing.depth_metrics import DepthScores, score_depth
 from lerobot_gem.processing.depth_target import ColouringName, depth_target, is_inverse, relative_depth
 
 logger = logging.getLogger(__name__)
+
+# What is scored:
+# `generated`, the generated picture;
+# `swapped`, the one that was generated for the frame before: what knowing the place, but not the frame, scores;
+# `flat`, a picture of one colour: what the alignment alone scores;
+# `target`, the picture that the generator is taught: what its colours and size allow at best.
+SCORED = ("generated", "swapped", "flat", "target")
 
 
 @dataclass
@@ -53,28 +60,19 @@ class DepthVisualisationConfig:
     seed: int = 1000
     display: bool = False
 
-    def __post_init__(self) -> None:
-        # As in LeRobot's EvalPipelineConfig.
-        if path := parser.get_path_arg("policy"):
-            overrides = [*parser.get_yaml_overrides("policy"), *(parser.get_cli_overrides("policy") or [])]
-            self.policy = PreTrainedConfig.from_pretrained(path, cli_overrides=overrides)
-            self.policy.pretrained_path = Path(path)
-
     @classmethod
     def __get_path_fields__(cls) -> list[str]:
+        """What LeRobot's parser lets come from a checkpoint."""
         return ["policy"]
 
 
 @dataclass
 class CameraReport:
-    """Scores of one camera. Scored are, by name,
-
-    * `generated`, the generated picture;
-    * `target`, the picture that the generator is taught: what its colours and size allow at best;
-    * `flat`, a picture of one colour: what the alignment alone scores.
+    """Scores of one camera.
 
     Attributes:
-        frames: Of each frame its `file`, its `index` and `episode_index` in the data set, and `scores` by name.
+        frames: Of each frame its `file`, its `index` and `episode_index` in the data set, and `scores` by the names of
+            `SCORED`; the first has no `swapped`.
         skipped: Frames without a depth map to compare with.
     """
 
@@ -84,10 +82,12 @@ class CameraReport:
     @property
     def mean(self) -> dict[str, DepthScores]:
         """Means over the frames, by name."""
-        scores = [frame["scores"] for frame in self.frames]
+        found = {
+            name: [frame["scores"][name] for frame in self.frames if name in frame["scores"]]
+            for name in SCORED
+        }
         return {
-            name: DepthScores(*np.mean([frame[name] for frame in scores], axis=0).tolist())
-            for name in scores[0]
+            name: DepthScores(*np.mean(scores, axis=0).tolist()) for name, scores in found.items() if scores
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -98,6 +98,27 @@ class CameraReport:
             "mean": _by_name(self.mean),
             "frames": [{**frame, "scores": _by_name(frame["scores"])} for frame in self.frames],
         }
+
+
+def read_policy_config(path: str, overrides: list[str]) -> PreTrainedConfig:
+    """The configuration of a checkpoint.
+
+    Args:
+        path: Hub id or folder.
+        overrides: As on the command line, without "policy.".
+
+    Raises:
+        ValueError: There is no policy.
+    """
+    try:
+        config = PreTrainedConfig.from_pretrained(path, cli_overrides=overrides)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"No policy at policy.path={path} ({error}): expected the folder pretrained_model/ of a 'gem' checkpoint, or "
+            "its Hub id."
+        ) from error
+    config.pretrained_path = Path(path)
+    return config
 
 
 def visualise_depth(config: DepthVisualisationConfig) -> dict[str, CameraReport]:
@@ -137,9 +158,9 @@ def visualise_depth(config: DepthVisualisationConfig) -> dict[str, CameraReport]
                 reports[camera].skipped += 1
             else:
                 reports[camera].frames.append({"file": file.name, **frame.place, "scores": scores})
-    encode_video_frames(
-        folder, config.output_dir / "depth.mp4", config.fps, RGBEncoderConfig(vcodec="h264", crf=18)
-    )
+    # x264 would print its statistics.
+    video = RGBEncoderConfig(vcodec="h264", crf=18, extra_options={"x264-params": "log=0"})
+    encode_video_frames(folder, config.output_dir / "depth.mp4", config.fps, video)
     _check_found(reports, pairs, dataset)
     _write_metrics(config, checkpoint, reports)
     return reports
@@ -170,6 +191,7 @@ def _frames(
     positions = _spread(len(dataset), config.num_frames)
     noise = torch.Generator().manual_seed(config.seed)
     colouring, max_side = cast(ColouringName, depth.colouring), cast(int, depth.max_side)
+    previous: dict[str, Tensor] = {}
     for batch in tqdm(read_frames(dataset, positions, batch_size=config.batch_size), desc="batches"):
         # Cameras alone: depth needs no text, and without questions every image is seen after the same others.
         cameras = {camera: batch[camera] for camera in checkpoint.image_features}
@@ -184,13 +206,15 @@ def _frames(
             rows: dict[str, dict[str, Tensor]] = {}
             scores: dict[str, dict[str, DepthScores] | None] = {}
             for camera, key in pairs.items():
-                painted = {
-                    "target": targets[camera].pictures[i] / 2 + 0.5,
-                    "generated": generated[camera][i].cpu(),
-                }
-                rows[camera] = {"rgb": batch[camera][i], **painted}
-                has_depth = targets[camera].has_depth[i]
-                scores[camera] = _score(painted, batch[key][i], colouring) if has_depth else None
+                picture, target = generated[camera][i].cpu(), targets[camera].pictures[i] / 2 + 0.5
+                rows[camera] = {"rgb": batch[camera][i], "true depth": target, "generated depth": picture}
+                scores[camera] = None
+                if targets[camera].has_depth[i]:
+                    swapped = {"swapped": previous[camera]} if previous else {}
+                    flat = torch.zeros_like(picture)
+                    scored = {"generated": picture, **swapped, "flat": flat, "target": target}
+                    scores[camera] = _score(scored, batch[key][i], colouring)
+            previous = {camera: row["generated depth"] for camera, row in rows.items()}
             place = {name: int(batch[name][i]) for name in ("index", "episode_index")}
             yield _Frame(place, rows, scores)
 
@@ -283,7 +307,7 @@ def _spread(length: int, number: int) -> list[int]:
 def _score(pictures: Mapping[str, Tensor], depth: Tensor, colouring: ColouringName) -> dict[str, DepthScores]:
     """Scores of pictures (3, h, w) in [0, 1] against depth (1, H, W) in metres, at the depth map's own size."""
     scores = {}
-    for name, picture in {**pictures, "flat": torch.zeros(3, 1, 1)}.items():
+    for name, picture in pictures.items():
         nearness = relative_depth(picture[None], colouring)
         nearness = F.interpolate(nearness, size=depth.shape[-2:], mode="bilinear", antialias=True)
         scores[name] = score_depth(nearness[0], depth, inverse=is_inverse(colouring))

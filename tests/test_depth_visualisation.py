@@ -15,7 +15,13 @@ from PIL import Image
 from lerobot_gem.configuration_gem import GemConfig
 from lerobot_gem.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.data.depth_frames import DepthDataConfig
-from lerobot_gem.depth_visualisation import DepthVisualisationConfig, draw_strips, table, visualise_depth
+from lerobot_gem.depth_visualisation import (
+    DepthVisualisationConfig,
+    draw_strips,
+    read_policy_config,
+    table,
+    visualise_depth,
+)
 from lerobot_gem.processing.depth_target import depth_target
 from tests.conftest import CAMERAS, EPISODES, FRAMES, blank_depth, build_policy, write_data_set
 
@@ -36,8 +42,7 @@ def checkpoint(depth_data_set: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def request(checkpoint: Path, root: Path, output: Path, **options) -> DepthVisualisationConfig:
     small = ["--depth.num_inference_steps=1", f"--depth.max_side={SIZE}"]
-    policy = PreTrainedConfig.from_pretrained(checkpoint, cli_overrides=small)
-    policy.pretrained_path = checkpoint
+    policy = read_policy_config(str(checkpoint), small)
     dataset = DepthDataConfig("local/noise", root, options.pop("episodes", None))
     return DepthVisualisationConfig(**{"dataset": dataset, "output_dir": output, "policy": policy, **options})
 
@@ -57,8 +62,10 @@ def test_strips_video_and_scores(checkpoint, depth_data_set, tmp_path):
         assert [frame["file"] for frame in found["frames"]] == [file.name for file in files]
         assert [frame["index"] for frame in found["frames"]] == [0, 10, 19, 29]
         assert [frame["episode_index"] for frame in found["frames"]] == [0, 1, 1, 2]
-        for name in ("generated", "target", "flat"):
-            each = [frame["scores"][name]["abs_rel"] for frame in found["frames"]]
+        assert list(found["mean"]) == ["generated", "swapped", "flat", "target"]
+        for name in found["mean"]:
+            first = 1 if name == "swapped" else 0
+            each = [frame["scores"][name]["abs_rel"] for frame in found["frames"][first:]]
             assert found["mean"][name]["abs_rel"] == pytest.approx(np.mean(each))
         mean = found["mean"]
         # Depth here is noise, whose colours blend when they are scaled; an untrained generator knows nothing of it.
@@ -82,8 +89,8 @@ def test_strips_video_and_scores(checkpoint, depth_data_set, tmp_path):
         shapes = [frame.to_ndarray(format="rgb24").shape for frame in video.decode(video=0)]
         assert video.streams.video[0].average_rate == 5
     assert shapes == [strip.shape] * 4
-    assert table(reports).count("\n") == 6
-    assert f"{reports[CAMERAS[1]].mean['flat'].abs_rel:7.3f}" in table(reports).splitlines()[-1]
+    assert table(reports).count("\n") == 8
+    assert f"{reports[CAMERAS[1]].mean['target'].abs_rel:7.3f}" in table(reports).splitlines()[-1]
 
 
 def test_the_seed_and_the_episodes_decide(checkpoint, depth_data_set, tmp_path):
@@ -142,6 +149,16 @@ def test_a_policy_that_acts_is_named(data_set, tmp_path):
     asked = DepthVisualisationConfig(DepthDataConfig("local/noise", data_set), tmp_path / "viz", policy)
     with pytest.raises(ValueError, match=r"gem_vla is a 'gem_vla' checkpoint: expected a 'gem' checkpoint"):
         visualise_depth(asked)
+
+
+@pytest.mark.parametrize("layout", ["released", "nowhere", "nobody/no-such-policy"])
+def test_what_is_no_policy_is_named(tmp_path, layout):
+    path = {"released": tmp_path, "nowhere": tmp_path / "nowhere"}.get(layout, layout)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    with pytest.raises(
+        ValueError, match=rf"No policy at policy.path={path} .*expected the folder pretrained"
+    ):
+        read_policy_config(str(path), [])
 
 
 def test_data_that_does_not_fit_is_named(checkpoint, data_set, depth_data_set, tmp_path):

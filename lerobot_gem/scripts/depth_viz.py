@@ -4,11 +4,19 @@ import logging
 
 from lerobot.configs import parser
 
-from lerobot_gem.depth_visualisation import DepthVisualisationConfig, table, visualise_depth
+from lerobot_gem.depth_visualisation import (
+    DepthVisualisationConfig,
+    read_policy_config,
+    table,
+    visualise_depth,
+)
 
 
 @parser.wrap()
 def visualise(config: DepthVisualisationConfig) -> None:
+    if path := parser.get_path_arg("policy"):
+        overrides = [*parser.get_yaml_overrides("policy"), *(parser.get_cli_overrides("policy") or [])]
+        config.policy = read_policy_config(path, overrides)
     reports = visualise_depth(config)
     print(f"\n{config.output_dir}: strips in frames/, depth.mp4, metrics.json\n\n{table(reports)}")
 
