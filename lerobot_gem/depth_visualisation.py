@@ -14,6 +14,7 @@ from lerobot.configs import PreTrainedConfig, RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import encode_video_frames
 from lerobot.policies.factory import make_pre_post_processors
+from lerobot.processor import PolicyProcessorPipeline
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -145,10 +146,15 @@ def visualise_depth(config: DepthVisualisationConfig) -> dict[str, CameraReport]
 
         init_rerun("lerobot-gem-depth-viz")
 
+    path = str(checkpoint.pretrained_path)
+    policy = GemPolicy.from_pretrained(path, config=checkpoint)
+    device = {"device_processor": {"device": str(checkpoint.device)}}
+    preprocess, _ = make_pre_post_processors(checkpoint, pretrained_path=path, preprocessor_overrides=device)
+
     reports = {camera: CameraReport() for camera in pairs}
     folder = config.output_dir / "frames"
     folder.mkdir(parents=True)
-    for number, frame in enumerate(_frames(config, checkpoint, dataset, pairs)):
+    for number, frame in enumerate(_frames(config, policy, preprocess, dataset, pairs)):
         file = folder / f"frame-{number:06d}.png"
         Image.fromarray(draw_strips([list(row.values()) for row in frame.rows.values()])).save(file)
         if config.display:
@@ -181,20 +187,21 @@ class _Frame(NamedTuple):
 
 
 def _frames(
-    config: DepthVisualisationConfig, checkpoint: GemConfig, dataset: LeRobotDataset, pairs: Mapping[str, str]
+    config: DepthVisualisationConfig,
+    policy: GemPolicy,
+    preprocess: PolicyProcessorPipeline,
+    dataset: LeRobotDataset,
+    pairs: Mapping[str, str],
 ) -> Iterator[_Frame]:
     """Generate the depth of the frames that are asked for, and score it."""
-    path, depth = str(checkpoint.pretrained_path), checkpoint.depth
-    policy = GemPolicy.from_pretrained(path, config=checkpoint)
-    device = {"device_processor": {"device": str(checkpoint.device)}}
-    preprocess, _ = make_pre_post_processors(checkpoint, pretrained_path=path, preprocessor_overrides=device)
+    depth = policy.config.depth
     positions = _spread(len(dataset), config.num_frames)
     noise = torch.Generator().manual_seed(config.seed)
     colouring, max_side = cast(ColouringName, depth.colouring), cast(int, depth.max_side)
     previous: dict[str, Tensor] = {}
     for batch in tqdm(read_frames(dataset, positions, batch_size=config.batch_size), desc="batches"):
         # Cameras alone: depth needs no text, and without questions every image is seen after the same others.
-        cameras = {camera: batch[camera] for camera in checkpoint.image_features}
+        cameras = {camera: batch[camera] for camera in policy.config.image_features}
         generated = policy.generate_depth(preprocess(cameras), generator=noise)
         targets = {
             camera: depth_target(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from lerobot_gem.configuration_gem import GemConfig
 from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, ConfigurationError, DepthConfig
@@ -187,3 +188,20 @@ def test_the_command_line_shows_what_is_wrong(argument, message, tmp_path, monke
     with pytest.raises(SystemExit):
         command()
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["2b", "8b"])
+@pytest.mark.parametrize(
+    ("number", "stage", "steps", "samples"),
+    [(1, "connector", 500, 0), (2, "generator", 4_000, 0), (3, "joint", 0, 4e6)],
+)
+def test_the_published_stages(preset, number, stage, steps, samples):
+    """Durations of GEM.md: steps, or one epoch of 4 M samples on 32 GPUs; 3 % of warm-up."""
+    file = Path(__file__).parent.parent / "configs" / "policy" / f"gem_{preset}_stage{number}.yaml"
+    config = yaml.safe_load(file.read_text())
+    policy = config["policy"]
+    assert policy["stage"] == stage
+    assert config["steps"] == (steps or samples / (32 * config["batch_size"]))
+    assert policy["optimizer_lr"] == 1e-5
+    assert policy["scheduler_name"] == "cosine"
+    assert policy["scheduler_warmup_steps"] == pytest.approx(0.03 * config["steps"], abs=1)
