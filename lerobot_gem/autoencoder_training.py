@@ -18,8 +18,8 @@ from diffusers import AutoencoderDC
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
+from lerobot_gem.data.depth_frames import DepthDataConfig, open_depth_data_set, read_frames
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.processing.depth_target import ColouringName, depth_target
 
@@ -30,19 +30,6 @@ _HELD_OUT = 10
 _WARMUP_STEPS = 20
 # Standard deviation of noise on latents in training, as a share of theirs: what the generator paints is never exact.
 _LATENT_NOISE = 0.1
-
-
-@dataclass
-class DepthDataConfig:
-    """Where the depth comes from.
-
-    Attributes:
-        repo_id: LeRobot's name of the data set.
-        root: Its folder; None for LeRobot's own place.
-    """
-
-    repo_id: str
-    root: Path | None = None
 
 
 @dataclass
@@ -102,23 +89,26 @@ def train_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderReport:
 
     Raises:
         FileExistsError: `output_dir` is not empty.
-        ValueError: The data set has no depth camera, no depth, or a single episode; or unknown preset or colouring.
+        FileNotFoundError: No data set at `dataset.root`.
+        ValueError: The data set has no depth camera, no depth, or a single episode; preset or colouring is unknown; or
+            `steps`, `batch_size`, `eval_frames` or `log_freq` is below 1.
     """
+    for name in ("steps", "batch_size", "eval_frames", "log_freq"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)}: expected at least 1.")
     if config.output_dir.exists() and any(config.output_dir.iterdir()):
         raise FileExistsError(
             f"output_dir={config.output_dir} is not empty: take another folder, or delete it."
         )
+    dataset = open_depth_data_set(config.dataset)
+    learned, held_out = _split(dataset, config.eval_frames)
     torch.manual_seed(config.seed)
     autoencoder: Any = AutoencoderDC.from_config(get_preset(config.preset).depth.autoencoder).to(
         config.device
     )
-    dataset = LeRobotDataset(config.dataset.repo_id, root=config.dataset.root, depth_output_unit="m")
-    learned, held_out = _split(dataset, config.eval_frames)
     test = list(_pictures(config, dataset, held_out))
     if not test:
-        raise ValueError(
-            f"No depth in {len(held_out)} frames of {dataset.repo_id!r}: expected distances of 11 mm to 9.99 m."
-        )
+        raise _no_depth(dataset, held_out)
     before = _psnr(autoencoder, test)
 
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=config.learning_rate, weight_decay=0)
@@ -149,18 +139,13 @@ def _split(dataset: LeRobotDataset, eval_frames: int) -> tuple[list[int], list[i
     """Frames to learn from, and at most `eval_frames`, evenly spread, of the episodes that are held out.
 
     Raises:
-        ValueError: No depth camera, or a single episode.
+        ValueError: A single episode.
     """
-    if not dataset.meta.depth_keys:
-        raise ValueError(
-            f"No depth camera in {dataset.repo_id!r}: expected image features flagged is_depth_map, beside "
-            f"{dataset.meta.camera_keys}. Record depth, or label the data (lerobot-gem-label-depth)."
-        )
     if dataset.num_episodes < 2:
         raise ValueError(
             f"{dataset.repo_id!r} has {dataset.num_episodes} episode: expected at least 2, one of them to measure on."
         )
-    episodes = np.asarray(dataset.hf_dataset.data.column("episode_index"))
+    _, episodes = np.unique(dataset.hf_dataset.data.column("episode_index"), return_inverse=True)
     # The first episode of each ten, so that even two are split.
     is_held_out = episodes % _HELD_OUT == 0
     held_out = np.flatnonzero(is_held_out)
@@ -177,13 +162,9 @@ def _pictures(
 ) -> Iterator[Tensor]:
     """Depth pictures (N, 3, h, w) in [-1, 1], of one depth camera after another; none of frames without depth."""
     max_side = config.max_side or get_preset(config.preset).max_depth_side
-    loader = DataLoader(
-        Subset(dataset, frames),
-        batch_size=config.batch_size,
-        shuffle=shuffle,
-        num_workers=config.num_workers,
-    )
-    for batch in loader:
+    for batch in read_frames(
+        dataset, frames, batch_size=config.batch_size, shuffle=shuffle, num_workers=config.num_workers
+    ):
         for key in dataset.meta.depth_keys:
             depth = batch[key].to(config.device)
             targets = depth_target(depth, colouring=config.colouring, max_side=max_side)
@@ -205,9 +186,14 @@ def _endless(
             found = True
             yield pictures
         if not found:
-            raise ValueError(
-                f"No depth in {len(frames)} frames of {dataset.repo_id!r}: expected distances of 11 mm to 9.99 m."
-            )
+            raise _no_depth(dataset, frames)
+
+
+def _no_depth(dataset: LeRobotDataset, frames: Sequence[int]) -> ValueError:
+    return ValueError(
+        f"No depth in {len(frames)} frames of {dataset.repo_id!r}: expected distances of 11 mm to 9.99 m. Check "
+        "info.depth_unit of its depth cameras in meta/info.json."
+    )
 
 
 @torch.no_grad()
@@ -222,7 +208,5 @@ def _psnr(autoencoder: Any, batches: Sequence[Tensor]) -> float:
 @torch.no_grad()
 def _scaling_factor(autoencoder: Any, batches: Sequence[Tensor]) -> float:
     """What makes the root mean square of latents 1, as flow matching from standard normal noise expects."""
-    power = torch.cat(
-        [autoencoder.encode(pictures).latent.square().flatten(1) for pictures in batches]
-    ).mean()
-    return 1 / power.sqrt().item()
+    power = [autoencoder.encode(pictures).latent.square().flatten(1).mean(dim=1) for pictures in batches]
+    return 1 / torch.cat(power).mean().sqrt().item()

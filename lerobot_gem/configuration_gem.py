@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from lerobot.configs import PolicyFeature, PreTrainedConfig
 
-from lerobot_gem.configuration_parts import GemPartsConfig, require
+from lerobot_gem.configuration_parts import GemPartsConfig, checked, require
 from lerobot_gem.stages import PRETRAINING, STAGES, loss_weights
 
 
@@ -45,6 +45,7 @@ class GemConfig(GemPartsConfig):
     scheduler_name: str = "cosine"
     stages_done: list[str] = field(default_factory=list)
 
+    @checked
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.stage, PRETRAINING, "stage")

@@ -8,7 +8,7 @@ from lerobot.configs import PolicyFeature, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
-from lerobot_gem.configuration_parts import GemPartsConfig, require
+from lerobot_gem.configuration_parts import GemPartsConfig, checked, require
 from lerobot_gem.models.presets import TimeDistribution, get_preset
 from lerobot_gem.stages import loss_weights
 
@@ -59,6 +59,7 @@ class ExpertConfig:
     freeze: bool = False
     action_dim: int | None = None
 
+    @checked
     def __post_init__(self) -> None:
         require(self.time_distribution, get_args(TimeDistribution), "expert.time_distribution")
         if self.flow_samples < 1:
@@ -108,6 +109,7 @@ class GemVLAConfig(GemPartsConfig):
 
     rtc_config: RTCConfig | None = None
 
+    @checked
     def __post_init__(self) -> None:
         super().__post_init__()
         preset = get_preset(self.preset)

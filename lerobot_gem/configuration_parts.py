@@ -1,9 +1,12 @@
 """What the configurations of both policies share: backbone, cameras, depth, precision and optimiser."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, get_args
 
 import numpy as np
+from draccus.utils import ParsingError
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim import AdamWConfig, OptimizerConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
@@ -19,6 +22,27 @@ SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
 METRES = {"mm": 0.001, "m": 1.0}
 
 _DEPTH_SUFFIX = "_depth"
+
+
+class ConfigurationError(ParsingError):
+    """A configuration that makes no sense.
+
+    No ValueError: of those, draccus says but "Couldn't instantiate class GemConfig using the given arguments" on the
+    command line, and keeps the reason to itself.
+    """
+
+
+def checked[T](post_init: Callable[[T], None]) -> Callable[[T], None]:
+    """Decorate a `__post_init__` so that its ValueErrors become ConfigurationErrors."""
+
+    @wraps(post_init)
+    def wrapped(self: T) -> None:
+        try:
+            post_init(self)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+
+    return wrapped
 
 
 def require(value: Any, known: tuple[Any, ...], field_name: str) -> None:
@@ -52,6 +76,7 @@ class BackboneConfig:
     gradient_checkpointing: bool = False
     architecture: dict[str, Any] | None = None
 
+    @checked
     def __post_init__(self) -> None:
         require(self.conditioning, get_args(StateConvention), "backbone.conditioning")
 
@@ -73,6 +98,7 @@ class CamerasConfig:
     min_pixels: int | None = None
     max_pixels: int | None = None
 
+    @checked
     def __post_init__(self) -> None:
         require(self.layout, LAYOUTS, "cameras.layout")
 
@@ -112,6 +138,7 @@ class DepthConfig:
     architecture: dict[str, Any] | None = None
     pairs: dict[str, str] = field(default_factory=dict)
 
+    @checked
     def __post_init__(self) -> None:
         require(self.colouring, COLOURINGS, "depth.colouring")
         require(self.unit, tuple(METRES), "depth.unit")
@@ -153,6 +180,7 @@ class GemPartsConfig(PreTrainedConfig):
 
     push_to_hub: bool = False
 
+    @checked
     def __post_init__(self) -> None:
         super().__post_init__()
         preset = get_preset(self.preset)

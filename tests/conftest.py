@@ -1,6 +1,7 @@
 """Shared fixtures: a small LeRobot data set with LIBERO's keys, and policies on it."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 # Before LeRobot and huggingface_hub are imported: no test may reach the Hub.
@@ -12,7 +13,8 @@ import torch  # noqa: E402
 
 import lerobot_gem  # noqa: E402, F401
 
-torch.set_num_threads(2)
+# The models of the tests are too small to share among threads, which would mostly wait for each other.
+torch.set_num_threads(1)
 
 CAMERAS = ("observation.images.image", "observation.images.image2")
 STATE_DIM = 8
@@ -29,6 +31,7 @@ def write_data_set(
     state_dim: int = STATE_DIM,
     action_dim: int = ACTION_DIM,
     depth: bool = False,
+    depth_range: tuple[int, int] = (300, 4500),
     messages: str | None = None,
 ):
     """Write a data set of seeded noise with two cameras, a state, actions and two tasks.
@@ -39,6 +42,7 @@ def write_data_set(
         state_dim: Numbers in a state; 0 for none.
         action_dim: Numbers in an action; 0 for none.
         depth: With a depth camera beside each camera, in millimetres; a tenth of its pixels is invalid.
+        depth_range: From where to where, in millimetres.
         messages: What the string column `messages` holds in every frame; None for no such column.
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -65,7 +69,7 @@ def write_data_set(
         for _ in range(FRAMES):
             frame = {camera: random.integers(0, 255, (size, size, 3), dtype=np.uint8) for camera in CAMERAS}
             for camera in CAMERAS if depth else ():
-                values = random.integers(300, 4500, (size, size, 1), dtype=np.uint16)
+                values = random.integers(*depth_range, (size, size, 1), dtype=np.uint16)
                 frame[f"{camera}_depth"] = values * (random.random(values.shape) > 0.1).astype(np.uint16)
             for name, dim in vectors.items():
                 frame[name] = random.uniform(-1, 1, dim).astype(np.float32)
@@ -74,6 +78,29 @@ def write_data_set(
             dataset.add_frame({**frame, "task": TASKS[episode % len(TASKS)]})
         dataset.save_episode()
     dataset.finalize()
+    return root
+
+
+def blank_depth(root: Path, key: str, episodes: Iterable[int]) -> Path:
+    """Replace a camera's depth by zeros in some episodes of a data set; its statistics stay as they are."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    for file in (root / "data").glob("*/*.parquet"):
+        table = pq.read_table(file)
+        images = table.column(key).to_pylist()
+        blank = io.BytesIO()
+        size = Image.open(io.BytesIO(images[0]["bytes"])).size
+        Image.new("I;16", size).save(blank, format="PNG")
+        for position, episode in enumerate(table.column("episode_index").to_pylist()):
+            if episode in episodes:
+                images[position] = {"bytes": blank.getvalue(), "path": None}
+        field = table.schema.field(key)
+        column = pa.array(images, type=field.type)
+        pq.write_table(table.set_column(table.column_names.index(key), field, column), file)
     return root
 
 

@@ -1,15 +1,19 @@
 """The four stages of GEM with LeRobot's unmodified commands, a few steps each, as subprocesses."""
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import CAMERAS
+from lerobot_gem.stages import PARTS
+from tests.conftest import CAMERAS, write_data_set
 from tests.test_command_line import BIN, TINY, run
 
 CONFIGS = TINY.parent
+SCRIPT = (sys.executable, "-m")
 
 
 def train(name: str, data: Path, output: Path, *arguments: str) -> tuple[str, Path]:
@@ -30,28 +34,53 @@ def train(name: str, data: Path, output: Path, *arguments: str) -> tuple[str, Pa
     return log, output / "checkpoints" / "last" / "pretrained_model"
 
 
-@pytest.mark.slow
-def test_four_stages_end_in_a_policy_that_acts(depth_data_set: Path, tmp_path: Path):
-    # An autoencoder of random weights is acknowledged in the first stage; the others find it in the checkpoint.
-    log, checkpoint = train(
-        "gem_tiny_stage1",
-        depth_data_set,
-        tmp_path / "stage1",
-        "--policy.depth.autoencoder=null",
-        "--policy.allow_untrained=true",
+def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(depth_data_set: Path, tmp_path: Path):
+    """Stage 1 learns from questions about single images without any action, the others from robot data."""
+    autoencoder = tmp_path / "stage0"
+    log = run(
+        *SCRIPT,
+        "lerobot_gem.scripts.train_autoencoder",
+        "--dataset.repo_id=local/noise",
+        f"--dataset.root={depth_data_set}",
+        f"--output_dir={autoencoder}",
+        "--steps=3",
+        "--batch_size=4",
+        "--eval_frames=2",
     )
-    assert "connector: " in log and "transformer: " in log
-    for stage, losses in {"stage2": ("depth_loss",), "stage3": ("depth_loss", "language_loss")}.items():
-        log, checkpoint = train(
-            f"gem_tiny_{stage}",
-            depth_data_set,
-            tmp_path / stage,
-            f"--policy.path={checkpoint}",
-            "--policy.allow_untrained=false",
-        )
-        for loss in (*losses, "frames_with_language", "frames_with_depth"):
-            assert re.search(rf"{loss}:\d", log), (stage, loss)
-        assert ("token_accuracy" in log) == (stage == "stage3")
+    assert re.search(r"4 held-out pictures, PSNR [\d.]+ dB with random weights, [\d.]+ dB now; scaling", log)
+
+    text = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}]'
+    questions = write_data_set(tmp_path / "vqa", depth=True, state_dim=0, action_dim=0, messages=text)
+    log, checkpoint = train(
+        "gem_tiny_stage1", questions, tmp_path / "stage1", f"--policy.depth.autoencoder={autoencoder}"
+    )
+    check_logs(log, learns={"connector"}, losses={"depth_loss"})
+    log, checkpoint = train(
+        "gem_tiny_stage2", depth_data_set, tmp_path / "stage2", f"--policy.path={checkpoint}"
+    )
+    check_logs(log, learns={"connector", "transformer"}, losses={"depth_loss"})
+    log, checkpoint = train(
+        "gem_tiny_stage3", depth_data_set, tmp_path / "stage3", f"--policy.path={checkpoint}"
+    )
+    vlm = {"language_model", "merger", "vision_tower"}
+    check_logs(log, learns={*vlm, "connector", "transformer"}, losses={"language_loss", "depth_loss"})
+    assert re.search(r"token_accuracy:\d", log)
+
+    log = run(
+        *SCRIPT,
+        "lerobot_gem.scripts.depth_viz",
+        f"--policy.path={checkpoint}",
+        "--policy.depth.num_inference_steps=2",
+        "--dataset.repo_id=local/noise",
+        f"--dataset.root={depth_data_set}",
+        "--dataset.episodes=[1]",
+        "--num_frames=2",
+        f"--output_dir={tmp_path / 'depth'}",
+    )
+    assert all(re.search(rf"{camera} +2 +0 +generated +\d", log) for camera in CAMERAS)
+    metrics = json.loads((tmp_path / "depth" / "metrics.json").read_text())
+    assert (metrics["num_inference_steps"], metrics["cameras"][CAMERAS[0]]["n"]) == (2, 2)
+    assert {path.name for path in (tmp_path / "depth").iterdir()} == {"depth.mp4", "frames", "metrics.json"}
 
     log, checkpoint = train(
         "gem_vla_tiny_depth",
@@ -59,8 +88,22 @@ def test_four_stages_end_in_a_policy_that_acts(depth_data_set: Path, tmp_path: P
         tmp_path / "stage4",
         f"--policy.backbone.pretrained={checkpoint}",
     )
-    assert re.search(r"action_loss:\d.* depth_loss:\d", log)
+    check_logs(log, learns={*vlm, "connector", "transformer", "expert"}, losses={"action_loss", "depth_loss"})
+    assert_acts(checkpoint)
 
+
+def check_logs(log: str, *, learns: set[str], losses: set[str]) -> None:
+    acts = "expert" in learns
+    parts = PARTS.keys() if acts else PARTS.keys() - {"expert"}
+    assert set(re.findall(r"(\w+): [\d.]+ M parameters, learns", log)) == learns
+    assert set(re.findall(r"(\w+): [\d.]+ M parameters, frozen", log)) == parts - learns
+    shares = {"frames_with_depth", "images_without_depth", *(() if acts else ("frames_with_language",))}
+    logged = set(re.findall(r"\b(\w+):[\d.]+", log))
+    assert shares <= logged
+    assert {name for name in logged if name.endswith("_loss")} == losses
+
+
+def assert_acts(checkpoint: Path) -> None:
     from lerobot.policies.factory import make_pre_post_processors
 
     from lerobot_gem.modeling_gem_vla import GemVLAPolicy

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from lerobot_gem.configuration_gem import GemConfig
-from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, DepthConfig
+from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, ConfigurationError, DepthConfig
 from tests.conftest import CAMERAS, add_language_rows, row, write_data_set
 from tests.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (a fixture)
 
@@ -38,7 +39,7 @@ DEPTH = f"{CAMERAS[0]}_depth"
     ],
 )
 def test_bad_values_are_named_with_what_is_expected(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         built = {key: value() if callable(value) else value for key, value in arguments.items()}
         GemConfig(**{"preset": "tiny", "device": "cpu", **built})
 
@@ -111,6 +112,18 @@ def test_depth_that_is_zero_throughout_is_named(make_gem, depth_data_set, tmp_pa
         make_gem(root)
 
 
+def test_a_data_set_whose_depth_is_zero_is_named_by_its_own_statistics(make_gem, tmp_path):
+    with pytest.raises(ValueError, match=rf"'{DEPTH}' is zero in the whole data set"):
+        make_gem(write_data_set(tmp_path / "data", depth=True, depth_range=(0, 1)))
+
+
+def test_a_batch_without_the_depth_that_was_paired_is_named(make_gem, depth_batch):
+    policy, preprocess, _ = make_gem()
+    del depth_batch[DEPTH]
+    with pytest.raises(ValueError, match=rf"The batch lacks '{DEPTH}', which the depth loss needs"):
+        policy(preprocess(depth_batch))
+
+
 def test_depth_in_another_unit_than_configured_is_named(make_gem, depth_batch):
     policy, preprocess, _ = make_gem()
     in_metres = {f"{camera}_depth": depth_batch[f"{camera}_depth"] / 1000 for camera in CAMERAS}
@@ -150,3 +163,45 @@ def test_language_rows_about_an_unknown_camera_are_named(make_gem, tmp_path):
     root = add_language_rows(write_data_set(tmp_path / "data", depth=True), [], events)
     with pytest.raises(ValueError, match=r"Unknown camera\(s\) \['observation.images.top'\]"):
         make_gem(root)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--policy.stage=four", "stage='four' is unknown: expected one of 'connector', 'generator', 'joint'"),
+        ("--policy.depth.unit=cm", "depth.unit='cm' is unknown: expected one of 'mm', 'm'"),
+        ("--policy.preset=2b", "preset='2b' needs pretrained weights and their tokenizer"),
+        ("--policy.preset=3b", "Unknown preset '3b'; choose one of 'tiny', '2b', '8b'"),
+    ],
+)
+def test_the_command_line_shows_what_is_wrong(argument, message, tmp_path, monkeypatch, capsys):
+    """LeRobot's parser prints the messages of some errors only."""
+    from lerobot.configs import parser
+    from lerobot.configs.train import TrainPipelineConfig
+
+    @parser.wrap()
+    def command(config: TrainPipelineConfig) -> None:
+        raise AssertionError("parsed")
+
+    arguments = ["--dataset.repo_id=local/noise", "--policy.type=gem", "--policy.preset=tiny", argument]
+    monkeypatch.setattr("sys.argv", ["lerobot-train", *arguments])
+    with pytest.raises(SystemExit):
+        command()
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["2b", "8b"])
+@pytest.mark.parametrize(
+    ("number", "stage", "steps", "samples"),
+    [(1, "connector", 500, 0), (2, "generator", 4_000, 0), (3, "joint", 0, 4e6)],
+)
+def test_the_published_stages(preset, number, stage, steps, samples):
+    """Durations of GEM.md: steps, or one epoch of 4 M samples on 32 GPUs; 3 % of warm-up."""
+    file = Path(__file__).parent.parent / "configs" / "policy" / f"gem_{preset}_stage{number}.yaml"
+    config = yaml.safe_load(file.read_text())
+    policy = config["policy"]
+    assert policy["stage"] == stage
+    assert config["steps"] == (steps or samples / (32 * config["batch_size"]))
+    assert policy["optimizer_lr"] == 1e-5
+    assert policy["scheduler_name"] == "cosine"
+    assert policy["scheduler_warmup_steps"] == pytest.approx(0.03 * config["steps"], abs=1)

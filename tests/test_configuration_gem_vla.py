@@ -12,7 +12,7 @@ from lerobot.configs.train import TrainPipelineConfig
 
 from lerobot_gem.configuration_gem import GemConfig
 from lerobot_gem.configuration_gem_vla import ExpertConfig, GemVLAConfig
-from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig
+from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, ConfigurationError
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.stages import PRETRAINING
 from tests.conftest import CAMERAS, write_data_set
@@ -121,7 +121,7 @@ def test_a_configuration_survives_saving(tmp_path: Path):
     ],
 )
 def test_bad_values_are_named_with_what_is_expected(arguments: dict, message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         built = {key: value() if callable(value) else value for key, value in arguments.items()}
         GemVLAConfig(**{"preset": "tiny", "device": "cpu", **built})
 

@@ -59,7 +59,7 @@ class LanguageRowsStep(ProcessorStep):
         if MESSAGES in data:
             entries = data[MESSAGES]
             data[MESSAGES] = self._parse([entries] if isinstance(entries, str) else entries)
-        elif not isinstance(data.get("task", []), str):  # a lone observation is no training sample
+        elif isinstance(data.get("index"), Tensor) and data["index"].ndim:  # else it is no training batch
             data[MESSAGES] = self._look_up(data)
         return {**transition, TransitionKey.COMPLEMENTARY_DATA: data}
 
@@ -73,7 +73,7 @@ class LanguageRowsStep(ProcessorStep):
         return parsed
 
     def _look_up(self, data: dict[str, Any]) -> list[list[Message]]:
-        indices = data["index"].tolist() if "index" in data else []
+        indices = data["index"].tolist()
         tasks = data.get("task") or [None] * len(indices)
         messages = []
         for position, (index, task) in enumerate(zip(indices, tasks, strict=True)):

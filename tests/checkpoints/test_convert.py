@@ -258,7 +258,10 @@ def test_policy_without_generator_is_no_gem_2b(make_policy, tmp_path):
 
 def test_released_layout_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_path):
     build_tiny_tokenizer().save_pretrained(gem_2b)
-    policy, *pipelines = make_gem(stage="joint", backbone=BackboneConfig(pretrained=str(gem_2b)))
+    # All stages are behind released weights, so that none is skipped.
+    released = BackboneConfig(pretrained=str(gem_2b))
+    policy, *pipelines = make_gem(stage="joint", backbone=released, allow_untrained=False)
+    assert policy.config.stages_done == ["connector", "generator", "joint"]
     folder = save(tmp_path / "policy", policy, *pipelines)
     assert weights_of(folder) == weights_of(gem_2b)
     convert(ConvertConfig(source=str(folder), output=tmp_path / "out", layout="gem-2b"))

@@ -74,12 +74,3 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def reference_folder() -> Path:
     return FOLDER
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """These models are too small to share among threads, which would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

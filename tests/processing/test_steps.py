@@ -1,8 +1,11 @@
 """The steps that read language and write prompts."""
 
+import json
+
+import pytest
 import torch
 
-from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, LanguageRowsStep, PromptStep
+from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from tests.conftest import CAMERAS, row
 
@@ -51,7 +54,28 @@ def test_a_prompt_step_saved_before_there_were_answers_still_loads():
     assert step.get_config() == {**IMAGES, "answers": False}
 
 
-def test_a_lone_observation_needs_no_text(make_gem):
+def test_messages_come_before_all_other_rows(make_gem, depth_batch):
+    _, preprocess, _ = make_gem(stage="joint")
+    wrist = (
+        {"role": "user", "content": "Open?", "camera": CAMERAS[1]},
+        {"role": "assistant", "content": "Yes."},
+    )
+    texts = learned_texts(preprocess, {**depth_batch, "messages": [json.dumps(wrist), "[]", "[]"]})
+    assert texts == ["", "Yes.<|im_end|>\n", "", ""]
+
+
+def test_messages_about_a_camera_that_the_data_set_lacks_are_named(make_gem, depth_batch):
+    _, preprocess, _ = make_gem(stage="joint")
+    top = {"role": "user", "content": "?", "camera": "observation.images.top"}
+    text = json.dumps([top, {"role": "assistant", "content": "!"}])
+    with pytest.raises(ValueError, match=r"\['observation.images.top'\] in the column 'messages': expected"):
+        preprocess({**depth_batch, "messages": [text] * 3})
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 3, 64, 64)])
+@pytest.mark.parametrize("task", [{}, {"task": "look"}, {"task": ["look"] * 2}])
+def test_observations_need_no_text(make_gem, shape, task):
     _, preprocess, _ = make_gem()
-    inputs = preprocess({**{camera: torch.rand(3, 64, 64) for camera in CAMERAS}, "task": "look"})
+    inputs = preprocess({**{camera: torch.rand(shape) for camera in CAMERAS}, **task})
     assert (inputs[OBS_LABELS] == IGNORED).all()
+    assert len(inputs[OBS_SHOWN]) == (4 if len(shape) == 4 else 2)

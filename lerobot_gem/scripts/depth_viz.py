@@ -1,0 +1,30 @@
+"""`lerobot-gem-depth-viz`: strips of RGB, true and generated depth, and how well the generated depth is."""
+
+import logging
+
+from lerobot.configs import parser
+
+from lerobot_gem.depth_visualisation import (
+    DepthVisualisationConfig,
+    read_policy_config,
+    table,
+    visualise_depth,
+)
+
+
+@parser.wrap()
+def visualise(config: DepthVisualisationConfig) -> None:
+    if path := parser.get_path_arg("policy"):
+        overrides = [*parser.get_yaml_overrides("policy"), *(parser.get_cli_overrides("policy") or [])]
+        config.policy = read_policy_config(path, overrides)
+    reports = visualise_depth(config)
+    print(f"\n{config.output_dir}: strips in frames/, depth.mp4, metrics.json\n\n{table(reports)}")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s")
+    visualise()
+
+
+if __name__ == "__main__":
+    main()
