@@ -6,15 +6,10 @@ set; when there are enough of them, the data set is written from those files and
 """
 
 import json
-import os
 import shutil
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lerobot_gem.data.single_frames import split_into_frames
+from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.experts import EXPERTS, make_expert
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import (
@@ -365,52 +361,26 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
     if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
         require_wide(config.suite)
     staging = _staging(config)
-    pool = _start_pool(config.num_workers) if config.num_workers > 1 else None
     reports, episodes = [], []
     total = len(task_ids) * (config.episodes_per_task + config.scenes_per_task)
-    try:
-        with tqdm(total=total, unit="episode", desc="collecting") as progress:
-            for task_id in task_ids:
-                for scenes in (False, True):
-                    outcomes: dict[Attempt, bool] = {}
-                    for attempt, success in _outcomes(config, task_id, scenes, staging, pool):
-                        outcomes[attempt] = success
-                        progress.update(success * (SCENES_PER_BATCH if scenes else 1))
-                    good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
-                    episodes += [(staging / a.name, instructions[task_id], a) for a in good]
-                    if not scenes and config.episodes_per_task:
-                        reports.append(TaskReport(task_id, instructions[task_id], len(good), len(outcomes)))
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+    # The workers are forked before a progress bar starts a thread, and before this process has a GL context.
+    with (
+        worker_pool(config.num_workers) as pool,
+        tqdm(total=total, unit="episode", desc="collecting") as progress,
+    ):
+        for task_id in task_ids:
+            for scenes in (False, True):
+                outcomes: dict[Attempt, bool] = {}
+                for attempt, success in _outcomes(config, task_id, scenes, staging, pool):
+                    outcomes[attempt] = success
+                    progress.update(success * (SCENES_PER_BATCH if scenes else 1))
+                good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
+                episodes += [(staging / a.name, instructions[task_id], a) for a in good]
+                if not scenes and config.episodes_per_task:
+                    reports.append(TaskReport(task_id, instructions[task_id], len(good), len(outcomes)))
     _write_dataset(config, episodes, reports)
     shutil.rmtree(staging)
     return reports
-
-
-def _start_pool(num_workers: int) -> Executor:
-    """Worker processes, already running.
-
-    Forked on Linux: importing LeRobot costs each spawned one 10 to 20 CPU-seconds. This process has no GL context and no
-    threads of its own yet (a progress bar starts one), which is what makes forking safe.
-    """
-    method = "fork" if sys.platform == "linux" else "spawn"
-    pool = ProcessPoolExecutor(
-        num_workers, mp_context=get_context(method), initializer=_end_with_parent, initargs=(os.getpid(),)
-    )
-    pool.submit(os.getpid).result()
-    return pool
-
-
-def _end_with_parent(parent: int) -> None:
-    """Watch the main process from a worker: one that was killed can't tell its workers, which would wait forever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _instructions(suite: str) -> list[str]:
