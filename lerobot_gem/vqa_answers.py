@@ -48,7 +48,8 @@ _NUMERIC_KINDS = {
     "distance": r"distance|how (far|near|close)|(metre|meter)s?\b",
 }
 _TEXT_KINDS = {
-    "subtask": r"sub-?task|\bsteps?\b|do (now|next)",
+    "next_subtask": r"\bnext\b(?! to)|\bafter that\b",
+    "subtask": r"sub-?task|\bsteps?\b|\bdo(ing)? (right )?now\b|robot doing",
     "relation": r"\b(left|right|front|behind|above|below|near(er|est)?|clos(er|est)|farther|further|between)\b",
 }
 _AFFORDANCE = r"\b(grasp|grip|grab|hold)"
@@ -92,7 +93,7 @@ def kind_of(question: str, answer: str) -> str:
 
     Returns:
         "point", "affordance", "box", "count", "distance", "progress", "number", "choice", "relation", "subtask",
-        "attribute" or "text".
+        "next_subtask", "attribute" or "text".
     """
     form = form_of(question, answer)
     if form == "point":

@@ -166,14 +166,15 @@ def _region(row: VqaRow, in_frame: Sequence[VqaRow]) -> Box | None:
     if row.form != "point":
         return None
     point = parse(row.answer, "point", row.size)
-    candidates: list[tuple[int, Box]] = []
+    longest, region = 0, None
     for other in in_frame:
         if other.form == "box" and other.cameras == row.cameras:
-            boxes = parse(other.answer, "box", other.size)
             name = next(iter(labels(other.answer)), other.question)
-            candidates.append((shared_name(row.question, name), boxes[0]))
-    length, box = max(candidates, key=lambda candidate: candidate[0], default=(0, None))
-    return box if length and box is not None and contains(box, point) else None
+            length = shared_name(row.question, name)
+            if length > longest:
+                boxes = parse(other.answer, "box", other.size)
+                longest, region = length, next((box for box in boxes if contains(box, point)), None)
+    return region
 
 
 def shared_name(first: str, second: str) -> int:
