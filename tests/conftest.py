@@ -1,7 +1,7 @@
 """Shared fixtures: a small LeRobot data set with LIBERO's keys, and policies on it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Before LeRobot and huggingface_hub are imported: no test may reach the Hub.
@@ -133,6 +133,29 @@ def add_language_rows(root: Path, persistent: list[dict], events: dict[int, list
     info["features"] |= language_feature_info()
     (root / "meta" / "info.json").write_text(json.dumps(info))
     return root
+
+
+@pytest.fixture(scope="session")
+def libero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """LIBERO made ready in a folder of its own; the user's configuration plays no part."""
+    from lerobot_gem.simulation.libero_setup import setup_libero
+
+    folder = tmp_path_factory.mktemp("libero")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIBERO_CONFIG_PATH", str(folder))
+        report = setup_libero()
+        assert report.ready, report.problems
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def scene(libero: Path):
+    """libero_object task 0 at 5 Hz and 128 px: the one real scene of all tests, since building it takes ten seconds."""
+    from lerobot_gem.simulation.scene import LiberoScene
+
+    scene = LiberoScene("libero_object", 0, control_freq=5)
+    yield scene
+    scene.close()
 
 
 @pytest.fixture(scope="session")

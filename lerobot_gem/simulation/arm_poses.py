@@ -11,6 +11,8 @@ from lerobot_gem.simulation.scene import ACTION_DIM, GRIPPER_CLOSE, LiberoScene
 _OPEN_FINGERS = np.array([0.0395, -0.0395])
 _TRIES = 50
 _NEWTON_STEPS, _TOLERANCE, _DAMPING = 30, 1e-3, 0.05
+# Bisections of the fingers' opening: to less than a millimetre.
+_FINGER_STEPS = 6
 # Heights of the point between the finger tips over the workspace, metres.
 _HEIGHTS = (0.03, 0.30)
 # Share of free arm poses that are drawn around the grasp point, where an approach needs to be precise.
@@ -69,8 +71,14 @@ class ArmPoses:
         offset = point[:2] - self.scene.position(self.expert.container)[:2]
         return bool(np.hypot(*offset) < 0.2 and point[2] < self.expert.rim + 0.03)
 
-    def place_holding(self, rng: np.random.Generator) -> bool:
-        """Put the target between the closed fingers at a random place; False when none was found."""
+    def place_holding(self, rng: np.random.Generator, simulate: bool = True) -> bool:
+        """Put the target between the closed fingers at a random place; False when none was found.
+
+        Args:
+            rng: draws the place.
+            simulate: let the gripper close on the target, at full force; else put the fingers where they touch it,
+                which takes a twentieth of the time.
+        """
         scene, expert = self.scene, self.expert
         for _ in range(_TRIES):
             yaw = rng.uniform(-0.5, 0.5)
@@ -89,7 +97,10 @@ class ArmPoses:
             scene.place({expert.target: pose})
             if self._touching(holding=True):
                 continue
-            self._close_fingers()
+            if simulate:
+                self._close_fingers()
+            else:
+                self._put_fingers()
             if expert.held() and not self._touching(holding=True):
                 return True
         return False
@@ -151,3 +162,16 @@ class ArmPoses:
         for _ in range(max(1, round(0.2 * self.scene.control_freq))):
             self.scene.step(close)
         model.opt.gravity[:] = gravity
+
+    def _put_fingers(self) -> None:
+        """Put the fingers as far apart as they can be while both touch the target."""
+        model, data = self.scene.env.sim.model._model, self.scene.env.sim.data._data
+        joints = data.qpos[self._qpos].copy()
+        fingers = self.scene.env.robots[0]._ref_gripper_joint_pos_indexes
+        closed, opened = np.zeros(2), _OPEN_FINGERS
+        for _ in range(_FINGER_STEPS):
+            middle = (closed + opened) / 2
+            data.qpos[fingers] = middle
+            mujoco.mj_forward(model, data)
+            closed, opened = (middle, opened) if self.expert.held() else (closed, middle)
+        self.scene.set_arm(joints, closed)

@@ -97,7 +97,7 @@ class PickAndPlaceExpert(ABC):
         turn = 0.0
         if self.held():
             move, gripper = self.carry()
-        elif self._delivered():
+        elif self.delivered():
             move, gripper = np.zeros(3), GRIPPER_OPEN
         else:
             error = self._yaw_error()
@@ -107,7 +107,8 @@ class PickAndPlaceExpert(ABC):
         assert action.shape == (ACTION_DIM,)
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
-    def _delivered(self) -> bool:
+    def delivered(self) -> bool:
+        """The object is over its goal, along x and y."""
         offset = self.scene.position(self.target) - self.scene.position(self.container)
         return bool(np.abs(offset[:2]).max() < self.delivered_radius)
 

@@ -13,7 +13,7 @@ from lerobot_gem.simulation.scene import LiberoScene
 
 PLACEMENTS = ("benchmark", "wide")
 # First words of the seed: layouts of one stream never meet those of another, whatever numbers follow.
-STREAMS = {"training": 1, "evaluation": 2}
+STREAMS = {"training": 1, "evaluation": 2, "questions": 3}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ _MAX_DRAWS, _DRAWS_PER_TARGET = 50_000, 5_000
 
 
 def layout_rng(stream: str, *numbers: int) -> np.random.Generator:
-    """A generator that depends on a stream ("training" or "evaluation") and non-negative numbers, on nothing else."""
+    """A generator that depends on a stream (of `STREAMS`) and non-negative numbers, on nothing else."""
     return np.random.default_rng([STREAMS[stream], *numbers])
 
 

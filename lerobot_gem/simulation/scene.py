@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lerobot_gem.simulation.cameras import Camera, camera_of
+from lerobot_gem.simulation.level_of_detail import upload_simplified
 from lerobot_gem.simulation.libero_setup import require_libero
 
 # Names that LeRobot's libero env gives to LIBERO's two cameras.
@@ -24,6 +26,8 @@ STATE_DIM = 8
 GRIPPER_OPEN, GRIPPER_CLOSE = -1.0, 1.0
 # Fixtures get their place (within a centimetre or so) from numpy's global generator when a model is built.
 _FIXTURE_SEED = 0
+# A group of shapes that is not drawn.
+_HIDDEN_GROUP = 5
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,19 @@ class CameraFrame:
 
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Which shape each pixel shows, as LIBERO delivers pictures, before LeRobot's flip.
+
+    Attributes:
+        geoms: (H, W) int32, MuJoCo's number of the shape; -1 where there is none.
+        depth: (H, W) float32, metres along the optical axis.
+    """
+
+    geoms: NDArray[np.int32]
+    depth: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,8 @@ class LiberoScene:
         height: of the pictures in pixels.
         width: of the pictures in pixels.
         multisampling: MuJoCo's default 4x antialiasing; rendering takes about twice as long with it.
+        mesh_tolerance: draw meshes with fewer triangles, moved by about this at most (metres; see
+            `level_of_detail`), and leave out what is outside of a picture; None draws what LIBERO draws.
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
@@ -103,6 +122,7 @@ class LiberoScene:
         height: int = 128,
         width: int = 128,
         multisampling: bool = False,
+        mesh_tolerance: float | None = None,
     ):
         require_libero()
         from libero.libero import benchmark, get_libero_path
@@ -120,6 +140,7 @@ class LiberoScene:
         self.suite, self.task_id = suite, task_id
         self.task, self.instruction = task.name, task.language
         self.height, self.width, self.multisampling = height, width, multisampling
+        self.mesh_tolerance = mesh_tolerance
         self.control_freq = control_freq
         self._init_states_file = os.path.join(
             get_libero_path("init_states"), task.problem_folder, task.init_states_file
@@ -296,20 +317,59 @@ class LiberoScene:
             camera: LIBERO's name of it, e.g. one of `CAMERAS.values()`.
             depth: read the depth buffer, too.
         """
+        self._draw(camera, segmentation=False)
+        pixels = self._context.read_pixels(self.width, self.height, depth=depth)
+        if not depth:
+            return CameraFrame(pixels, None)
+        rgb, buffer = pixels
+        return CameraFrame(rgb, self._metres(buffer))
+
+    def segment(self, camera: str) -> Segmentation:
+        """Draw which shape each pixel of a camera's picture shows."""
+        import mujoco
+
+        self._draw(camera, segmentation=True)
+        colours = np.empty((self.height, self.width, 3), np.uint8)
+        buffer = np.empty((self.height, self.width), np.float32)
+        view = mujoco.MjrRect(0, 0, self.width, self.height)
+        mujoco.mjr_readPixels(colours, buffer, view, self._context.con)
+        # The colour is a number: 0 for nothing, else one more than the shape's place among those drawn. (robosuite's own
+        # reader adds up bytes, which overflow with numpy 2.)
+        drawn = self._context.scn.geoms[: self._context.scn.ngeom]
+        geoms = np.full(len(drawn) + 1, -1, np.int32)
+        for shape in drawn:
+            if shape.objtype == mujoco.mjtObj.mjOBJ_GEOM and shape.segid >= 0:
+                geoms[shape.segid + 1] = shape.objid
+        numbers = colours.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        return Segmentation(geoms[numbers], self._metres(buffer))
+
+    def camera(self, name: str) -> Camera:
+        """Where a camera is and how it projects, now."""
+        sim = self.env.sim
+        return camera_of(sim.model._model, sim.data._data, name, self.height, self.width)
+
+    def _draw(self, camera: str, segmentation: bool) -> None:
         import mujoco
 
         model = self.env.sim.model._model
         # Another scene in this process may have made its own context current.
         self._context.gl_ctx.make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context.con)
-        self._context.render(self.width, self.height, self.env.sim.model.camera_name2id(camera))
-        pixels = self._context.read_pixels(self.width, self.height, depth=depth)
-        if not depth:
-            return CameraFrame(pixels, None)
-        rgb, buffer = pixels
+        groups = None
+        if self.mesh_tolerance is not None:
+            groups = model.geom_group.copy()
+            seen = self.camera(camera).may_see(self.env.sim.data._data.geom_xpos, model.geom_rbound)
+            # Planes have no bounding sphere, hence no radius.
+            model.geom_group[~seen & (model.geom_rbound > 0)] = _HIDDEN_GROUP
+        self._context.render(self.width, self.height, model.camera(camera).id, segmentation=segmentation)
+        if groups is not None:
+            model.geom_group[:] = groups
+
+    def _metres(self, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+        model = self.env.sim.model._model
         near = model.vis.map.znear * model.stat.extent
         far = model.vis.map.zfar * model.stat.extent
-        return CameraFrame(rgb, (near / (1.0 - buffer * (1.0 - near / far))).astype(np.float32))
+        return (near / (1.0 - buffer * (1.0 - near / far))).astype(np.float32)
 
     def _make_context(self) -> Any:
         from robosuite.utils.binding_utils import MjRenderContextOffscreen
@@ -322,6 +382,8 @@ class LiberoScene:
         context = MjRenderContextOffscreen(self.env.sim, device_id=-1)
         context.vopt.geomgroup[0] = 0  # collision shapes
         context.vopt.geomgroup[1] = 1  # visual shapes
+        if self.mesh_tolerance is not None:
+            upload_simplified(model, context.con, self.mesh_tolerance)
         return context
 
     def observation(self, depth: bool = False) -> dict[str, NDArray[Any]]:

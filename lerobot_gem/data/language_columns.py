@@ -1,0 +1,112 @@
+"""LeRobot's language columns: rows of questions and sub-tasks, and how they get into a data set.
+
+`LeRobotDataset.add_frame` can't write them; like `lerobot-annotate`, we add them to finished data files.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lerobot_gem.processing.language import EVENTS, PERSISTENT
+
+Row = dict[str, Any]
+
+_TEXT = pa.string()
+_EVENT_FIELDS = {
+    "role": _TEXT,
+    "content": _TEXT,
+    "style": _TEXT,
+    "camera": _TEXT,
+    "tool_calls": pa.list_(_TEXT),
+}
+# LeRobot's order of fields. Its own type of `tool_calls` holds JSON, which pyarrow can't make from Python objects.
+_TYPES = {
+    EVENTS: pa.list_(pa.struct(_EVENT_FIELDS)),
+    PERSISTENT: pa.list_(
+        pa.struct(
+            [
+                *((key, _EVENT_FIELDS[key]) for key in ("role", "content", "style")),
+                ("timestamp", pa.float32()),
+                *((key, _EVENT_FIELDS[key]) for key in ("camera", "tool_calls")),
+            ]
+        )
+    ),
+}
+
+
+def question_rows(exchanges: Iterable[tuple[str, str, str]]) -> list[Row]:
+    """Event rows of (camera, question, answer), in the order in which LeRobot stores them: answers, then questions."""
+    rows = []
+    for camera, question, answer in exchanges:
+        rows += [_row("user", question, "vqa", camera), _row("assistant", answer, "vqa", camera)]
+    return sorted(rows, key=lambda row: (row["style"], row["role"], row["camera"]))
+
+
+def subtask_rows(subtasks: Sequence[str], fps: int) -> list[Row]:
+    """Persistent rows of an episode: one wherever the sub-task changes.
+
+    Args:
+        subtasks: of each frame.
+        fps: frames per second.
+    """
+    return [
+        {**_row("assistant", text, "subtask", None), "timestamp": frame / fps}
+        for frame, text in enumerate(subtasks)
+        if frame == 0 or text != subtasks[frame - 1]
+    ]
+
+
+def _row(role: str, content: str, style: str, camera: str | None) -> Row:
+    return {"role": role, "content": content, "style": style, "camera": camera, "tool_calls": None}
+
+
+def language_arrays(
+    persistent: Sequence[Sequence[Row]], events: Sequence[Sequence[Row]]
+) -> dict[str, pa.Array]:
+    """The columns, from the rows of each frame."""
+    return {
+        PERSISTENT: pa.array(persistent, type=_TYPES[PERSISTENT]),
+        EVENTS: pa.array(events, type=_TYPES[EVENTS]),
+    }
+
+
+def add_language_columns(
+    root: Path, persistent: Sequence[Sequence[Row]], events: Sequence[Sequence[Row]]
+) -> None:
+    """Give a data set language columns, in its data files and its metadata.
+
+    Args:
+        root: folder of a finalised LeRobotDataset without them.
+        persistent: rows of the episode of each frame, by the frame's index.
+        events: rows of each frame.
+    """
+    from lerobot.datasets.feature_utils import get_hf_features_from_features
+    from lerobot.datasets.io_utils import load_info, write_info
+    from lerobot.datasets.language import language_feature_info
+
+    info = load_info(root)
+    info.features |= language_feature_info()
+    metadata = get_hf_features_from_features(info.features).arrow_schema.metadata
+    for file in sorted((root / "data").glob("*/*.parquet")):
+        source = pq.ParquetFile(file)
+        partial = file.with_suffix(".partial")
+        # One row group at a time: pictures are never all in memory.
+        writer = None
+        for group in range(source.num_row_groups):
+            table = source.read_row_group(group)
+            indices = table.column("index").to_pylist()
+            columns = language_arrays([persistent[i] for i in indices], [events[i] for i in indices])
+            for key, column in columns.items():
+                table = table.append_column(key, column)
+            table = table.replace_schema_metadata(metadata)
+            if writer is None:
+                writer = pq.ParquetWriter(partial, table.schema, compression="snappy", use_dictionary=True)
+            writer.write_table(table)
+        source.close()
+        if writer is not None:
+            writer.close()
+            partial.replace(file)
+    write_info(info, root)

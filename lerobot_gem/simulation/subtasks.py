@@ -1,0 +1,71 @@
+"""The steps of a pick-and-place task, and which of them the expert is at.
+
+The expert has no phases: a step is what its action and the state of the simulator amount to.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lerobot_gem.simulation.experts import PickAndPlaceExpert
+
+STEPS = ("reach", "descend", "grasp", "lift", "carry", "release")
+# An object that is held, hardly raised and not over its goal is still being lifted, metres.
+_RAISED, _AT_GOAL = 0.04, 0.10
+
+
+def current_step(expert: PickAndPlaceExpert, action: NDArray[np.floating]) -> int:
+    """Which of `STEPS` the expert is at.
+
+    Args:
+        expert: in the present state of its scene.
+        action: (7,) what it does there.
+    """
+    opens = action[-1] < 0
+    if expert.held():
+        if opens:
+            return STEPS.index("release")
+        offset = expert.scene.position(expert.target) - expert.scene.position(expert.container)
+        raised = expert.scene.position(expert.target)[2] - expert.rest[2]
+        lifted = raised > _RAISED or np.hypot(*offset[:2]) < _AT_GOAL
+        return STEPS.index("carry" if lifted else "lift")
+    if expert.delivered():
+        return STEPS.index("release")
+    if not opens:
+        return STEPS.index("grasp")
+    offset = expert.grasp_point() - expert.scene.eef_position
+    return STEPS.index("descend" if np.hypot(*offset[:2]) < expert.aligned else "reach")
+
+
+def steady(steps: Sequence[int], least: int) -> list[int]:
+    """The same steps without those that last fewer than `least` frames, which become part of the one before.
+
+    A touch that is lost for a frame is no reason to begin again.
+    """
+    result: list[int] = []
+    for step, run in groupby(steps):
+        length = len(list(run))
+        result += [result[-1] if result and length < least else step] * length
+    return result
+
+
+def describe(step: int, target: str, container: str, preposition: str) -> str:
+    """What to do in a step, e.g. "Carry the milk to the basket."
+
+    Args:
+        step: of `STEPS`.
+        target: what is picked up.
+        container: where it goes.
+        preposition: "in" or "on".
+    """
+    texts = {
+        "reach": f"Move the gripper above the {target}.",
+        "descend": f"Lower the gripper around the {target}.",
+        "grasp": f"Close the gripper on the {target}.",
+        "lift": f"Lift the {target}.",
+        "carry": f"Carry the {target} to the {container}.",
+        "release": f"Let go of the {target} {preposition} the {container}.",
+    }
+    return texts[STEPS[step]]
