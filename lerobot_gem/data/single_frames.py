@@ -174,6 +174,11 @@ class _Writer:
             elif key not in numbers:
                 numbers = {**numbers, key: np.stack(table[key].to_numpy())}
         result = {**compute_episode_stats(numbers, features), **pictures}
+        # Of one frame, statistics of integers would be integers.
+        result = {
+            key: {name: value.astype(np.float64) for name, value in stats.items()}
+            for key, stats in result.items()
+        }
         for stats in result.values():
             stats["count"] = np.array([len(table)])
         return result

@@ -10,8 +10,9 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data import libero_demos
-from lerobot_gem.data.libero_demos import SCENES_PER_BATCH, LiberoDemosConfig, collect
-from lerobot_gem.simulation.libero_setup import setup_libero
+from lerobot_gem.data.libero_attempts import SCENES_PER_BATCH, Attempt, close_scene, run_attempt
+from lerobot_gem.data.libero_demos import LiberoDemosConfig, collect
+from lerobot_gem.data.questions.configuration import QuestionsConfig
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ from lerobot_gem.simulation.libero_setup import setup_libero
         ({"seed": -1}, "seed must be at least 0"),
         ({"action_noise": -0.1}, "action_noise must be at least 0"),
         ({"episodes_per_task": 0}, "nothing to collect"),
+        ({"mode": "frames"}, "mode is one of demonstrations, scenes, but is 'frames'"),
+        ({"mode": "scenes"}, "say how many with --scenes_per_task"),
         ({"resume": True, "overwrite": True}, "contradict"),
     ],
 )
@@ -37,20 +40,28 @@ def test_parses_from_the_command_line(tmp_path: Path) -> None:
         args=[f"--root={tmp_path}/a", "--task_ids=[0, 3]", "--depth=false", "--resume=true"],
     )
     assert config.task_ids == [0, 3] and not config.depth and config.resume and config.root == tmp_path / "a"
+    assert config.qa is None
+    config = draccus.parse(
+        LiberoDemosConfig,
+        args=[f"--root={tmp_path}/a", "--mode=scenes", "--scenes_per_task=9", "--qa.kinds=[box, point]"],
+    )
+    assert config.episodes_per_task == 0 and config.qa is not None and config.qa.asked() == ["point", "box"]
+
+
+def test_a_collection_from_before_there_were_questions_goes_on(tmp_path: Path) -> None:
+    content = LiberoDemosConfig(root=tmp_path / "a").content()
+    assert not {"qa", "mode"} & set(content) and content["seed"] == 0
+    other = LiberoDemosConfig(root=tmp_path / "a", mode="scenes", scenes_per_task=1, qa=QuestionsConfig())
+    assert {"qa", "mode"} <= set(other.content())
 
 
 # -- with the simulator ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", autouse=True)
-def libero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIBERO_CONFIG_PATH", str(tmp_path_factory.mktemp("libero")))
-        assert setup_libero().ready
-        yield
-    if libero_demos._scene is not None:
-        libero_demos._scene.close()
-        libero_demos._scene = None
+def simulator(libero: Path) -> Iterator[None]:
+    yield
+    close_scene()
 
 
 def _config(root: Path, **change) -> LiberoDemosConfig:
@@ -104,7 +115,7 @@ def test_nothing_is_overwritten_without_being_told(collected: Path) -> None:
 def test_resumes_without_loss_or_repetition(
     collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, store, finished = tmp_path / "set", libero_demos._store_attempt, []
+    root, store, finished = tmp_path / "set", libero_demos.store_attempt, []
 
     def killed_in_the_second(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
         if finished:
@@ -113,11 +124,11 @@ def test_resumes_without_loss_or_repetition(
         finished.append(attempt)
         return store(config, attempt, staging)
 
-    monkeypatch.setattr(libero_demos, "_store_attempt", killed_in_the_second)
+    monkeypatch.setattr(libero_demos, "store_attempt", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         collect(_config(root))
     assert not root.exists()
-    monkeypatch.setattr(libero_demos, "_store_attempt", store)
+    monkeypatch.setattr(libero_demos, "store_attempt", store)
 
     with pytest.raises(FileExistsError, match=r"unfinished collection.*--resume=true"):
         collect(_config(root))
@@ -125,7 +136,7 @@ def test_resumes_without_loss_or_repetition(
         collect(_config(root, resume=True, seed=1))
 
     again: list = []
-    monkeypatch.setattr(libero_demos, "_store_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
+    monkeypatch.setattr(libero_demos, "store_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
     collect(_config(root, resume=True))
     assert finished[0] not in again and len(set(again)) == len(again)
     whole, resumed = (LeRobotDataset("local/x", root=path) for path in (collected, root))
@@ -146,7 +157,7 @@ def test_gives_up_when_the_expert_fails(tmp_path: Path, monkeypatch: pytest.Monk
         (staging / attempt.name).mkdir()
         return False
 
-    monkeypatch.setattr(libero_demos, "_store_attempt", fails)
+    monkeypatch.setattr(libero_demos, "store_attempt", fails)
     with pytest.raises(RuntimeError, match="failed 11 times while 2 successes were wanted"):
         collect(_config(tmp_path / "set"))
 
@@ -172,10 +183,12 @@ def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
 def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
     config = _config(tmp_path / "set", action_noise=0.1, random_start=True)
     for number in range(3):
-        frames = libero_demos.run_attempt(config, libero_demos.Attempt(0, number))
-        if frames is not None:
+        result = run_attempt(config, Attempt(0, number))
+        if result is not None:
             break
-    assert frames is not None
+    assert result is not None
+    frames, language = result
+    assert language is None
     starts = frames[0]["observation.state"][:3]
     assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
     # The expert's straight lines: full deflection in one axis wherever it travels.

@@ -81,7 +81,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "The robot was told: {task} What does it have to do now?",
     ),
     "next_subtask": (
-        "The task is: {task} Which step comes after the current one?",
+        "The task is: {task} Which step comes next, after the current one?",
         "The task is: {task} What is the next sub-task, once the current one is done?",
         "The robot was told: {task} What does it have to do next, after what it is doing now?",
     ),
