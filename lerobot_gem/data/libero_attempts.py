@@ -105,7 +105,7 @@ def run_attempt(
         executed = action.copy()
         executed[:3] += rng.normal(0.0, config.action_noise, 3)
         if scene.step(np.clip(executed, -1.0, 1.0)):
-            return frames, recorder and recorder.demonstration(config.fps)
+            return frames, recorder.demonstration(config.fps) if recorder else None
     return None
 
 
@@ -134,7 +134,7 @@ def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> tuple[list[Frame], 
             frames.append({**scene.observation(config.depth), "action": action})
             if recorder:
                 recorder.see(action, ask=True)
-    return frames, recorder and recorder.unrelated()
+    return frames, recorder.unrelated() if recorder else None
 
 
 def store_attempt(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:

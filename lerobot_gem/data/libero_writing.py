@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -10,21 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lerobot_gem.data.language_columns import Row, add_language_columns, question_rows, subtask_rows
 from lerobot_gem.data.libero_attempts import SCENES_PER_BATCH, Attempt, stored_frames, stored_language
 from lerobot_gem.data.libero_demos_config import LiberoDemosConfig
-from lerobot_gem.data.questions.configuration import QuestionsConfig
-from lerobot_gem.data.questions.kinds import Question
-from lerobot_gem.data.questions.selection import balanced, select
+from lerobot_gem.data.questions.recorder import FrameLanguage
+from lerobot_gem.data.questions.writing import write_language
 from lerobot_gem.data.single_frames import FrameBatch, append_frames
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
-
-_QUESTIONS = pa.schema(
-    [("index", pa.int64()), *((name, pa.string()) for name in ("kind", "camera", "question", "answer"))]
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +103,8 @@ def write_dataset(
                 append_frames(partial, (_batch(config, one) for one in group))
     report: dict[str, Any] = {"settings": config.content(), "tasks": [asdict(r) for r in reports]}
     if config.qa is not None:
-        report["questions"] = _write_language(config, config.qa, partial, stored)
+        languages = (_language_of(config, one) for one in stored)
+        report["questions"] = write_language(partial, config.qa, config.fps, languages)
     (partial / "collection.json").write_text(json.dumps(report, indent=1))
     partial.rename(config.root)
 
@@ -121,57 +113,14 @@ def _batch(config: LiberoDemosConfig, one: StoredAttempt) -> FrameBatch:
     return FrameBatch(stored_frames(one.folder), one.instruction, _scenes_of(config, one.attempt))
 
 
+def _language_of(config: LiberoDemosConfig, one: StoredAttempt) -> tuple[bool, list[FrameLanguage]]:
+    language = stored_language(one.folder)
+    return one.attempt.scenes, language[: _scenes_of(config, one.attempt)] if one.attempt.scenes else language
+
+
 def _scenes_of(config: LiberoDemosConfig, attempt: Attempt) -> int:
     """How many frames of a batch the data set takes: the last batch has more than are wanted."""
     return min(SCENES_PER_BATCH, config.scenes_per_task - attempt.number * SCENES_PER_BATCH)
-
-
-def _write_language(
-    config: LiberoDemosConfig, qa: QuestionsConfig, root: Path, stored: Sequence[StoredAttempt]
-) -> dict[str, Any]:
-    """Choose the questions and write them, and the sub-tasks.
-
-    Returns:
-        For each kind, the number of questions and the share of the most common answer.
-    """
-    images: list[list[Question]] = []
-    frame_of: list[int] = []  # of each image
-    persistent: list[list[Row]] = []
-    scenes: list[tuple[int, str]] = []  # frames that stand alone, and their sub-tasks
-    for one in stored:
-        language = stored_language(one.folder)
-        if one.attempt.scenes:
-            language = language[: _scenes_of(config, one.attempt)]
-            scenes += [(len(persistent) + index, frame.subtask) for index, frame in enumerate(language)]
-        for index, frame in enumerate(language):
-            for _, questions in groupby(frame.questions, key=lambda question: question.camera):
-                images.append(list(questions))
-                frame_of.append(len(persistent) + index)
-        rows = subtask_rows([frame.subtask for frame in language], config.fps)
-        persistent += [[] if one.attempt.scenes else rows for _ in language]
-    chosen: list[list[Question]] = [[] for _ in persistent]
-    for frame, questions in zip(frame_of, select(images, qa.questions_per_image), strict=True):
-        chosen[frame] += questions
-    if "subtask" in qa.asked():
-        for kept in balanced([subtask for _, subtask in scenes]):
-            frame, subtask = scenes[kept]
-            persistent[frame] = subtask_rows([subtask], config.fps)
-    else:
-        persistent = [[] for _ in persistent]
-    asked = [(frame, question) for frame, questions in enumerate(chosen) for question in questions]
-    events = [question_rows([(q.camera, q.question, q.answer) for q in questions]) for questions in chosen]
-    add_language_columns(root, persistent, events)
-    # The rows don't say what kind of question they are.
-    table = pa.Table.from_pylist(
-        [{"index": frame, **asdict(question)} for frame, question in asked], _QUESTIONS
-    )
-    pq.write_table(table, root / "meta" / "questions.parquet")
-    report = {}
-    for kind in qa.asked():
-        answers = Counter(question.answer for _, question in asked if question.kind == kind)
-        most = max(answers.values(), default=0) / max(answers.total(), 1)
-        report[kind] = {"questions": answers.total(), "most_common_answer": round(most, 3)}
-    return report
 
 
 def _episode_data(folder: Path, instruction: str, dataset: Any) -> dict[str, Any]:

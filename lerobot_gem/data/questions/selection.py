@@ -5,7 +5,7 @@ many processes simulated, or in which order.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,40 +15,38 @@ from lerobot_gem.data.questions.kinds import Question
 MOST_COMMON = 0.6
 
 
-def select(images: Iterable[Sequence[Question]], per_image: int) -> list[list[Question]]:
-    """Choose questions for each picture.
+class Selection:
+    """Chooses questions for pictures that are offered in the data set's order.
 
-    Kinds that have been asked least come first, and of a kind the question whose answer has been given least. Afterwards
+    Kinds that have been asked least come first, and of a kind the question whose answer has been given least. In the end
     questions with too common an answer are dropped, evenly over the data set.
 
     Args:
-        images: the candidates for each picture, in the data set's order.
-        per_image: at most so many for each, all of different kinds.
-
-    Returns:
-        The questions for each picture.
+        per_image: at most so many questions about each picture, all of different kinds.
     """
-    asked: Counter[str] = Counter()
-    given: dict[str, Counter[str]] = defaultdict(Counter)
-    chosen: list[tuple[int, Question]] = []
-    number = -1
-    for number, questions in enumerate(images):
+
+    def __init__(self, per_image: int):
+        self.per_image = per_image
+        self._chosen: dict[str, list[tuple[int, Question]]] = defaultdict(list)
+        self._given: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def offer(self, frame: int, candidates: Sequence[Question]) -> None:
+        """Choose among the questions about one picture of a frame."""
         by_kind: dict[str, list[Question]] = defaultdict(list)
-        for question in questions:
+        for question in candidates:
             by_kind[question.kind].append(question)
-        for kind in sorted(by_kind, key=lambda kind: asked[kind])[:per_image]:
-            counts = given[kind]
-            question = min(by_kind[kind], key=lambda question: counts[question.answer])
-            chosen.append((number, question))
-            asked[kind] += 1
-            counts[question.answer] += 1
-    result: list[list[Question]] = [[] for _ in range(number + 1)]
-    for kind in asked:
-        members = [(place, question) for place, question in chosen if question.kind == kind]
-        for index in balanced([question.answer for _, question in members]):
-            place, question = members[index]
-            result[place].append(question)
-    return result
+        for kind in sorted(by_kind, key=lambda kind: len(self._chosen[kind]))[: self.per_image]:
+            given = self._given[kind]
+            question = min(by_kind[kind], key=lambda question: given[question.answer])
+            self._chosen[kind].append((frame, question))
+            given[question.answer] += 1
+
+    def balanced(self) -> list[tuple[int, Question]]:
+        """What was chosen, with the frames, less what would make an answer too common; by kind."""
+        result = []
+        for members in self._chosen.values():
+            result += [members[index] for index in balanced([question.answer for _, question in members])]
+        return result
 
 
 def balanced(answers: Sequence[str]) -> list[int]:

@@ -1,16 +1,27 @@
 """Balanced answers, whatever there is to choose from."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from lerobot_gem.data.questions.kinds import Question
-from lerobot_gem.data.questions.selection import MOST_COMMON, balanced, select
+from lerobot_gem.data.questions.selection import MOST_COMMON, Selection, balanced
 
 
 def _q(kind: str, answer: str) -> Question:
     return Question(kind, "camera", f"{kind}?", answer)
+
+
+def select(images: Sequence[Sequence[Question]], per_image: int) -> list[list[Question]]:
+    selection = Selection(per_image)
+    for frame, candidates in enumerate(images):
+        selection.offer(frame, candidates)
+    chosen: list[list[Question]] = [[] for _ in images]
+    for frame, question in selection.balanced():
+        chosen[frame].append(question)
+    return chosen
 
 
 def _shares(chosen: list[list[Question]]) -> dict[str, float]:
