@@ -103,7 +103,7 @@ def add_language_columns(
                 table = table.append_column(key, column)
             table = table.replace_schema_metadata(metadata)
             if writer is None:
-                writer = pq.ParquetWriter(partial, table.schema, compression="snappy", use_dictionary=True)
+                writer = pq.ParquetWriter(partial, table.schema, compression="snappy", use_dictionary=False)
             writer.write_table(table)
         source.close()
         if writer is not None:

@@ -23,8 +23,9 @@ SCENES_PER_BATCH = 50
 _HOLDING_SHARE, _START_SHARE = 0.3, 0.3
 # Seconds after which an expert that has not succeeded is given up; its successes take 5 to 8.
 _TIME_LIMIT = 16.0
-# Of meshes in `scenes` mode, metres times pixels: 1 mm at 128 px, a seventh of the front camera's pixel.
-_MESH_TOLERANCE = 0.128
+# Of small objects in `scenes` mode, metres times pixels: 0.5 mm at 128 px, a third of the wrist camera's pixel on what is
+# between the fingers. The arm and the basket get four times as much, a third of the front camera's pixel.
+_MESH_TOLERANCE = 0.064
 # Files in the folder of an attempt.
 _FRAMES, _LANGUAGE = "frames.parquet", "language.json"
 

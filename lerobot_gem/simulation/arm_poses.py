@@ -45,6 +45,8 @@ class ArmPoses:
         mujoco.mj_kinematics(model, at_home)
         self._down = at_home.site_xmat[self._site].reshape(3, 3).copy()
         self._robot = int(model.body_rootid[model.body(robot.robot_model.root_body).id])
+        self._fingers = [model.body(f"gripper0_{side}finger").id for side in ("left", "right")]
+        self._target = scene.env.obj_body_id[expert.target]
         self._limits = model.jnt_range[[model.dof_jntid[d] for d in self._dofs]]
 
     def place_at_start(self) -> bool:
@@ -123,7 +125,7 @@ class ArmPoses:
             mujoco.mj_kinematics(model, data)
             mujoco.mj_comPos(model, data)
             here = data.site_xmat[self._site].reshape(3, 3)
-            turn = sum(np.cross(here[:, i], wanted[:, i]) for i in range(3)) / 2
+            turn = np.cross(here.T, wanted.T).sum(0) / 2
             error = np.concatenate([point - data.site_xpos[self._site], turn])
             if np.abs(error).max() < _TOLERANCE:
                 break
@@ -141,15 +143,11 @@ class ArmPoses:
     def _touching(self, holding: bool = False) -> bool:
         """Whether the robot touches anything but itself; with `holding`, it or the target anything but each other."""
         model, data = self.scene.env.sim.model._model, self.scene.env.sim.data._data
-        target = self.scene.env.obj_body_id[self.expert.target]
-        for contact in data.contact[: data.ncon]:
-            roots = {
-                int(model.body_rootid[model.geom_bodyid[geom]]) for geom in (contact.geom1, contact.geom2)
-            }
-            ours = roots & ({self._robot, target} if holding else {self._robot})
-            if ours and not roots <= ours:
-                return True
-        return False
+        roots = model.body_rootid[model.geom_bodyid[data.contact.geom[: data.ncon]]]
+        ours = roots == self._robot
+        if holding:
+            ours |= roots == self._target
+        return bool((ours[:, 0] != ours[:, 1]).any())
 
     def _close_fingers(self) -> None:
         """Close on the target without letting it fall meanwhile."""
@@ -173,5 +171,7 @@ class ArmPoses:
             middle = (closed + opened) / 2
             data.qpos[fingers] = middle
             mujoco.mj_forward(model, data)
-            closed, opened = (middle, opened) if self.expert.held() else (closed, middle)
+            bodies = model.geom_bodyid[data.contact.geom[: data.ncon]]
+            touching = bodies[(model.body_rootid[bodies] == self._target).any(1)]
+            closed, opened = (middle, opened) if np.isin(self._fingers, touching).all() else (closed, middle)
         self.scene.set_arm(joints, closed)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 _LEAST_COSINE = 0.2
 # Rounds remove fewer and fewer vertices; below this share the rest is not worth the time.
 _LEAST_GAIN = 0.03
+# Diagonal of a small object's bounding box, metres, and how much coarser than one anything may be.
+_SMALL, _COARSEST = 0.1, 4.0
 # How much a normal (of length 1) counts beside a texture coordinate (0 to 1) where a corner is given new ones.
 _NORMAL_WEIGHT = 0.1
 
@@ -27,7 +29,7 @@ def upload_simplified(model: Any, context: Any, tolerance: float) -> None:
     Args:
         model: MuJoCo's MjModel.
         context: an MjrContext that was made for it, and is current.
-        tolerance: as in `simplify`, metres.
+        tolerance: as in `simplify`, metres, for what is small enough to be looked at from close by.
     """
     import mujoco
 
@@ -35,7 +37,7 @@ def upload_simplified(model: Any, context: Any, tolerance: float) -> None:
     for mesh in np.unique(model.geom_dataid[is_mesh]):
         start, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
         part = slice(start, start + count)
-        corners, kept = _simplified(model, mesh, tolerance)
+        corners, kept = _simplified(model, mesh, tolerance * _coarseness(model, mesh))
         left = slice(start, start + len(kept))
         arrays = (model.mesh_face, model.mesh_facenormal, model.mesh_facetexcoord)
         saved = [array[part].copy() for array in arrays]
@@ -50,6 +52,16 @@ def upload_simplified(model: Any, context: Any, tolerance: float) -> None:
                 array[part] = values
 
 
+def _coarseness(model: Any, mesh: int) -> float:
+    """How much coarser than small objects a mesh may be: what is large is seen whole only from afar, and no camera comes
+    near the arm's links."""
+    body = int(model.geom_bodyid[np.flatnonzero(model.geom_dataid == mesh)[0]])
+    if model.body(body).name.startswith("robot0_link"):
+        return _COARSEST
+    vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
+    return float(np.clip(np.linalg.norm(np.ptp(vertices, axis=0)) / _SMALL, 1.0, _COARSEST))
+
+
 def _simplified(model: Any, mesh: int, tolerance: float) -> tuple[Indices, Indices]:
     """Corners and faces of a mesh as `simplify` returns them, each corner with a fitting normal and texture coordinate.
 
@@ -57,16 +69,20 @@ def _simplified(model: Any, mesh: int, tolerance: float) -> tuple[Indices, Indic
     """
     vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
     faces = model.mesh_face[model.mesh_faceadr[mesh] :][: model.mesh_facenum[mesh]]
-    looks = [_NORMAL_WEIGHT * model.mesh_normal[model.mesh_normaladr[mesh] :][: len(vertices)]]
+    normals = model.mesh_normal[model.mesh_normaladr[mesh] :][: len(vertices)]
+    texture = np.zeros((len(vertices), 2))
     if model.mesh_texcoordadr[mesh] >= 0:
-        looks.append(model.mesh_texcoord[model.mesh_texcoordadr[mesh] :][: len(vertices)])
-    corners, kept = simplify(vertices, faces, tolerance)
-    attributes = np.concatenate(looks, 1).astype(np.float64)
+        texture = model.mesh_texcoord[model.mesh_texcoordadr[mesh] :][: len(vertices)]
+    corners, kept = simplify(vertices, faces, tolerance, texture)
+    attributes = np.concatenate([_NORMAL_WEIGHT * normals, texture], 1).astype(np.float64)
     return matching_corners(corners, faces[kept].astype(np.int64), vertices, attributes), kept
 
 
 def simplify(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer], tolerance: float
+    vertices: NDArray[np.floating],
+    faces: NDArray[np.integer],
+    tolerance: float,
+    texture: NDArray[np.floating] | None = None,
 ) -> tuple[Indices, Indices]:
     """Merge vertices into neighbours while the surface stays where it was.
 
@@ -75,6 +91,7 @@ def simplify(
         faces: (F, 3) vertices of each triangle.
         tolerance: distance between a vertex and the surface that was merged into it, root mean square over its area,
             in the unit of `vertices`.
+        texture: (V, 2) texture coordinates. Where they differ at one place there is a seam, which stays where it was.
 
     Returns:
         corners: (F', 3) vertices, a subset of the given ones, of the triangles that are left.
@@ -85,13 +102,13 @@ def simplify(
     corners = groups[faces]
     kept = np.flatnonzero(_is_triangle(corners))
     corners = corners[kept]
-    quadrics = _quadrics(points, corners)
-    fixed = _on_boundary(corners, len(points))
+    patches = groups if texture is None else groups * len(texture) + _weld(texture)[0]
+    quadrics = _quadrics(points, corners, np.unique(patches, return_inverse=True)[1][faces[kept]])
     refused: Indices = np.zeros(0, np.int64)
     rng = np.random.default_rng(0)
     left = len(np.unique(corners))
     while len(corners):
-        merged_into, refused = _round(points, corners, quadrics, fixed, tolerance, refused, rng)
+        merged_into, refused = _round(points, corners, quadrics, tolerance, refused, rng)
         moved = np.flatnonzero(merged_into != np.arange(len(points)))
         if len(moved) <= _LEAST_GAIN * left:
             break
@@ -104,10 +121,12 @@ def simplify(
 
 
 def _weld(vertices: NDArray[np.floating]) -> tuple[Indices, Indices]:
-    """(V,) which of G places each vertex is at, and (G,) one vertex of each place; a millionth of the size is equal."""
+    """(V,) which of G places each vertex (of two or three coordinates) is at, and (G,) one vertex of each place; a
+    millionth of the size is equal."""
     offsets = np.asarray(vertices, np.float64) - vertices.min(0)
-    x, y, z = np.round(offsets / max(offsets.max(), 1e-9) * 2**20).astype(np.int64).T
-    _, representative, groups = np.unique((x << 42) + (y << 21) + z, return_index=True, return_inverse=True)
+    steps = np.round(offsets / max(offsets.max(), 1e-9) * 2**20).astype(np.int64)
+    keys = steps @ (1 << 21 * np.arange(steps.shape[1], dtype=np.int64))
+    _, representative, groups = np.unique(keys, return_index=True, return_inverse=True)
     return groups, representative
 
 
@@ -124,41 +143,45 @@ def _normals(points: Array, corners: Indices) -> tuple[Array, Array]:
     return normals / np.maximum(area, 1e-12)[:, None], area
 
 
-def _quadrics(points: Array, corners: Indices) -> Array:
+def _quadrics(points: Array, corners: Indices, patches: Indices) -> Array:
     """(V, 4, 4): v^T Q v sums up the squared distances of v = (x, y, z, 1) to the planes around a vertex, each times the
-    area of its triangle."""
+    area of its triangle. An open edge of a patch counts as a plane, too, upright on its triangle; `patches` (F, 3) are
+    corners which are only the same where the surface goes on."""
     normals, area = _normals(points, corners)
-    offsets = -np.einsum("fi,fi->f", normals, points[corners[:, 0]])
-    planes = np.concatenate([normals, offsets[:, None]], 1)
-    products = planes[:, :, None] * planes[:, None, :] * area[:, None, None]
-    quadrics = np.zeros((len(points), 4, 4))
+    result = np.zeros((len(points), 4, 4))
     for corner in corners.T:
-        np.add.at(quadrics, corner, products)
-    return quadrics
-
-
-def _edges(corners: Indices) -> tuple[Indices, Indices]:
-    """(E, 2) edges with the smaller vertex first, and (E,) the number of triangles at each."""
-    a, b, c = corners.T
-    pairs = np.sort(np.stack([np.concatenate([a, b, c]), np.concatenate([b, c, a])], 1), axis=1)
-    size = int(corners.max()) + 1
-    keys, counts = np.unique(pairs[:, 0] * size + pairs[:, 1], return_counts=True)
-    return np.stack([keys // size, keys % size], 1), counts
-
-
-def _on_boundary(corners: Indices, num_vertices: int) -> NDArray[np.bool_]:
-    """(V,) whether a vertex is at an edge of an open surface."""
-    edges, counts = _edges(corners)
-    result = np.zeros(num_vertices, bool)
-    result[edges[counts != 2]] = True
+        np.add.at(result, corner, _plane_products(normals, points[corner], area))
+    sides = np.stack([corners, np.roll(corners, -1, axis=1)], -1).reshape(-1, 2)
+    _, side, counts = _edges(patches)
+    start, end = sides[counts[side] != 2].T
+    along = points[end] - points[start]
+    upright = np.cross(along, np.repeat(normals, 3, axis=0)[counts[side] != 2])
+    length = np.linalg.norm(along, axis=1)
+    products = _plane_products(upright / np.maximum(length, 1e-12)[:, None], points[start], length**2)
+    for vertex in (start, end):
+        np.add.at(result, vertex, products)
     return result
+
+
+def _plane_products(normals: Array, through: Array, weights: Array) -> Array:
+    """(N, 4, 4): p p^T for the planes p = (normal, offset), weighted."""
+    planes = np.concatenate([normals, -(normals * through).sum(1, keepdims=True)], 1)
+    return planes[:, :, None] * planes[:, None, :] * weights[:, None, None]
+
+
+def _edges(corners: Indices) -> tuple[Indices, Indices, Indices]:
+    """(E, 2) edges with the smaller vertex first; (3 F,) the edge of each side of each triangle, from corners 0 to 1, 1 to
+    2, 2 to 0; (E,) the number of sides at each edge."""
+    pairs = np.sort(np.stack([corners, np.roll(corners, -1, axis=1)], -1).reshape(-1, 2), axis=1)
+    size = int(corners.max(initial=0)) + 1
+    keys, side, counts = np.unique(pairs @ np.array([size, 1]), return_inverse=True, return_counts=True)
+    return np.stack([keys // size, keys % size], 1), side, counts
 
 
 def _round(
     points: Array,
     corners: Indices,
     quadrics: Array,
-    fixed: NDArray[np.bool_],
     tolerance: float,
     refused: Indices,
     rng: np.random.Generator,
@@ -168,13 +191,11 @@ def _round(
     Returns:
         (V,) the vertex that each vertex is merged into, itself for most, and the merges that were refused so far.
     """
-    edges, _ = _edges(corners)
+    edges, _, _ = _edges(corners)
     homogeneous = np.concatenate([points, np.ones((len(points), 1))], 1)
     both = np.concatenate([edges, edges[:, ::-1]])  # from, to
-    both = both[~fixed[both[:, 0]]]
-    keys = both[:, 0] * len(points) + both[:, 1]
     if len(refused):
-        both = both[~np.isin(keys, refused)]
+        both = both[~np.isin(both @ np.array([len(points), 1]), refused)]
     start, end = both.T
     to = homogeneous[end]
     merged = quadrics[start] + quadrics[end]

@@ -68,7 +68,7 @@ class ObjectShape:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
-    @property
+    @cached_property
     def radius(self) -> float:
         """Radius of the circle around the body origin that holds the footprint at any yaw."""
         corner = np.maximum(np.abs(self.low[:2]), np.abs(self.high[:2]))
@@ -106,7 +106,7 @@ class LiberoScene:
         height: of the pictures in pixels.
         width: of the pictures in pixels.
         multisampling: MuJoCo's default 4x antialiasing; rendering takes about twice as long with it.
-        mesh_tolerance: draw meshes with fewer triangles, moved by about this at most (metres; see
+        mesh_tolerance: draw meshes with fewer triangles, which may move by this where they are small (metres; see
             `level_of_detail`), and leave out what is outside of a picture; None draws what LIBERO draws.
 
     Raises:
@@ -158,6 +158,7 @@ class LiberoScene:
                 control_freq=control_freq,
             )
         self.env = self.control.env
+        self._caches_are_old = False
         # Resets restore the robot and leave placing objects to `place` and `set_state`.
         self.env.deterministic_reset = True
         # Made here since making it recomputes positions, which would set the first picture apart from all others.
@@ -235,10 +236,17 @@ class LiberoScene:
         """Put objects at joint positions {name: (7,)}, at rest."""
         data = self.env.sim.data
         for name, pose in poses.items():
-            joint = self.env.objects_dict[name].joints[-1]
-            data.set_joint_qpos(joint, pose)
-            data.set_joint_qvel(joint, np.zeros(6))
+            position, velocity = self._joints[name]
+            data.qpos[position : position + 7] = pose
+            data.qvel[velocity : velocity + 6] = 0
         self._state_changed()
+
+    @cached_property
+    def _joints(self) -> dict[str, tuple[int, int]]:
+        """Where the position and the velocity of each object begin in the simulator's state."""
+        model = self.env.sim.model._model
+        joints = {name: model.joint(self.env.objects_dict[name].joints[-1]) for name in self.objects}
+        return {name: (int(joint.qposadr[0]), int(joint.dofadr[0])) for name, joint in joints.items()}
 
     def set_arm(self, joints: NDArray[np.float64], fingers: NDArray[np.float64]) -> None:
         """Teleport the arm to joint angles (7,) and finger positions (2,), at rest; the controllers hold there."""
@@ -257,12 +265,16 @@ class LiberoScene:
 
     def _state_changed(self) -> None:
         self.env.sim.forward()
+        self._caches_are_old = True
+
+    def _update_caches(self) -> None:
         # The controller caches what it read from the simulator and pulls towards its last goal.
         controller = self.env.robots[0].controller
         controller.update(force=True)
         controller.reset_goal()
         self.control._post_process()
         self.control._update_observables(force=True)
+        self._caches_are_old = False
 
     def settle(self, seconds: float) -> None:
         """Let things come to rest with the robot holding still and its gripper open."""
@@ -273,6 +285,8 @@ class LiberoScene:
 
     def step(self, action: NDArray[np.floating]) -> bool:
         """One control step with an action (7,) in [-1, 1]; returns LIBERO's own success test."""
+        if self._caches_are_old:  # which pictures do without
+            self._update_caches()
         self.control.step(action)
         return self.success
 
@@ -340,7 +354,8 @@ class LiberoScene:
         for shape in drawn:
             if shape.objtype == mujoco.mjtObj.mjOBJ_GEOM and shape.segid >= 0:
                 geoms[shape.segid + 1] = shape.objid
-        numbers = colours.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+        numbers = red | green << 8 | blue << 16
         return Segmentation(geoms[numbers], self._metres(buffer))
 
     def camera(self, name: str) -> Camera:

@@ -72,7 +72,7 @@ def test_moved_corners_take_the_most_similar_vertex_of_their_new_place() -> None
 
 @pytest.mark.libero
 def test_a_simplified_scene_looks_like_the_whole_one(scene: LiberoScene, libero: Path) -> None:
-    simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_tolerance=0.001)
+    simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_tolerance=0.0005)
     try:
         layout = wide_layout(scene, layout_rng("evaluation", 0))
         for one in (scene, simplified):

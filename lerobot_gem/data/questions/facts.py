@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lerobot_gem.simulation.cameras import Camera
 from lerobot_gem.simulation.experts import PickAndPlaceExpert
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene, flip
-from lerobot_gem.simulation.subtasks import describe
+from lerobot_gem.simulation.subtasks import STEPS, describe
 
 # An object counts as visible from this many pixels on, if they are at least this share of its outline's area: the convex
 # outline of its bounding box, which a bottle that stands free fills by half.
@@ -140,7 +140,11 @@ class Observer:
         return labels
 
     def facts(self, step: int) -> Facts:
-        """The present facts, with one segmentation drawn for each camera; `step` is the expert's."""
+        """The present facts, with one segmentation drawn for each camera.
+
+        Args:
+            step: which of `subtasks.STEPS` the expert is at.
+        """
         data = self.scene.env.sim.data._data
         turned = data.xmat[self._bodies].reshape(-1, 3, 3) @ self._unturned
         corners = self._corners @ turned.transpose(0, 2, 1) + data.xpos[self._bodies][:, None]
@@ -149,9 +153,7 @@ class Observer:
             Thing(name, centre, self.names.count(name) == 1, _CATEGORY_OF.get(name))
             for name, centre in zip(self.names, centres, strict=True)
         )
-        grasp = None
-        if not self.expert.held() and not self.expert.delivered():
-            grasp = self.expert.grasp_point()
+        grasp = self.expert.grasp_point() if step <= STEPS.index("grasp") else None
         return Facts(
             things=things,
             views=tuple(self._view(key, name, corners, grasp) for key, name in CAMERAS.items()),

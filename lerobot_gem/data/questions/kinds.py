@@ -87,10 +87,18 @@ def interior(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(2,) column and row of the middle of the pixel of a mask (H, W) that is farthest from its edge."""
     import cv2
 
+    left, top, right, bottom = extent(mask)
     # The picture's border is an edge, too.
-    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    row, column = np.unravel_index(int(distance.argmax()), mask.shape)
-    return np.array([column + 0.5, row + 0.5])
+    part = np.pad(mask[top:bottom, left:right], 1).astype(np.uint8)
+    distance = cv2.distanceTransform(part, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+    return np.array([left + column + 0.5, top + row + 0.5])
+
+
+def extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom edge of the pixels of a mask (H, W); right and bottom are one past the last pixel."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def point(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
@@ -107,9 +115,7 @@ def box(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
     result = []
     for number in rng.permutation(_nameable(facts, view))[:_MOST]:
         mask = view.labels == number
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        answer = write_box(*map(int, edges), *mask.shape)
+        answer = write_box(*extent(mask), *mask.shape)
         result.append((write_question("box", rng, name=facts.things[number].name), answer))
     return result
 
@@ -216,22 +222,22 @@ def count(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]
     if not view.complete or not view.visible:
         return []
     shown = [facts.things[number] for number in view.visible]
-    options = [(write_question("count_all", rng), str(len(shown)))]
+    options: list[tuple[str, dict[str, str], int]] = [("count_all", {}, len(shown))]
     categories = [thing.category for thing in shown]
     for category in sorted({category for category in categories if category}):
-        question = write_question("count_category", rng, plural=PLURALS[category])
-        options.append((question, str(categories.count(category))))
+        options.append(("count_category", {"plural": PLURALS[category]}, categories.count(category)))
     columns = np.array([column_of(view, thing) for thing in shown])
     ranges = np.array([range_of(view, thing) for thing in shown])
     for index in [index for index, thing in enumerate(shown) if thing.unique]:
         shift, gap = np.delete(columns - columns[index], index), np.delete(ranges - ranges[index], index)
-        name = shown[index].name
+        name = {"name": shown[index].name}
         if len(shift) and np.abs(shift).min() >= LEAST_SHIFT:
-            for side, number in (("left", (shift < 0).sum()), ("right", (shift > 0).sum())):
-                options.append((write_question(f"count_{side}", rng, name=name), str(number)))
+            options.append(("count_left", name, (shift < 0).sum()))
+            options.append(("count_right", name, (shift > 0).sum()))
         if len(gap) and np.abs(gap).min() >= LEAST_GAP:
-            options.append((write_question("count_closer", rng, name=name), str((gap < 0).sum())))
-    return _different(options[index] for index in rng.permutation(len(options)))
+            options.append(("count_closer", name, (gap < 0).sum()))
+    order = [options[index] for index in rng.permutation(len(options))]
+    return _different((write_question(kind, rng, **slots), str(number)) for kind, slots, number in order)
 
 
 def affordance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:

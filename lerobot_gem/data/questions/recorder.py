@@ -1,7 +1,7 @@
 """Collects, while an attempt is simulated, what can be asked about its frames."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class FrameLanguage:
     questions: list[Question]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"subtask": self.subtask, "questions": [vars(question) for question in self.questions]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "FrameLanguage":
