@@ -155,18 +155,18 @@ def main() -> None:
             OUTPUT / "data" / "meta" / "info.json",
             lambda: collect(max(2, round(scale * DEMONSTRATIONS)), scaled(SCENES)),
         ),
-        "stage 0": (OUTPUT / "stage0" / "config.json", lambda: train_autoencoder(scaled(500))),
+        "stage 0": (OUTPUT / "stage0" / "config.json", lambda: train_autoencoder(scaled(300))),
         "stage 1": trained(
-            "stage1", "gem_tiny_stage1", scaled(100), f"--policy.depth.autoencoder={OUTPUT / 'stage0'}"
+            "stage1", "gem_tiny_stage1", scaled(60), f"--policy.depth.autoencoder={OUTPUT / 'stage0'}"
         ),
         "depth before": (OUTPUT / "depth_stage1" / "metrics.json", lambda: visualise("stage1")),
-        "stage 2": trained("stage2", "gem_tiny_stage2", scaled(400), before("stage1")),
-        "stage 3": trained("stage3", "gem_tiny_stage3", scaled(500), before("stage2")),
+        "stage 2": trained("stage2", "gem_tiny_stage2", scaled(250), before("stage1")),
+        "stage 3": trained("stage3", "gem_tiny_stage3", scaled(300), before("stage2")),
         "depth after": (OUTPUT / "depth_stage3" / "metrics.json", lambda: visualise("stage3")),
         "stage 4": trained(
             "stage4",
             "gem_vla_tiny_depth",
-            scaled(500),
+            scaled(400),
             f"--policy.backbone.pretrained={checkpoint(OUTPUT, 'stage3')}",
         ),
         "evaluate": (

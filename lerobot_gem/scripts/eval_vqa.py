@@ -1,14 +1,13 @@
 """`lerobot-gem-eval-vqa`: score a `gem` policy or Qwen3-VL on the questions of a data set."""
 
-import logging
-
 import draccus
+from lerobot.utils.utils import init_logging
 
 from lerobot_gem.vqa_evaluation import VqaEvaluationConfig, evaluate_vqa
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s")
+    init_logging()
     config = draccus.parse(VqaEvaluationConfig)
     report = evaluate_vqa(config)
     print(f"\n{config.output_dir}: {report.rows} questions, {report.rows / report.seconds:.1f} a second")
