@@ -120,7 +120,7 @@ def test_answers_are_the_policys_own_whatever_the_batch_size(questions, policy, 
     rows = read_rows(dataset).rows
     shown = [([dataset[asked.index][asked.cameras[0]]], asked.question) for asked in rows]
     expected = GemPolicy.from_pretrained(policy).answer_all(shown, max_new_tokens=6)
-    assert len(set(expected)) > len(rows) / 2
+    assert len(set(expected)) > 3  # or mixed up answers would go unseen
     for model, batch_size in ((policy, 1), (policy, 4), (policy, 99), (plain, 4)):
         output = tmp_path / f"{model.name}-{batch_size}"
         report = evaluate_vqa(config_of(model, questions, output, batch_size=batch_size))
