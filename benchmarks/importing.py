@@ -5,7 +5,9 @@ surfaces), or takes one with --folder. Each job runs in a process of its own:
 
 * bare: `LeRobotDataset.save_episode` on the same files, in episodes of the same length, nothing checked;
 * frames: `LeRobotDataset.add_frame` on the decoded images, as a recording writes;
-* import, and import with letterboxing to 448 x 336.
+* import, with one and with two processes, and with letterboxing to 448 x 336.
+
+Memory is that of the main process.
 
     python benchmarks/importing.py --records=10000
 """

@@ -1,7 +1,7 @@
 """The whole way in half an hour on two CPU cores: collect demonstrations in the LIBERO simulator, train a tiny GEM-VLA
 with lerobot-train, and evaluate it with lerobot-eval on layouts that it has never seen.
 
-`make demo` runs this. `--recipe=long` takes about two hours for more data, more training and more episodes.
+`make demo` runs this. `--recipe=long` is for hours: more data, more training, more episodes.
 Finished stages are kept, so that a second call goes on where the first one stopped; `--fresh` starts again. Everything is
 written to outputs/demo/ (outputs/demo_long/): report.md and results.json (success with n and a 95 % Wilson interval, and the
 same with the cameras blanked), rollout.mp4, training_curve.png.
@@ -13,11 +13,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import BIN, ROOT, checkpoint, logged, run, run_steps, success, train
+from runs import ROOT, SUITE, checkpoint, collect, evaluate, logged, run_steps, success, train
 
-SUITE, TASK_ID = "libero_object", 9
-FPS, IMAGE_SIZE = 5, 128
-EPISODE_LENGTH = 70
+TASK_ID = 9
 LOG_EVERY = 50
 
 
@@ -44,44 +42,6 @@ RECIPES = {
     "demo": Recipe(ROOT / "outputs" / "demo", demonstrations=150, scenes=3000, steps=2000, episodes=20),
     "long": Recipe(ROOT / "outputs" / "demo_long", demonstrations=300, scenes=6000, steps=9000, episodes=50),
 }
-
-
-def collect(recipe: Recipe) -> None:
-    run(
-        recipe.output / "logs" / "collect.log",
-        BIN / "lerobot-gem-libero-demos",
-        f"--suite={SUITE}",
-        f"--task_ids=[{TASK_ID}]",
-        f"--episodes_per_task={recipe.demonstrations}",
-        f"--scenes_per_task={recipe.scenes}",
-        "--placement=wide",
-        f"--fps={FPS}",
-        f"--image_size={IMAGE_SIZE}",
-        "--depth=false",
-        "--repo_id=local/demo",
-        f"--root={recipe.output / 'data'}",
-        "--num_workers=2",
-        "--resume=true",
-    )
-
-
-def evaluate(recipe: Recipe, name: str, blank_images: bool) -> None:
-    run(
-        recipe.output / "logs" / f"{name}.log",
-        BIN / "lerobot-eval",
-        f"--policy.path={checkpoint(recipe.output, 'train')}",
-        "--env.type=libero_wide",
-        f"--env.task={SUITE}",
-        f"--env.task_ids=[{TASK_ID}]",
-        f"--env.fps={FPS}",
-        f"--env.episode_length={EPISODE_LENGTH}",
-        f"--env.observation_height={IMAGE_SIZE}",
-        f"--env.observation_width={IMAGE_SIZE}",
-        f"--env.blank_images={str(blank_images).lower()}",
-        f"--eval.n_episodes={recipe.episodes}",
-        "--eval.batch_size=2",
-        f"--output_dir={recipe.output / name}",
-    )
 
 
 def plot_training_curve(output: Path) -> None:
@@ -145,7 +105,17 @@ def main() -> None:
     if options.fresh:
         shutil.rmtree(output, ignore_errors=True)
     steps = {
-        "collect": (output / "data" / "meta" / "info.json", lambda: collect(recipe)),
+        "collect": (
+            output / "data" / "meta" / "info.json",
+            lambda: collect(
+                output,
+                "local/demo",
+                TASK_ID,
+                demonstrations=recipe.demonstrations,
+                scenes=recipe.scenes,
+                depth=False,
+            ),
+        ),
         "train": (
             checkpoint(output, "train") / "model.safetensors",
             lambda: train(
@@ -159,11 +129,13 @@ def main() -> None:
         ),
         "evaluate": (
             output / "eval" / "eval_info.json",
-            lambda: evaluate(recipe, "eval", blank_images=False),
+            lambda: evaluate(output, "eval", "train", TASK_ID, episodes=recipe.episodes),
         ),
         "evaluate blanked": (
             output / "eval_blanked" / "eval_info.json",
-            lambda: evaluate(recipe, "eval_blanked", blank_images=True),
+            lambda: evaluate(
+                output, "eval_blanked", "train", TASK_ID, episodes=recipe.episodes, blank_images=True
+            ),
         ),
     }
     minutes = run_steps(output, steps)

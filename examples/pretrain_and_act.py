@@ -12,35 +12,15 @@ import json
 import shutil
 from pathlib import Path
 
-from runs import BIN, ROOT, checkpoint, logged, run, run_steps, success, train
+from runs import BIN, ROOT, SUITE, checkpoint, collect, evaluate, logged, run, run_steps, success, train
 
 OUTPUT = ROOT / "outputs" / "pretrain_and_act"
 
-SUITE, TASK_ID = "libero_object", 1
-FPS, IMAGE_SIZE = 5, 128
+TASK_ID = 1
 DEMONSTRATIONS, SCENES = 30, 300
-EPISODES, EPISODE_LENGTH = 10, 70
+EPISODES = 10
 VIZ_FRAMES = 16
 LOG_EVERY = 10
-
-
-def collect(demonstrations: int, scenes: int) -> None:
-    run(
-        OUTPUT / "logs" / "collect.log",
-        BIN / "lerobot-gem-libero-demos",
-        f"--suite={SUITE}",
-        f"--task_ids=[{TASK_ID}]",
-        f"--episodes_per_task={demonstrations}",
-        f"--scenes_per_task={scenes}",
-        "--placement=wide",
-        f"--fps={FPS}",
-        f"--image_size={IMAGE_SIZE}",
-        "--depth=true",
-        "--repo_id=local/pretrain_and_act",
-        f"--root={OUTPUT / 'data'}",
-        "--num_workers=2",
-        "--resume=true",
-    )
 
 
 def train_autoencoder(steps: int) -> None:
@@ -64,24 +44,6 @@ def visualise(stage: str) -> None:
         f"--dataset.root={OUTPUT / 'data'}",
         f"--num_frames={VIZ_FRAMES}",
         f"--output_dir={OUTPUT / f'depth_{stage}'}",
-    )
-
-
-def evaluate(episodes: int) -> None:
-    run(
-        OUTPUT / "logs" / "eval.log",
-        BIN / "lerobot-eval",
-        f"--policy.path={checkpoint(OUTPUT, 'stage4')}",
-        "--env.type=libero_wide",
-        f"--env.task={SUITE}",
-        f"--env.task_ids=[{TASK_ID}]",
-        f"--env.fps={FPS}",
-        f"--env.episode_length={EPISODE_LENGTH}",
-        f"--env.observation_height={IMAGE_SIZE}",
-        f"--env.observation_width={IMAGE_SIZE}",
-        f"--eval.n_episodes={episodes}",
-        "--eval.batch_size=2",
-        f"--output_dir={OUTPUT / 'eval'}",
     )
 
 
@@ -153,25 +115,32 @@ def main() -> None:
     steps = {
         "collect": (
             OUTPUT / "data" / "meta" / "info.json",
-            lambda: collect(max(2, round(scale * DEMONSTRATIONS)), scaled(SCENES)),
+            lambda: collect(
+                OUTPUT,
+                "local/pretrain_and_act",
+                TASK_ID,
+                demonstrations=max(2, round(scale * DEMONSTRATIONS)),
+                scenes=scaled(SCENES),
+                depth=True,
+            ),
         ),
-        "stage 0": (OUTPUT / "stage0" / "config.json", lambda: train_autoencoder(scaled(500))),
+        "stage 0": (OUTPUT / "stage0" / "config.json", lambda: train_autoencoder(scaled(300))),
         "stage 1": trained(
-            "stage1", "gem_tiny_stage1", scaled(100), f"--policy.depth.autoencoder={OUTPUT / 'stage0'}"
+            "stage1", "gem_tiny_stage1", scaled(60), f"--policy.depth.autoencoder={OUTPUT / 'stage0'}"
         ),
         "depth before": (OUTPUT / "depth_stage1" / "metrics.json", lambda: visualise("stage1")),
-        "stage 2": trained("stage2", "gem_tiny_stage2", scaled(400), before("stage1")),
-        "stage 3": trained("stage3", "gem_tiny_stage3", scaled(500), before("stage2")),
+        "stage 2": trained("stage2", "gem_tiny_stage2", scaled(250), before("stage1")),
+        "stage 3": trained("stage3", "gem_tiny_stage3", scaled(300), before("stage2")),
         "depth after": (OUTPUT / "depth_stage3" / "metrics.json", lambda: visualise("stage3")),
         "stage 4": trained(
             "stage4",
             "gem_vla_tiny_depth",
-            scaled(500),
+            scaled(400),
             f"--policy.backbone.pretrained={checkpoint(OUTPUT, 'stage3')}",
         ),
         "evaluate": (
             OUTPUT / "eval" / "eval_info.json",
-            lambda: evaluate(2 if options.toy else EPISODES),
+            lambda: evaluate(OUTPUT, "eval", "stage4", TASK_ID, episodes=2 if options.toy else EPISODES),
         ),
     }
     report(run_steps(OUTPUT, steps))

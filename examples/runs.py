@@ -12,6 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
+SUITE = "libero_object"
+FPS, IMAGE_SIZE = 5, 128
+EPISODE_LENGTH = 70
+
 
 def run(log: Path, *command: str | Path) -> float:
     """Run a command, shown and logged; returns its seconds. A failure ends the example with the place of the log."""
@@ -53,6 +57,50 @@ def run_steps(output: Path, steps: dict[str, tuple[Path, Callable[[], None]]]) -
         minutes[name] = (time.monotonic() - start) / 60
         times.write_text(json.dumps(minutes))
     return minutes
+
+
+def collect(
+    output: Path, repo_id: str, task_id: int, *, demonstrations: int, scenes: int, depth: bool
+) -> None:
+    """Wide demonstrations and single frames of one task, into `output / "data"`."""
+    run(
+        output / "logs" / "collect.log",
+        BIN / "lerobot-gem-libero-demos",
+        f"--suite={SUITE}",
+        f"--task_ids=[{task_id}]",
+        f"--episodes_per_task={demonstrations}",
+        f"--scenes_per_task={scenes}",
+        "--placement=wide",
+        f"--fps={FPS}",
+        f"--image_size={IMAGE_SIZE}",
+        f"--depth={str(depth).lower()}",
+        f"--repo_id={repo_id}",
+        f"--root={output / 'data'}",
+        "--num_workers=2",
+        "--resume=true",
+    )
+
+
+def evaluate(
+    output: Path, name: str, trained: str, task_id: int, *, episodes: int, blank_images: bool = False
+) -> None:
+    """lerobot-eval of what `train` left under `trained`, on unseen wide layouts, into `output / name`."""
+    run(
+        output / "logs" / f"{name}.log",
+        BIN / "lerobot-eval",
+        f"--policy.path={checkpoint(output, trained)}",
+        "--env.type=libero_wide",
+        f"--env.task={SUITE}",
+        f"--env.task_ids=[{task_id}]",
+        f"--env.fps={FPS}",
+        f"--env.episode_length={EPISODE_LENGTH}",
+        f"--env.observation_height={IMAGE_SIZE}",
+        f"--env.observation_width={IMAGE_SIZE}",
+        f"--env.blank_images={str(blank_images).lower()}",
+        f"--eval.n_episodes={episodes}",
+        "--eval.batch_size=2",
+        f"--output_dir={output / name}",
+    )
 
 
 def train(output: Path, name: str, config: str, *arguments: str, steps: int, log_every: int) -> None:

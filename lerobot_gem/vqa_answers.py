@@ -41,18 +41,22 @@ _NUMBER = re.compile(
 )
 _CHOICE = re.compile(r"\(?([A-Z])[).:,]*")
 
-# What a question whose answer is a number or a text is about; the first that matches. Points and boxes need no question.
+# What a question is about whose answer is a number or a text, by its words; the first that matches.
 _NUMERIC_KINDS = {
     "count": r"how many|number of|\bcount\b",
     "progress": r"progress|percent|how far along|how much of the task",
-    "distance": r"distance|how (far|near|close)|(metre|meter)s?\b",
+    "gripper_distance": r"(distance|how (far|near|close)|(metre|meter)s?\b).*gripper|gripper.*(distance|(metre|meter)s?\b)",
+    "object_distance": r"distance|how (far|near|close)|(metre|meter)s?\b",
 }
 _TEXT_KINDS = {
-    "next_subtask": r"\bnext\b(?! to)|\bafter that\b",
-    "subtask": r"sub-?task|\bsteps?\b|\bdo(ing)? (right )?now\b|robot doing",
-    "relation": r"\b(left|right|front|behind|above|below|near(er|est)?|clos(er|est)|farther|further|between)\b",
+    "next_subtask": r"\bnext\b(?! to)|(step|task|comes) after\b",
+    "subtask": r"sub-?task|\bsteps?\b|\bdo(ing)? now\b|robot doing",
+    "left_right": r"\bleft\b.*\bright\b",
+    "front_behind": r"\bfront\b.*\bbehind\b",
+    "nearer": r"\b(nearer|nearest|closer|closest)\b",
+    "relation": r"\b(left|right|front|behind|above|below|under|farther|further|between|next to)\b",
 }
-_AFFORDANCE = r"\b(grasp|grip|grab|hold)"
+_AFFORDANCE = r"\b(grasp|grip|grab|hold)\b"
 
 
 @dataclass(frozen=True)
@@ -91,17 +95,22 @@ def form_of(question: str, answer: str) -> Form:
 def kind_of(question: str, answer: str) -> str:
     """What a question asks for, from the form of its answer and its words; rows of a data set don't say it.
 
+    The kinds are those of `lerobot-gem-libero-demos --qa`, and some for other data.
+
     Returns:
-        "point", "affordance", "box", "count", "distance", "progress", "number", "choice", "relation", "subtask",
-        "next_subtask", "attribute" or "text".
+        "point", "affordance", "box", "count", "progress", "object_distance", "gripper_distance", "number", "choice",
+        "left_right", "front_behind", "nearer", "relation", "subtask", "next_subtask", "attribute" or "text".
     """
     form = form_of(question, answer)
     if form == "point":
         return "affordance" if re.search(_AFFORDANCE, question, re.IGNORECASE) else "point"
     if form == "number":
         quantity = _quantity(_plain(answer))
-        by_unit = {"m": "distance", "%": "progress"}.get(quantity.unit or "") if quantity else None
-        return by_unit or _first_match(_NUMERIC_KINDS, question) or "number"
+        kind = _first_match(_NUMERIC_KINDS, question) or "number"
+        if quantity and quantity.unit:
+            is_distance = kind.endswith("distance")
+            return "progress" if quantity.unit == "%" else kind if is_distance else "object_distance"
+        return kind
     if form == "text":
         for entry in _objects(answer):
             if "relation" in entry or "attribute" in entry:

@@ -34,10 +34,11 @@ from lerobot_gem.vqa_scoring import VqaRow, box_iou, contains
 # Words of a question that name no object.
 # fmt: off
 _FILLERS = {
-    "a", "an", "and", "are", "around", "at", "bounding", "box", "by", "camera", "can", "coordinates",
-    "draw", "find", "for", "frame", "give", "gripper", "image", "in", "is", "it", "its", "locate", "mark",
-    "object", "of", "on", "picture", "please", "point", "robot", "show", "that", "the", "this", "to",
-    "view", "what", "where", "which", "with", "you"
+    "a", "an", "and", "answer", "are", "around", "at", "bbox_2d", "be", "bounding", "box", "by", "camera",
+    "can", "coordinates", "draw", "find", "for", "frame", "from", "give", "grasp", "grip", "gripper",
+    "image", "in", "is", "it", "its", "json", "locate", "mark", "object", "of", "on", "one", "part",
+    "picture", "please", "point", "point_2d", "report", "robot", "seen", "should", "show", "single", "that",
+    "the", "this", "to", "view", "visible", "what", "where", "which", "with", "you"
 }
 # fmt: on
 

@@ -114,12 +114,14 @@ class KindScores:
         kind: Its name.
         n: Rows.
         unparsed: Answers that could not be read.
+        without_region: Points whose object has no box among the questions of its frame, which `in_object` leaves out.
         metrics: The metrics that apply to at least one row.
     """
 
     kind: str
     n: int
     unparsed: int
+    without_region: int
     metrics: list[MetricScore]
 
 
@@ -242,6 +244,7 @@ def score_answers(rows: Sequence[VqaRow], answers: Sequence[str], *, seed: int =
                 kind=kind,
                 n=len(members),
                 unparsed=sum(found is None for _, found in members),
+                without_region=sum(row.form == "point" and row.region is None for row, _ in members),
                 metrics=[_over(metric, members, seed) for metric in metrics.values()],
             )
         )

@@ -28,6 +28,7 @@ import sys, torch
 import lerobot_policy_gem
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot_gem.modeling_gem_vla import GemVLAPolicy
+torch.set_num_threads(1)  # as here: another number adds in another order
 folder, inputs, output = sys.argv[1:]
 policy = GemVLAPolicy.from_pretrained(folder)
 preprocess, postprocess = make_pre_post_processors(policy.config, pretrained_path=folder)

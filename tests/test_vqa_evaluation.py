@@ -104,7 +104,7 @@ def test_a_perfect_answerer_scores_one_and_sees_the_right_images(questions, tmp_
 
     answers = ask(dataset, rows, answer, 4, tmp_path / "out" / "predictions.jsonl")
     scores = {kind.kind: kind for kind in score_answers(rows, answers)}
-    assert scores.keys() == {"box", "count", "distance", "point", "relation"}
+    assert scores.keys() == {"box", "count", "object_distance", "point", "relation"}
     for kind in scores.values():
         assert (kind.n, kind.unparsed) == (3, 0)
         assert all(metric.score == 1 for metric in kind.metrics), kind
@@ -120,7 +120,7 @@ def test_answers_are_the_policys_own_whatever_the_batch_size(questions, policy, 
     rows = read_rows(dataset).rows
     shown = [([dataset[asked.index][asked.cameras[0]]], asked.question) for asked in rows]
     expected = GemPolicy.from_pretrained(policy).answer_all(shown, max_new_tokens=6)
-    assert len(set(expected)) > len(rows) / 2
+    assert len(set(expected)) > 3  # or mixed up answers would go unseen
     for model, batch_size in ((policy, 1), (policy, 4), (policy, 99), (plain, 4)):
         output = tmp_path / f"{model.name}-{batch_size}"
         report = evaluate_vqa(config_of(model, questions, output, batch_size=batch_size))
@@ -150,7 +150,7 @@ def test_the_command_prints_and_writes_scores(kind_of_model, policy, plain, ques
         f"--output_dir={output}",
         "--max_new_tokens=6",
         "--max_rows=7",
-        "--kinds=[count, distance, point, relation]",
+        "--kinds=[count, object_distance, point, relation]",
         "--dtype=bfloat16",
         "--device=cpu",
     )
@@ -165,7 +165,7 @@ def test_the_command_prints_and_writes_scores(kind_of_model, policy, plain, ques
     assert scores["versions"].keys() == {"lerobot", "lerobot_policy_gem", "torch", "transformers"}
     assert {kind["kind"]: kind["n"] for kind in scores["scores"]} == {
         "count": 2,
-        "distance": 2,
+        "object_distance": 2,
         "point": 2,
         "relation": 1,
     }

@@ -108,6 +108,11 @@ def test_points_are_linked_to_the_box_of_their_object_in_the_same_image(tmp_path
         ("Point to the alphabet soup.", "Where is the tomato soup in the image?", 1),
         ("Point to the mug in the image.", "Where is the plate in the image?", 0),
         ("Point to the mug.", "", 0),
+        (
+            "Where should the gripper grasp the milk? Answer in JSON with point_2d.",
+            "Draw a box around what can be seen of the butter. Answer in JSON with bbox_2d.",
+            0,
+        ),
     ],
 )
 def test_names_that_questions_share(first, second, length):

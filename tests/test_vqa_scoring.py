@@ -124,6 +124,7 @@ def test_metrics_count_the_rows_they_apply_to():
     point = '{"point_2d": [200, 200]}'
     rows = [ask("Point to it.", point, region=(100, 100, 300, 300)), ask("Point to it.", point)]
     [scores] = score_answers(rows, [point, "there"])
+    assert scores.without_region == 1
     assert [(m.metric, m.n, m.score) for m in scores.metrics] == [
         ("in_object", 1, 1.0),
         ("within_5%", 2, 0.5),
@@ -151,7 +152,7 @@ def test_a_perfect_answerer_scores_one_and_a_mute_one_zero():
             "point",
             "affordance",
             "box",
-            "distance",
+            "object_distance",
             "progress",
             "count",
             "relation",

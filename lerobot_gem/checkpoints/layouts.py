@@ -252,18 +252,27 @@ def _local(pretrained: str | Path, **hub_kwargs: Any) -> Path:
     if Path(pretrained).exists():
         return Path(pretrained)
     try:
-        return Path(
-            snapshot_download(
-                str(pretrained),
-                allow_patterns=["*.json", "*.jinja", "*.txt", "*.safetensors"],
-                # A SANA pipeline: its text encoder is larger than the rest, and variants repeat the weights.
-                ignore_patterns=["text_encoder/*", "tokenizer/*", "*.bf16.*", "*.fp16.*"],
-                **hub_kwargs,
-            )
-        )
+        folder = _download(pretrained, "*.safetensors", **hub_kwargs)
+        if not any(folder.rglob("*.safetensors")):
+            # Repositories often have their weights in both formats: PyTorch's only where it is the only one.
+            folder = _download(pretrained, "*.bin", "*.pt", **hub_kwargs)
+        return folder
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"No checkpoint at {str(pretrained)!r}: it is neither a folder or file, nor a Hub repository that is in "
             "the local cache or can be downloaded now. Give an existing folder, or a Hub id while online (unset "
             "HF_HUB_OFFLINE; private repositories need a login), or fetch it first with `hf download`."
         ) from error
+
+
+def _download(repo_id: str | Path, *weights: str, **hub_kwargs: Any) -> Path:
+    """The folder of a Hub repository's small files and of those that match `weights`."""
+    return Path(
+        snapshot_download(
+            str(repo_id),
+            allow_patterns=["*.json", "*.jinja", "*.txt", *weights],
+            # A SANA pipeline: its text encoder is larger than the rest, and variants repeat the weights.
+            ignore_patterns=["text_encoder/*", "tokenizer/*", "*.bf16.*", "*.fp16.*"],
+            **hub_kwargs,
+        )
+    )

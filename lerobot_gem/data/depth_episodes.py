@@ -50,12 +50,13 @@ class DepthSummary:
 
 
 def depth_encoder() -> DepthEncoderConfig:
-    """LeRobot's depth encoding, without B-frames.
+    """LeRobot's depth encoding, without B-frames and wavefronts.
 
-    With them the first decoding time depends on the number of frames in a video, and joining short videos fails
-    ("Invalid argument"); with a key frame every second frame they save nothing.
+    With B-frames the first decoding time depends on the number of frames in a video, and joining short videos fails
+    ("Invalid argument"); with a key frame every second frame they save nothing. Wavefronts let threads decode one frame
+    together, which costs a fifth more CPU time (benchmarks/depth_storage.py), while training reads many frames at once.
     """
-    return DepthEncoderConfig(extra_options={"x265-params": "lossless=1:bframes=0:log-level=none"})
+    return DepthEncoderConfig(extra_options={"x265-params": "lossless=1:bframes=0:wpp=0:log-level=none"})
 
 
 class EpisodeDepthWriter:

@@ -204,10 +204,10 @@ def _write_stats(source: Path, destination: Path, summaries: Mapping[int, dict[s
     from lerobot.datasets.utils import serialize_dict
 
     there = json.loads((source / _STATS).read_text()) if (source / _STATS).exists() else {}
-    depth = aggregate_stats(
-        [{key: _lerobot_stats(entry[key]) for key in entry} for entry in summaries.values()]
-    )
-    _write_json(destination / _STATS, {**there, **serialize_dict(depth)})
+    episodes = [{key: _lerobot_stats(entry[key]) for key in entry} for entry in summaries.values()]
+    depth = serialize_dict(aggregate_stats(episodes))
+    # In the order of the cameras: LeRobot's is that of a set, another in each process.
+    _write_json(destination / _STATS, {**there, **{key: depth[key] for key in episodes[0]}})
 
 
 def _lerobot_stats(summary: DepthSummary) -> dict[str, np.ndarray]:

@@ -129,7 +129,9 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
     from accelerate.utils import parse_flag_from_env
     from lerobot.utils.constants import HF_LEROBOT_HOME
 
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
+    # Without cpu=True, processes that torchrun started on a machine without GPU would not know of each other.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
     root = config.output.root or HF_LEROBOT_HOME / cast(str, config.output.repo_id)
     staging = root.with_name(root.name + ".labelling")
     _check_room(config, root, staging)
@@ -148,10 +150,11 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
         # (PartialState.split_between_processes gives the last one to several, where there are fewer than processes.)
         share = missing[state.process_index :: state.num_processes]
         print(
-            f"Process {state.process_index + 1} of {state.num_processes} on {state.device}: {len(share)} of "
+            f"Process {state.process_index + 1} of {state.num_processes} on {state.device.type}: {len(share)} of "
             f"{len(folders)} episodes"
         )
-        _label_episodes(config, dataset, cameras, model, {episode: folders[episode] for episode in share})
+        chosen = {episode: folders[episode] for episode in share}
+        _label_episodes(config, dataset, cameras, model, chosen, state.is_local_main_process)
         state.wait_for_everyone()
         if not state.is_main_process:
             return []
@@ -322,7 +325,12 @@ def _as_uint8(image: torch.Tensor) -> torch.Tensor:
 
 
 def _label_episodes(
-    config: LabelDepthConfig, dataset: Any, cameras: list[str], model: DepthModel, folders: dict[int, Path]
+    config: LabelDepthConfig,
+    dataset: Any,
+    cameras: list[str],
+    model: DepthModel,
+    folders: dict[int, Path],
+    show_progress: bool,
 ) -> None:
     """Write the depth of episodes to their folders."""
     from torch.utils.data import DataLoader
@@ -339,7 +347,7 @@ def _label_episodes(
         )
     )
     total = sum(len(batch) for parts in batches.values() for batch in parts)
-    with tqdm(total=total, unit="frame", desc="labelling") as progress:
+    with tqdm(total=total, unit="frame", desc="labelling", disable=not show_progress) as progress:
         for episode, folder in folders.items():
             writer = EpisodeDepthWriter(folder, storage, dataset.fps)
             for _ in batches[episode]:

@@ -326,6 +326,7 @@ def _prompt_facts(policy: str, view: TrainingView, texts: Texts) -> PromptFacts:
     longest = (np.median(lengths), np.percentile(lengths, 95), lengths.max()) if len(lengths) else None
     return PromptFacts(
         policy=policy,
+        preset=view.config.preset,
         frames=texts.frames,
         image_tokens=view.image_tokens(),
         prompts=len(lengths),

@@ -79,6 +79,7 @@ class PromptFacts:
 
     Attributes:
         policy: "gem" or "gem_vla".
+        preset: Whose tokenizer and image sizes count.
         frames: Frames whose texts were read.
         image_tokens: Tokens of each image.
         prompts: How many prompts they have.
@@ -91,6 +92,7 @@ class PromptFacts:
     """
 
     policy: str
+    preset: str
     frames: int
     image_tokens: list[int]
     prompts: int

@@ -142,7 +142,7 @@ def _prompts(found: Inspection) -> Table:
         images = " + ".join(str(tokens) for tokens in prompts.image_tokens)
         rows.append(
             (
-                prompts.policy,
+                f"{prompts.policy}, {prompts.preset}",
                 f"{prompts.frames:,}",
                 f"{prompts.prompts:,}",
                 images,
@@ -152,7 +152,7 @@ def _prompts(found: Inspection) -> Table:
             )
         )
     header = (
-        "policy",
+        "policy, preset",
         "frames",
         "prompts",
         "image tokens",

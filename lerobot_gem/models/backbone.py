@@ -131,11 +131,8 @@ class GemBackbone(nn.Module):
                 image features.
         """
         self._check_request(layers, convention)
-        stream = self._stream(input_ids, attention_mask, pixel_values, image_grid_thw, depth=max(layers))
-        states = {
-            index: self._state(index, x, output, convention) for index, x, output in stream if index in layers
-        }
-        return torch.stack([states[index] for index in layers], dim=1)
+        inputs = input_ids, attention_mask, pixel_values, image_grid_thw
+        return self._collect(*inputs, layers=layers, convention=convention, depth=max(layers))[0]
 
     def forward_with_final(
         self,
@@ -159,13 +156,9 @@ class GemBackbone(nn.Module):
         """
         self._check_request(layers, convention)
         self._check_complete("final states")
-        states = {}
-        for index, x, output in self._stream(
-            input_ids, attention_mask, pixel_values, image_grid_thw, depth=self.num_layers
-        ):
-            if index in layers:
-                states[index] = self._state(index, x, output, convention)
-        return torch.stack([states[index] for index in layers], dim=1), self.model.language_model.norm(x)
+        inputs = input_ids, attention_mask, pixel_values, image_grid_thw
+        states, last = self._collect(*inputs, layers=layers, convention=convention, depth=self.num_layers)
+        return states, self.model.language_model.norm(last)
 
     def final_states(
         self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, image_grid_thw: Tensor
@@ -235,6 +228,16 @@ class GemBackbone(nn.Module):
                 "This backbone was built without a language head; build it with language_head=True."
             )
         return model
+
+    def _collect(
+        self, *inputs: Tensor, layers: Sequence[int], convention: StateConvention, depth: int
+    ) -> tuple[Tensor, Tensor]:
+        """Run `depth` decoder layers; the states asked for (B, len(layers), L, D), and what a next layer would read."""
+        states = {}
+        for index, x, output in self._stream(*inputs, depth=depth):
+            if index in layers:
+                states[index] = self._state(index, x, output, convention)
+        return torch.stack([states[index] for index in layers], dim=1), x
 
     def _stream(
         self,
@@ -325,8 +328,6 @@ def _init_positions(weight: Tensor) -> None:
     transformers starts them as small noise, which the contents of the patches drown and which says nothing of what is next
     to what: a tower from scratch then takes long to tell where things are (docs/demo.md).
     """
-    if weight.is_meta:
-        return
     side = int(len(weight) ** 0.5)
     table = get_2d_sincos_pos_embed(weight.shape[1], side, base_size=side, output_type="pt")
     with torch.no_grad():

@@ -1,8 +1,7 @@
 """`lerobot-gem-depth-viz`: strips of RGB, true and generated depth, and how well the generated depth is."""
 
-import logging
-
 from lerobot.configs import parser
+from lerobot.utils.utils import init_logging
 
 from lerobot_gem.depth_visualisation import (
     DepthVisualisationConfig,
@@ -22,7 +21,7 @@ def visualise(config: DepthVisualisationConfig) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s")
+    init_logging()
     visualise()
 
 

@@ -1,14 +1,13 @@
 """`lerobot-gem-train-autoencoder`: stage 0 of the `tiny` preset, an autoencoder of depth pictures."""
 
-import logging
-
 import draccus
+from lerobot.utils.utils import init_logging
 
 from lerobot_gem.autoencoder_training import AutoencoderTrainingConfig, train_autoencoder
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s")
+    init_logging()
     config = draccus.parse(AutoencoderTrainingConfig)
     report = train_autoencoder(config)
     print(

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderDC, SanaTransformer2DModel
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
 from lerobot_gem.checkpoints import (
     expert_to_release,
+    layouts,
     load_weights,
     open_checkpoint,
     read_part,
@@ -195,3 +197,25 @@ def test_another_pipeline_is_named(gem_2b):
         ValueError, match="transformer is a 'FluxTransformer2DModel': expected the 'SanaTransformer2DModel'"
     ):
         read_sana_architecture(gem_2b)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_come_from_the_hub_in_either_format_but_not_in_both(name, tmp_path: Path, monkeypatch):
+    repository, cache = tmp_path / "repository", tmp_path / "cache"
+    repository.mkdir()
+    for file in {name, "pytorch_model.bin", "config.json"}:
+        (repository / file).write_bytes(b"")
+
+    def download(repo_id: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        """What the Hub's client would fetch, by its own rules."""
+        names = [file.name for file in repository.iterdir() if file.is_file()]
+        for file in filter_repo_objects(
+            names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        ):
+            cache.mkdir(exist_ok=True)
+            shutil.copy(repository / file, cache)
+        return str(cache)
+
+    monkeypatch.setattr(layouts, "snapshot_download", download)
+    layouts._local("somebody/weights")
+    assert {file.name for file in cache.iterdir()} == {name, "config.json"}

@@ -22,7 +22,7 @@ CAMERA = CameraFacts("observation.images.image", (64, 64), "image", "observation
 DEPTH = DepthFacts(
     "observation.images.image_depth", CAMERA.key, (64, 64), "image", "mm", (0.3, 1.0, 4.0), 0.1, 0.0
 )
-PROMPTS = PromptFacts("gem", 10, [4], 10, (50, 60, 70), 4096, 0, {None: 10}, 3, 0)
+PROMPTS = PromptFacts("gem", "tiny", 10, [4], 10, (50, 60, 70), 4096, 0, {None: 10}, 3, 0)
 ACTION = VectorFacts("action", ["x", "grip"], np.zeros(2), np.ones(2), 0, [], True)
 
 
