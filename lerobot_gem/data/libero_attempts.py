@@ -23,9 +23,8 @@ SCENES_PER_BATCH = 50
 _HOLDING_SHARE, _START_SHARE = 0.3, 0.3
 # Seconds after which an expert that has not succeeded is given up; its successes take 5 to 8.
 _TIME_LIMIT = 16.0
-# Of small objects in `scenes` mode, metres times pixels: 0.5 mm at 128 px, a third of the wrist camera's pixel on what is
-# between the fingers. The arm and the basket get four times as much, a third of the front camera's pixel.
-_MESH_TOLERANCE = 0.064
+# Of each mesh in `scenes` mode: enough for pictures of up to 256 px (docs/questions.md).
+_MESH_TRIANGLES = 1500
 # Files in the folder of an attempt.
 _FRAMES, _LANGUAGE = "frames.parquet", "language.json"
 
@@ -50,11 +49,11 @@ def _scene_of(config: LiberoDemosConfig, task_id: int) -> LiberoScene:
     """This process's scene: building one costs ten seconds, and each holds a GL context."""
     global _scene
     size = config.image_size
-    tolerance = _MESH_TOLERANCE / size if config.mode == "scenes" else None
-    wanted = (config.suite, task_id, tolerance)
-    if _scene is None or (_scene.suite, _scene.task_id, _scene.mesh_tolerance) != wanted:
+    triangles = _MESH_TRIANGLES if config.mode == "scenes" else None
+    wanted = (config.suite, task_id, triangles)
+    if _scene is None or (_scene.suite, _scene.task_id, _scene.mesh_triangles) != wanted:
         close_scene()
-        _scene = LiberoScene(config.suite, task_id, config.fps, size, size, config.multisampling, tolerance)
+        _scene = LiberoScene(config.suite, task_id, config.fps, size, size, config.multisampling, triangles)
     return _scene
 
 
@@ -173,6 +172,15 @@ def _store_demonstration(frames: list[Frame], folder: Path) -> None:
 def succeeded(folder: Path) -> bool:
     """Whether the attempt that was stored in a folder has frames."""
     return (folder / "action.npy").exists() or (folder / _FRAMES).exists()
+
+
+def stored_length(folder: Path) -> int:
+    """How many frames a stored attempt has; 0 when it did not succeed."""
+    import pyarrow.parquet as pq
+
+    if (folder / _FRAMES).exists():
+        return int(pq.read_metadata(folder / _FRAMES).num_rows)
+    return len(np.load(folder / "action.npy")) if succeeded(folder) else 0
 
 
 def stored_frames(folder: Path) -> Path:

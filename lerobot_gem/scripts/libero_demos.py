@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 
 import draccus
 
@@ -9,12 +10,18 @@ from lerobot_gem.data.libero_demos import collect
 from lerobot_gem.data.libero_demos_config import LiberoDemosConfig
 
 
+def parse(arguments: Sequence[str]) -> LiberoDemosConfig:
+    """The configuration that a command line asks for. `--qa` may stand alone: every kind of question.
+
+    draccus knows no flags, and takes the configuration of a part as `--qa={}` only before its fields.
+    """
+    fields = [argument for argument in arguments if argument not in ("--qa", "--qa=true")]
+    flag = ["--qa={}"] if len(fields) < len(arguments) else []
+    return draccus.parse(LiberoDemosConfig, args=flag + fields)
+
+
 def main() -> None:
-    # `--qa` alone: draccus knows no flags, and the configuration of a part as `--qa={}` only before its fields.
-    arguments = [argument for argument in sys.argv[1:] if argument not in ("--qa", "--qa=true")]
-    if len(arguments) < len(sys.argv) - 1:
-        arguments.insert(0, "--qa={}")
-    config = draccus.parse(LiberoDemosConfig, args=arguments)
+    config = parse(sys.argv[1:])
     reports = collect(config)
     if reports:
         print(f"\n{config.root}: expert successes / attempts")

@@ -106,8 +106,8 @@ class LiberoScene:
         height: of the pictures in pixels.
         width: of the pictures in pixels.
         multisampling: MuJoCo's default 4x antialiasing; rendering takes about twice as long with it.
-        mesh_tolerance: draw meshes with fewer triangles, which may move by this where they are small (metres; see
-            `level_of_detail`), and leave out what is outside of a picture; None draws what LIBERO draws.
+        mesh_triangles: draw meshes with about so many triangles at most (see `level_of_detail`), and leave out what is
+            outside of a picture; None draws what LIBERO draws.
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
@@ -122,7 +122,7 @@ class LiberoScene:
         height: int = 128,
         width: int = 128,
         multisampling: bool = False,
-        mesh_tolerance: float | None = None,
+        mesh_triangles: int | None = None,
     ):
         require_libero()
         from libero.libero import benchmark, get_libero_path
@@ -140,7 +140,7 @@ class LiberoScene:
         self.suite, self.task_id = suite, task_id
         self.task, self.instruction = task.name, task.language
         self.height, self.width, self.multisampling = height, width, multisampling
-        self.mesh_tolerance = mesh_tolerance
+        self.mesh_triangles = mesh_triangles
         self.control_freq = control_freq
         self._init_states_file = os.path.join(
             get_libero_path("init_states"), task.problem_folder, task.init_states_file
@@ -371,7 +371,7 @@ class LiberoScene:
         self._context.gl_ctx.make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context.con)
         groups = None
-        if self.mesh_tolerance is not None:
+        if self.mesh_triangles is not None:
             groups = model.geom_group.copy()
             seen = self.camera(camera).may_see(self.env.sim.data._data.geom_xpos, model.geom_rbound)
             # Planes have no bounding sphere, hence no radius.
@@ -397,8 +397,8 @@ class LiberoScene:
         context = MjRenderContextOffscreen(self.env.sim, device_id=-1)
         context.vopt.geomgroup[0] = 0  # collision shapes
         context.vopt.geomgroup[1] = 1  # visual shapes
-        if self.mesh_tolerance is not None:
-            upload_simplified(model, context.con, self.mesh_tolerance)
+        if self.mesh_triangles is not None:
+            upload_simplified(model, context.con, self.mesh_triangles)
         return context
 
     def observation(self, depth: bool = False) -> dict[str, NDArray[Any]]:
