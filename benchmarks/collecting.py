@@ -45,8 +45,8 @@ JOBS = {
 
 def measure(job: Job, questions: bool) -> dict[str, float]:
     """Frames and CPU seconds of one job, in this process."""
-    from lerobot_gem.data.libero_attempts import Attempt, store_attempt, stored_length
-    from lerobot_gem.data.libero_demos_config import LiberoDemosConfig
+    from lerobot_gem.data.demonstrations.attempts import Attempt, store_attempt, stored_length
+    from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
     from lerobot_gem.data.questions.configuration import QuestionsConfig
 
     with tempfile.TemporaryDirectory() as folder:

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.data.depth_episodes import EpisodeDepthWriter
-from lerobot_gem.data.depth_features import add_depth_features, depth_key
-from lerobot_gem.data.depth_models import pseudo_depth, to_millimetres
+from lerobot_gem.data.depth_labels.episodes import EpisodeDepthWriter
+from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
+from lerobot_gem.data.depth_labels.models import pseudo_depth, to_millimetres
 from lerobot_gem.simulation.experts import make_expert
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import apply_benchmark

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
-from lerobot_gem.data.import_gem import ImportGemConfig, import_gem
+from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
 
 LEAST_RATIO = 0.6  # of the bare writer's speed
 MOST_GROWTH = 200  # MB over all records

@@ -219,7 +219,7 @@ class Reader:
 
         from lerobot_gem.configuration_gem import GemConfig
         from lerobot_gem.configuration_gem_vla import GemVLAConfig
-        from lerobot_gem.data.stage_checks import bind
+        from lerobot_gem.data.inspection.stage_checks import bind
         from lerobot_gem.models.presets import get_preset
 
         settings = {"preset": "tiny", "device": "cpu"}

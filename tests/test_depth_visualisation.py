@@ -162,9 +162,7 @@ def test_what_is_no_policy_is_named(tmp_path, layout):
 
 
 def test_data_that_does_not_fit_is_named(checkpoint, data_set, depth_data_set, tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"No data set at dataset.root=.*nowhere: expected meta/info.json"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"No data set in .*nowhere: expected .* meta/info.json"):
         visualise_depth(request(checkpoint, tmp_path / "nowhere", tmp_path / "viz"))
     with pytest.raises(ValueError, match=r"No depth camera in 'local/noise': .*lerobot-gem-label-depth"):
         visualise_depth(request(checkpoint, data_set, tmp_path / "viz"))

@@ -10,6 +10,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.collate import lerobot_collate_fn
 from torch.utils.data import DataLoader, Subset
 
+from lerobot_gem.data.data_set_format import require_current_format
+
 
 @dataclass
 class DepthDataConfig:
@@ -31,13 +33,9 @@ def open_depth_data_set(config: DepthDataConfig) -> LeRobotDataset:
 
     Raises:
         FileNotFoundError: `root` holds no data set.
-        ValueError: It has no depth camera, or not all of the episodes.
+        ValueError: It is of an older format, or has no depth camera, or not all of the episodes.
     """
-    if config.root is not None and not (config.root / "meta" / "info.json").is_file():
-        raise FileNotFoundError(
-            f"No data set at dataset.root={config.root}: expected meta/info.json in it. Give the folder of a "
-            "LeRobotDataset, or leave dataset.root out for the Hub or LeRobot's own place."
-        )
+    require_current_format(config.repo_id, config.root)
     meta = LeRobotDatasetMetadata(config.repo_id, root=config.root)
     if not meta.depth_keys:
         raise ValueError(

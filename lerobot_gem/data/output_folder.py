@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# No space left, quota exceeded, file too large for its file system.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def check_output(root: Path, overwrite: bool, marker: str) -> None:
     """Refuse to write where something is.
@@ -57,6 +60,6 @@ def explained_full_disk(folder: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _FULL:
             raise
-        raise OSError(errno.ENOSPC, f"No space left on the disk of {folder}. {advice}") from error
+        raise OSError(error.errno, f"No space left on the disk of {folder}. {advice}") from error

@@ -3,7 +3,7 @@
 import draccus
 from lerobot.utils.utils import init_logging
 
-from lerobot_gem.vqa_evaluation import VqaEvaluationConfig, evaluate_vqa
+from lerobot_gem.vqa.evaluation import VqaEvaluationConfig, evaluate_vqa
 
 
 def main() -> None:

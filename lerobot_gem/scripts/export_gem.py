@@ -2,7 +2,7 @@
 
 import draccus
 
-from lerobot_gem.data.export_gem import ANNOTATIONS, ExportGemConfig, export_gem
+from lerobot_gem.data.gem_jsonl.exporting import ANNOTATIONS, ExportGemConfig, export_gem
 
 
 def main() -> None:

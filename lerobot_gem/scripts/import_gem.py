@@ -2,7 +2,7 @@
 
 import draccus
 
-from lerobot_gem.data.import_gem import REPORT, SKIPPED, ImportGemConfig, import_gem
+from lerobot_gem.data.gem_jsonl.importing import REPORT, SKIPPED, ImportGemConfig, import_gem
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import draccus
 
-from lerobot_gem.data.depth_labels import LabelDepthConfig, label_depth
+from lerobot_gem.data.depth_labels.labelling import LabelDepthConfig, label_depth
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import draccus
 
-from lerobot_gem.data.libero_demos import collect
-from lerobot_gem.data.libero_demos_config import LiberoDemosConfig
+from lerobot_gem.data.demonstrations.collecting import collect
+from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
 
 
 def parse(arguments: Sequence[str]) -> LiberoDemosConfig:

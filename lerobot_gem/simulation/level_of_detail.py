@@ -85,9 +85,7 @@ def simplify(
     places, place = np.unique(vertices[used].astype(np.float64), axis=0, return_inverse=True)
     _, patch = np.unique(np.concatenate([vertices, texture], 1)[used], axis=0, return_inverse=True)
     mesh = places, place[corners].astype(np.int32)
-    points, _, collapses = fast_simplification.simplify(
-        *mesh, target_count=triangles, return_collapses=True
-    )
+    points, _, collapses = fast_simplification.simplify(*mesh, target_count=triangles, return_collapses=True)
     *_, merged_into = fast_simplification.replay_simplification(*mesh, collapses)
     merged_into = merged_into[place]  # -1 where all triangles are gone
     # At a seam of the texture a merged vertex stays two: each has the mean of what it was merged from on its side.

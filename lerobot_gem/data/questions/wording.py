@@ -9,8 +9,7 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-# Qwen3-VL's coordinates run from 0 to this.
-COORDINATES = 1000
+from lerobot_gem.vqa.answers import COORDINATES
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "point": (

@@ -10,7 +10,7 @@ from lerobot_gem.data.questions.facts import OTHER, Facts, Thing, View
 from lerobot_gem.data.questions.kinds import KINDS, Question, candidates, interior
 from lerobot_gem.simulation.cameras import Camera
 from lerobot_gem.simulation.subtasks import STEPS
-from lerobot_gem.vqa_answers import kind_of
+from lerobot_gem.vqa.answers import kind_of
 
 _SIZE = 100
 # What `lerobot-gem-eval-vqa` takes each kind for.

@@ -1,0 +1,40 @@
+"""Checks a data set's format before LeRobot opens it, whose own errors do not all say what to do."""
+
+import json
+from pathlib import Path
+
+
+def require_current_format(repo_id: str, root: Path | str | None) -> Path:
+    """Check the copy of a data set on this machine, if there is one; what is on the Hub only, LeRobot checks itself.
+
+    Args:
+        repo_id: LeRobot's name of the data set.
+        root: its folder; LeRobot's own place for `repo_id` when None.
+
+    Returns:
+        Its folder, which exists if `root` was given.
+
+    Raises:
+        FileNotFoundError: `root` holds no data set.
+        ValueError: it is of an older format; the message names LeRobot's converter.
+    """
+    from lerobot.utils.constants import HF_LEROBOT_HOME
+
+    folder = Path(root) if root else HF_LEROBOT_HOME / repo_id
+    info = folder / "meta" / "info.json"
+    if not info.is_file():
+        if root:
+            raise FileNotFoundError(
+                f"No data set in {folder}: expected a LeRobotDataset v3.0 with meta/info.json. Check the folder, or give a "
+                "repo id of the Hub instead of a folder."
+            )
+        return folder
+    version = json.loads(info.read_text()).get("codebase_version")
+    if version is not None and version.startswith(("v1", "v2")):
+        older = ", which reads v2.1: bring it to v2.1 with an older LeRobot first."
+        raise ValueError(
+            f"The data set in {folder} has format {version}, LeRobot 0.6 reads v3.0: convert it with `python -m "
+            f"lerobot.scripts.convert_dataset_v21_to_v30 --repo-id={repo_id} --root={folder} --push-to-hub=false`"
+            + ("." if version == "v2.1" else older)
+        )
+    return folder

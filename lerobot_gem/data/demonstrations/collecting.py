@@ -1,0 +1,158 @@
+"""Demonstrations and scenes from the LIBERO simulator, with metric depth and questions, as a LeRobotDataset v3.0.
+
+Every attempt is a function of (seed, task, attempt number) alone, so that it does not matter how many processes share
+the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the data
+set; when there are enough of them, the data set is written from those files and the folder disappears.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from pathlib import Path
+
+from lerobot_gem.data.demonstrations.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
+from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
+from lerobot_gem.data.demonstrations.writing import StoredAttempt, TaskReport, write_dataset
+from lerobot_gem.data.worker_pool import worker_pool
+from lerobot_gem.simulation.experts import EXPERTS
+from lerobot_gem.simulation.libero_setup import require_libero
+from lerobot_gem.simulation.placements import require_wide
+
+# An expert that fails more often than this is broken, and collecting would never end.
+_MIN_SUCCESS = 1 / 4
+
+
+def _staging(config: LiberoDemosConfig) -> Path:
+    """The folder of finished attempts, made or checked; a data set at `root` is never touched without being told."""
+    root, staging = config.root, config.root.with_name(config.root.name + ".attempts")
+    if config.overwrite:
+        for path in (root, staging):
+            if path.exists():
+                shutil.rmtree(path)
+    if root.exists():
+        raise FileExistsError(
+            f"{root} exists already. Choose another --root, or pass --overwrite=true to replace it"
+            + (", there is nothing to resume." if config.resume and not staging.exists() else ".")
+        )
+    settings = staging / "settings.json"
+    content = json.dumps(config.content(), indent=1)
+    if not staging.exists():
+        staging.mkdir(parents=True)
+        settings.write_text(content)
+    elif not config.resume:
+        raise FileExistsError(
+            f"{staging} holds an unfinished collection. Pass --resume=true to go on with it, or --overwrite=true to "
+            "start again."
+        )
+    elif settings.exists() and settings.read_text() != content:
+        raise ValueError(
+            f"The collection in {staging} was started with other settings:\n{settings.read_text()}\nbut now:\n"
+            f"{content}\nResume with the same ones, or pass --overwrite=true to start again."
+        )
+    else:
+        settings.write_text(content)
+    return staging
+
+
+def _outcomes(
+    config: LiberoDemosConfig, task_id: int, scenes: bool, staging: Path, pool: Executor | None
+) -> Iterator[tuple[Attempt, bool]]:
+    """Attempts of a task as they finish, until exactly the wanted number of them have succeeded."""
+    wanted = -(-config.scenes_per_task // SCENES_PER_BATCH) if scenes else config.episodes_per_task
+    number, failures = 0, 0
+    running: dict[Future[bool], Attempt] = {}
+    while True:
+        # Never more attempts than can all be needed: the set of attempts is then the same for any number of workers.
+        while number < wanted + failures:
+            attempt = Attempt(task_id, number, scenes)
+            number += 1
+            folder = staging / attempt.name
+            if folder.exists():
+                success = succeeded(folder)
+            elif pool is None:
+                success = store_attempt(config, attempt, staging)
+            else:
+                running[pool.submit(store_attempt, config, attempt, staging)] = attempt
+                continue
+            failures += not success
+            _give_up_if_hopeless(config, task_id, wanted, failures)
+            yield attempt, success
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            attempt, success = running.pop(future), future.result()
+            failures += not success
+            _give_up_if_hopeless(config, task_id, wanted, failures)
+            yield attempt, success
+
+
+def _give_up_if_hopeless(config: LiberoDemosConfig, task_id: int, wanted: int, failures: int) -> None:
+    if failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
+        raise RuntimeError(
+            f"The expert failed {failures} times while {wanted} successes were wanted in {config.suite} task {task_id} "
+            f"(placement {config.placement}, action_noise {config.action_noise}): giving up. Lower --action_noise, or "
+            "leave this task out with --task_ids."
+        )
+
+
+def collect(config: LiberoDemosConfig) -> list[TaskReport]:
+    """Collect demonstrations and write the data set.
+
+    Returns:
+        One report per task.
+
+    Raises:
+        LiberoNotReadyError: LIBERO is not set up.
+        FileExistsError: something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set.
+        ValueError: a continuation with other settings, or an unknown suite or task.
+        RuntimeError: the expert can't solve a task.
+    """
+    from tqdm.auto import tqdm
+
+    require_libero()
+    instructions = _instructions(config.suite)
+    task_ids = sorted(set(config.task_ids)) or list(range(len(instructions)))
+    for task_id in task_ids:
+        if not 0 <= task_id < len(instructions):
+            raise ValueError(
+                f"{config.suite} has tasks 0 to {len(instructions) - 1}, but task_ids has {task_id}."
+            )
+    if config.suite not in EXPERTS:
+        raise ValueError(
+            f"There is no scripted expert for {config.suite}; there is for {', '.join(EXPERTS)}."
+        )
+    if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
+        require_wide(config.suite)
+    staging = _staging(config)
+    reports: list[TaskReport] = []
+    stored: list[StoredAttempt] = []
+    total = len(task_ids) * (config.episodes_per_task + config.scenes_per_task)
+    # The workers are forked before a progress bar starts a thread, and before this process has a GL context.
+    with (
+        worker_pool(config.num_workers) as pool,
+        tqdm(total=total, unit="episode", desc="collecting") as progress,
+    ):
+        for task_id in task_ids:
+            for scenes in (False, True):
+                outcomes: dict[Attempt, bool] = {}
+                for attempt, success in _outcomes(config, task_id, scenes, staging, pool):
+                    outcomes[attempt] = success
+                    progress.update(success * (SCENES_PER_BATCH if scenes else 1))
+                good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
+                stored += [StoredAttempt(a, staging / a.name, instructions[task_id]) for a in good]
+                if not scenes and config.episodes_per_task:
+                    reports.append(TaskReport(task_id, instructions[task_id], len(good), len(outcomes)))
+    write_dataset(config, stored, reports)
+    shutil.rmtree(staging)
+    return reports
+
+
+def _instructions(suite: str) -> list[str]:
+    from libero.libero import benchmark
+
+    suites = benchmark.get_benchmark_dict()
+    if suite not in suites:
+        raise ValueError(f"Unknown LIBERO suite '{suite}'. Known: {', '.join(sorted(suites))}.")
+    return [task.language for task in suites[suite]().tasks]

@@ -1,0 +1,393 @@
+"""Depth labels: a copy of a LeRobotDataset whose cameras have the depth that a model predicts.
+
+An episode's depth is a function of the episode alone, so that it does not matter how many processes share the work or how
+often the run was interrupted. A finished episode is kept on disk at once, in a folder beside the new data set; when all are
+there, the data set is written from them and the folder disappears. The labelled data set is only read.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from lerobot_gem.configuration_parts import is_depth
+from lerobot_gem.data.data_set_format import require_current_format
+from lerobot_gem.data.depth_labels.episodes import DepthSummary, EpisodeDepthWriter
+from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
+from lerobot_gem.data.depth_labels.models import DepthModel, DepthModelConfig
+from lerobot_gem.data.output_folder import explained_full_disk
+
+# Processes wait for the slowest, and the default of torch.distributed gives up after 10 to 30 minutes.
+_PATIENCE = timedelta(days=30)
+
+
+@dataclass
+class SourceConfig:
+    """The data set to label.
+
+    Attributes:
+        repo_id: Hub id, or any name of a data set at `root`.
+        root: folder of a local data set; None takes LeRobot's folder of `repo_id`, or the Hub.
+        revision: branch, tag or commit on the Hub.
+    """
+
+    repo_id: str
+    root: Path | None = None
+    revision: str | None = None
+
+
+@dataclass
+class OutputConfig:
+    """The data set to write.
+
+    Attributes:
+        repo_id: LeRobot's name of it; None appends `_depth` to the labelled one's.
+        root: its folder; None takes LeRobot's folder of `repo_id`.
+    """
+
+    repo_id: str | None = None
+    root: Path | None = None
+
+
+@dataclass
+class LabelDepthConfig:
+    """What to label, with what, and where to put it.
+
+    Attributes:
+        dataset: the data set to label, which stays as it is.
+        output: the data set to write.
+        model: the depth-estimation model.
+        cameras: features to label; all RGB cameras when empty.
+        batch_size: frames that go through the model together.
+        num_workers: processes that decode frames, for each process that labels; 0 decodes in between.
+        resume: go on with an interrupted run.
+        overwrite: delete what is at `output.root` first.
+    """
+
+    dataset: SourceConfig
+    output: OutputConfig = field(default_factory=OutputConfig)
+    model: DepthModelConfig = field(default_factory=DepthModelConfig)
+    cameras: list[str] = field(default_factory=list)
+    batch_size: int = 16
+    num_workers: int = 4
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, bound in {"batch_size": 1, "num_workers": 0}.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, but is {getattr(self, name)}.")
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite contradict each other: choose one.")
+        self.output.repo_id = self.output.repo_id or f"{self.dataset.repo_id}_depth"
+
+
+@dataclass(frozen=True)
+class CameraReport:
+    """The depth of one camera.
+
+    Attributes:
+        key: its feature.
+        kind: `metric` or `relative`.
+        frames: labelled.
+        usable: share of the pixels that training takes for valid depth.
+        nearest: metres, in the whole data set; 0 where the model predicted none somewhere.
+        median: metres, the mean of the episodes' medians.
+        farthest: metres.
+    """
+
+    key: str
+    kind: str
+    frames: int
+    usable: float
+    nearest: float
+    median: float
+    farthest: float
+
+
+def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
+    """Label a data set with depth. Started by `accelerate launch` or torchrun, the processes share the episodes.
+
+    Returns:
+        One report per camera; empty in all processes but the main one.
+
+    Raises:
+        FileExistsError: something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite`
+            is set.
+        ValueError: `output.root` is in the data set or around it; the data set is not in format v3.0 or has no frames; a camera is unknown or has depth; the model
+            can't be loaded or does not tell its kind; a continuation with other settings.
+        OSError: the data set can't be read, or the disk is full.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+    from lerobot.utils.constants import HF_LEROBOT_HOME
+
+    # Without cpu=True, processes that torchrun started on a machine without GPU would not know of each other.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
+    root = config.output.root or HF_LEROBOT_HOME / cast(str, config.output.repo_id)
+    staging = root.with_name(root.name + ".labelling")
+    _check_room(config, root, staging)
+    state.wait_for_everyone()
+    with state.main_process_first():  # which fills the caches of data sets and models
+        dataset = _open(config.dataset)
+        cameras = _choose_cameras(dataset.meta.features, config.cameras)
+        model = DepthModel.load(config.model, state.device)
+    if state.is_main_process:
+        _start(config, root, staging, _settings(config, dataset, cameras))
+    state.wait_for_everyone()
+    folders = {episode: staging / f"episode-{episode:06d}" for episode in range(dataset.num_episodes)}
+    missing = [episode for episode, folder in folders.items() if not folder.exists()]
+    state.wait_for_everyone()  # before the first of them is there
+    advice = (
+        f"Finished episodes are kept in {staging}: free some space and run the same command with --resume=true, or delete "
+        "that folder."
+    )
+    with explained_full_disk(root, advice):
+        # (PartialState.split_between_processes gives the last one to several, where there are fewer than processes.)
+        share = missing[state.process_index :: state.num_processes]
+        print(
+            f"Process {state.process_index + 1} of {state.num_processes} on {state.device.type}: {len(share)} of "
+            f"{len(folders)} episodes"
+        )
+        chosen = {episode: folders[episode] for episode in share}
+        _label_episodes(config, dataset, cameras, model, chosen, state.is_local_main_process)
+        state.wait_for_everyone()
+        if not state.is_main_process:
+            return []
+        return _write(config, dataset.root, root, staging, folders, cameras, model.kind)
+
+
+# -- what to label -----------------------------------------------------------------------------------------------------
+
+
+def _open(config: SourceConfig) -> Any:
+    """The LeRobotDataset, downloaded if it is on the Hub only."""
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    require_current_format(config.repo_id, config.root)
+    try:
+        meta = LeRobotDatasetMetadata(config.repo_id, config.root, config.revision)
+        if meta.total_frames == 0:
+            raise ValueError(f"The data set {config.repo_id!r} has no frames: there is nothing to label.")
+        return LeRobotDataset(config.repo_id, config.root, revision=config.revision, return_uint8=True)
+    except OSError as error:
+        raise OSError(
+            f"Can't read the data set {config.repo_id!r}: {error} Expected the Hub id of a LeRobotDataset, which needs a "
+            "network the first time, or a local folder in --dataset.root."
+        ) from error
+
+
+def _choose_cameras(features: dict[str, dict[str, Any]], asked: Sequence[str]) -> list[str]:
+    """The cameras to label.
+
+    Raises:
+        ValueError: one is unknown, not RGB, or has depth; or there is none.
+    """
+    images = {key: feature for key, feature in features.items() if feature["dtype"] in ("image", "video")}
+    known = [key for key, feature in images.items() if not is_depth(feature) and 3 in feature["shape"]]
+    if unknown := [camera for camera in asked if camera not in known]:
+        raise ValueError(f"cameras names {unknown}, but the RGB cameras of the data set are {known}.")
+    if not known:
+        raise ValueError(f"The data set has no RGB camera to label: its features are {sorted(features)}.")
+    cameras = list(dict.fromkeys(asked)) or known
+    if labelled := [camera for camera in cameras if depth_key(camera) in features]:
+        others = [camera for camera in known if depth_key(camera) not in features]
+        raise ValueError(
+            f"The cameras {labelled} have depth already ({', '.join(map(depth_key, labelled))}): choose others with "
+            f"--cameras{f', which are {others}' if others else '; there are none'}."
+        )
+    return cameras
+
+
+def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dict[str, Any]:
+    """Everything that decides what the labels are: must agree between a run and its continuation."""
+    info = (dataset.root / "meta" / "info.json").read_bytes()
+    return {
+        "dataset": {"repo_id": config.dataset.repo_id, "info_sha256": hashlib.sha256(info).hexdigest()},
+        "cameras": cameras,
+        "model": asdict(config.model),
+        "batch_size": config.batch_size,
+    }
+
+
+# -- where to put it -----------------------------------------------------------------------------------------------------
+
+
+def _check_room(config: LabelDepthConfig, root: Path, staging: Path) -> None:
+    """Check that nothing is where the data set goes, but what the user said is to be replaced or gone on with."""
+    from lerobot.utils.constants import HF_LEROBOT_HOME
+
+    source = (config.dataset.root or HF_LEROBOT_HOME / config.dataset.repo_id).resolve()
+    if root.resolve().is_relative_to(source) or source.is_relative_to(root.resolve()):
+        raise ValueError(
+            f"output.root is {root}, but the data set to label, {source}, is never changed: choose a folder outside of it."
+        )
+    if config.overwrite:
+        return
+    if root.exists():
+        raise FileExistsError(
+            f"{root} exists already. Choose another --output.root, or pass --overwrite=true to replace it"
+            + (", there is nothing to resume." if config.resume and not staging.exists() else ".")
+        )
+    if staging.exists() and not config.resume:
+        raise FileExistsError(
+            f"{staging} holds unfinished labels. Pass --resume=true to go on with them, or --overwrite=true to start "
+            "again."
+        )
+
+
+def _start(config: LabelDepthConfig, root: Path, staging: Path, settings: dict[str, Any]) -> None:
+    """Make the folder of finished episodes, or compare its settings."""
+    if config.overwrite:
+        for path in (root, staging):
+            if path.exists():
+                shutil.rmtree(path)
+    file, content = staging / "settings.json", json.dumps(settings, indent=1)
+    if file.exists() and file.read_text() != content:
+        raise ValueError(
+            f"The labels in {staging} were started with other settings:\n{file.read_text()}\nbut now:\n{content}\n"
+            "Resume with the same ones, or pass --overwrite=true to start again."
+        )
+    staging.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+
+
+# -- labelling -----------------------------------------------------------------------------------------------------------
+
+
+class CameraFrames(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """A data set's frames as training reads them, but of some cameras only.
+
+    Args:
+        dataset: a LeRobotDataset with `return_uint8`, not to be used for anything else.
+        cameras: features to read.
+    """
+
+    def __init__(self, dataset: Any, cameras: Sequence[str]) -> None:
+        # The reader decodes every camera that the metadata and the table name.
+        features = dataset.meta.features
+        for key in [key for key in dataset.meta.camera_keys if key not in cameras]:
+            del features[key]
+        table = dataset.hf_dataset
+        others = ("index", "episode_index", "timestamp", "task_index")
+        dataset.reader.hf_dataset = table.select_columns(
+            [key for key in table.column_names if key in cameras or key in others]
+        )
+        self._dataset = dataset
+        self._cameras = cameras
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Camera -> (3, H, W) uint8.
+
+        Raises:
+            ValueError: the data set's rows are not in the order of their `index`.
+        """
+        item = self._dataset[index]
+        if item["index"] != index:
+            raise ValueError(
+                f"Row {index} of the data set has index {item['index']}: expected rows in the order of their index, "
+                "without which LeRobot's own reader mixes up frames too."
+            )
+        return {camera: _as_uint8(item[camera]) for camera in self._cameras}
+
+
+def _as_uint8(image: torch.Tensor) -> torch.Tensor:
+    """The bytes of an image, which LeRobot delivers in [0, 1] where it is stored as an image."""
+    return image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
+
+
+def _label_episodes(
+    config: LabelDepthConfig,
+    dataset: Any,
+    cameras: list[str],
+    model: DepthModel,
+    folders: dict[int, Path],
+    show_progress: bool,
+) -> None:
+    """Write the depth of episodes to their folders."""
+    from torch.utils.data import DataLoader
+    from tqdm.auto import tqdm
+
+    storage = {depth_key(camera): dataset.features[camera]["dtype"] for camera in cameras}
+    batches = {episode: _batches(dataset, episode, config.batch_size) for episode in folders}
+    loader = iter(
+        DataLoader(
+            CameraFrames(dataset, cameras),
+            batch_sampler=[batch for parts in batches.values() for batch in parts],
+            num_workers=config.num_workers,
+            multiprocessing_context="spawn" if config.num_workers else None,
+        )
+    )
+    total = sum(len(batch) for parts in batches.values() for batch in parts)
+    with tqdm(total=total, unit="frame", desc="labelling", disable=not show_progress) as progress:
+        for episode, folder in folders.items():
+            writer = EpisodeDepthWriter(folder, storage, dataset.fps)
+            for _ in batches[episode]:
+                images = next(loader)
+                writer.add({depth_key(camera): model.millimetres(images[camera]) for camera in cameras})
+                progress.update(len(images[cameras[0]]))
+            writer.close()
+
+
+def _batches(dataset: Any, episode: int, size: int) -> list[list[int]]:
+    """The frames of an episode, in order. Never with those of another, for which frames share a batch changes the last
+    bits of what a model predicts."""
+    place = dataset.meta.episodes[episode]
+    first, end = place["dataset_from_index"], place["dataset_to_index"]
+    return [list(range(start, min(start + size, end))) for start in range(first, end, size)]
+
+
+# -- the new data set ----------------------------------------------------------------------------------------------------
+
+
+def _write(
+    config: LabelDepthConfig,
+    source: Path,
+    root: Path,
+    staging: Path,
+    folders: dict[int, Path],
+    cameras: list[str],
+    kind: str,
+) -> list[CameraReport]:
+    """Write the data set inside of `staging` and move it to its place when complete."""
+    partial = staging / "dataset"
+    shutil.rmtree(partial, ignore_errors=True)
+    info = {"depth_unit": "mm", "depth_kind": kind, "depth_model": config.model.pretrained}
+    try:
+        summaries = add_depth_features(source, partial, folders, cameras, info)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)  # room for another try
+        raise
+    reports = [_report(key, kind, episodes) for key, episodes in summaries.items()]
+    settings = json.loads((staging / "settings.json").read_text())
+    content = {"settings": settings, "cameras": [asdict(report) for report in reports]}
+    (partial / "depth_labels.json").write_text(json.dumps(content, indent=1))
+    partial.rename(root)
+    shutil.rmtree(staging)
+    return reports
+
+
+def _report(key: str, kind: str, episodes: Sequence[DepthSummary]) -> CameraReport:
+    frames = [episode.frames for episode in episodes]
+    stats = {name: [episode.stats[name] / 1000 for episode in episodes] for name in ("min", "q50", "max")}
+    return CameraReport(
+        key=key,
+        kind=kind,
+        frames=sum(frames),
+        usable=float(np.average([episode.usable for episode in episodes], weights=frames)),
+        nearest=min(stats["min"]),
+        median=float(np.average(stats["q50"], weights=frames)),
+        farthest=max(stats["max"]),
+    )

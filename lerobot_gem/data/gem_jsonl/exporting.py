@@ -1,0 +1,244 @@
+"""A LeRobotDataset v3.0 with questions as a folder in the GEM-250K format.
+
+What `lerobot-gem-import` wrote becomes the records that it came from, with the images and depth maps that the data set
+holds: those that were fitted into another size stay so, with the coordinates that fit them. Other data sets become one
+record for each conversation of a frame, with the images that it is about.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from lerobot_gem.configuration_parts import METRES, pair_depth
+from lerobot_gem.data.data_set_format import require_current_format
+from lerobot_gem.data.gem_jsonl.image_files import RELATIVE_STEP_MM, write_depth
+from lerobot_gem.data.gem_jsonl.records import DEPTH_FOLDER, RECORD, JsonObject, record_of
+from lerobot_gem.data.output_folder import check_output, explained_full_disk, publish, removed_on_error
+from lerobot_gem.processing.language import (
+    EVENTS,
+    MESSAGES,
+    PERSISTENT,
+    Message,
+    check_cameras,
+    conversations,
+    messages_of_rows,
+    parse_messages,
+)
+
+ANNOTATIONS = "gem.jsonl"
+
+_FRAMES_IN_MEMORY = 32
+_PNG = b"\x89PNG"
+
+Row = dict[str, Any]
+
+
+@dataclass
+class ExportGemConfig:
+    """What to export, and where to.
+
+    Attributes:
+        root: Folder of the data set, with images (not videos), and the column `messages` or language columns.
+        output: Folder to write; must not exist unless `overwrite` says so.
+        repo_id: LeRobot's name of the data set.
+        overwrite: Replace what an earlier export wrote to `output`.
+    """
+
+    root: Path
+    output: Path
+    repo_id: str = "local/gem"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self.root, self.output = Path(self.root), Path(self.output)
+
+
+@dataclass
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        frames: Of the data set.
+        records: Lines of `gem.jsonl`.
+        silent_frames: Frames without any question.
+        images: Files of images.
+        depth_maps: Files of depth maps.
+    """
+
+    frames: int = 0
+    records: int = 0
+    silent_frames: int = 0
+    images: int = 0
+    depth_maps: int = 0
+
+
+def export_gem(config: ExportGemConfig) -> ExportReport:
+    """Export.
+
+    Raises:
+        FileNotFoundError: There is no data set at `root`.
+        FileExistsError: Something is at `output`, and `overwrite` is not set or it is no export.
+        ValueError: The data set is of an older format, stores videos, or no questions, or questions about unknown cameras.
+        OSError: The disk is full, or can't be read.
+    """
+    check_output(config.output, config.overwrite, ANNOTATIONS)
+    meta = _metadata(config)
+    writing = config.output.with_name(config.output.name + ".exporting")
+    shutil.rmtree(writing, ignore_errors=True)
+    with explained_full_disk(writing, "Free some and export again."), removed_on_error(writing):
+        writing.mkdir(parents=True)
+        report = ExportReport()
+        frames = _Frames(meta, writing, report)
+        with (writing / ANNOTATIONS).open("w") as stream:
+            for row in _rows(meta):
+                records = list(frames.records(row))
+                report.frames += 1
+                report.silent_frames += not records
+                report.records += len(records)
+                stream.writelines(json.dumps(record) + "\n" for record in records)
+    publish(writing, config.output)
+    return report
+
+
+def _metadata(config: ExportGemConfig) -> Any:
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+    require_current_format(config.repo_id, config.root)
+    meta = LeRobotDatasetMetadata(config.repo_id, root=config.root)
+    if meta.video_keys:
+        raise ValueError(
+            f"{config.root} stores {meta.video_keys} as videos: expected images, which such records consist of. Record it with "
+            "--dataset.video=false."
+        )
+    if MESSAGES not in meta.features and not meta.has_language_columns:
+        raise ValueError(
+            f"{config.root} holds no questions: expected the column {MESSAGES!r} (docs/data.md) or LeRobot's language columns."
+        )
+    return meta
+
+
+def _rows(meta: Any) -> Iterator[Row]:
+    for file in sorted((meta.root / "data").glob("*/*.parquet")):
+        for batch in pq.ParquetFile(file).iter_batches(_FRAMES_IN_MEMORY):
+            yield from batch.to_pylist()
+
+
+class _Frames:
+    """Writes the images of frames, and says what the records about them are.
+
+    Args:
+        meta: Of the data set.
+        folder: Where images and depth maps go.
+        report: Where they are counted.
+    """
+
+    def __init__(self, meta: Any, folder: Path, report: ExportReport) -> None:
+        self._meta = meta
+        self._folder = folder
+        self._report = report
+        self._cameras = [key for key in meta.image_keys if key not in meta.depth_keys]
+        self._depth = pair_depth(meta.features, None)
+
+    def records(self, row: Row) -> Iterator[JsonObject]:
+        """The records about a frame."""
+        messages = self._messages(row)
+        if messages and RECORD in messages[0]:
+            camera = messages[0].get("camera")
+            yield self._record(row, messages, [camera] if camera else self._cameras)
+            return
+        for talk in conversations(messages, self._cameras):
+            exchanges = [
+                {"role": role, "content": text}
+                for exchange in talk.exchanges
+                for role, text in zip(("user", "assistant"), exchange, strict=True)
+            ]
+            if exchanges:
+                yield self._record(row, exchanges, [self._cameras[place] for place in talk.cameras])
+
+    def _messages(self, row: Row) -> list[Message]:
+        if MESSAGES in row:
+            messages = parse_messages(row[MESSAGES])
+            named = {message["camera"] for message in messages if message.get("camera")}
+            check_cameras(named, self._cameras, f"the column {MESSAGES!r}, frame {row['index']}")
+            return messages
+        task = self._meta.tasks.index[row["task_index"]]
+        persistent, events = (row.get(column) or [] for column in (PERSISTENT, EVENTS))
+        return messages_of_rows(persistent, events, row["timestamp"], task, row["index"])
+
+    def _record(self, row: Row, messages: Sequence[Message], cameras: Sequence[str]) -> JsonObject:
+        kept = messages[0].get(RECORD, {})
+        original = kept.get("fields", {}).get("image") or []
+        originals = [original] if isinstance(original, str) else original
+        depths = kept.get("depth") or []
+        names = []
+        for place, camera in enumerate(cameras):
+            data = row[camera]["bytes"]
+            name = originals[place] if originals else f"images/{row['index']:08d}-{_short(camera)}"
+            names.append(self._write(_safe(name, data, row["index"]), data))
+            # An imported record knows where its depth map was, or that it had none.
+            depth = depths[place] if depths else {}
+            if camera in self._depth and depth is not None:
+                file = PurePosixPath(depth.get("file", ".."))
+                if not _is_inside(file):
+                    file = PurePosixPath(DEPTH_FOLDER, f"{Path(names[-1]).stem}.png")
+                self._write_depth(row, self._depth[camera], file, bits=depth.get("bits", 16))
+        return record_of(messages, names)
+
+    def _write(self, name: str, data: bytes) -> str:
+        """Write an image, unless another record has; returns its path."""
+        path = self._folder / name
+        if path.exists():
+            if path.read_bytes() != data:
+                raise ValueError(f"Two different images are named {name!r}: rename one in the records.")
+            return name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self._report.images += 1
+        return name
+
+    def _write_depth(self, row: Row, key: str, file: PurePosixPath, bits: int) -> None:
+        path = self._folder / file
+        if path.exists():
+            return  # of the same image, which is compared
+        data, unit = row[key]["bytes"], self._meta.features[key]["info"]["depth_unit"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if unit == "mm" and bits == 16 and data.startswith(_PNG):
+            path.write_bytes(data)
+        else:
+            with Image.open(io.BytesIO(data)) as image:
+                steps = np.asarray(image) * (1000 * METRES[unit])
+            if bits == 8:
+                steps = steps / RELATIVE_STEP_MM
+            kind = np.uint8 if bits == 8 else np.uint16
+            steps = np.nan_to_num(steps, posinf=0).round()
+            write_depth(np.where(steps > np.iinfo(kind).max, 0, steps).astype(kind), path)
+        self._report.depth_maps += 1
+
+
+def _is_inside(path: PurePosixPath) -> bool:
+    """Whether a path written in a data set stays in the folder that it starts from."""
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _short(camera: str) -> str:
+    return camera.rpartition(".")[2]
+
+
+def _safe(name: str, data: bytes, index: int) -> str:
+    """A path within the folder, with a suffix that says the format."""
+    path = PurePosixPath(name)
+    if not _is_inside(path):
+        path = PurePosixPath("images", f"{index:08d}-{path.name}")
+    with Image.open(io.BytesIO(data)) as image:
+        kind = "JPEG" if image.format in ("JPEG", "MPO") else image.format or "PNG"
+    if Image.registered_extensions().get(path.suffix.lower()) != kind:
+        path = path.with_name(path.name + {"JPEG": ".jpg"}.get(kind, f".{kind.lower()}"))
+    return str(path)

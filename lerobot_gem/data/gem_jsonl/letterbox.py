@@ -1,0 +1,133 @@
+"""Fitting pictures, their depth maps and the coordinates in texts about them into one size.
+
+Qwen3-VL's coordinates go from 0 to 1,000 across the picture, whatever its size. A plain resize leaves them true, even one
+that changes the aspect ratio; bars beside the picture do not. So with bars, the coordinates that can be recognised for
+certain are moved, and texts with others are refused rather than made wrong.
+"""
+
+import re
+from dataclasses import dataclass
+
+from PIL import Image
+
+from lerobot_gem.data.gem_jsonl.records import RecordError
+
+Size = tuple[int, int]  # width, height, as in PIL
+
+# Values of `--resize`.
+RESIZES = ("letterbox", "stretch")
+
+_NUMBER = r"[-+]?\d*\.?\d+"
+# Qwen3-VL's notation: "bbox_2d": [x1, y1, x2, y2] and "point_2d": [x, y], from 0 to 1,000.
+_COORDINATES = re.compile(r"""(["'](?:bbox|point)_2d["']\s*:\s*\[)([^\[\]]*)(\])""")
+# What else may be a place in the picture: two or four numbers in brackets, tags, "x" with a number.
+_UNKNOWN_COORDINATES = re.compile(
+    rf"[(\[<]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*(?:,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*)?[)\]>]"
+    rf"""|<\|?(?:point|box)|\bx\d?["']?\s*[:=]\s*["']?{_NUMBER}""",
+    re.IGNORECASE,
+)
+# Of height and width; as `pair_depth` allows between a camera and its depth camera.
+_ASPECT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Fits pictures of one size into another.
+
+    Attributes:
+        source: Width and height of the picture.
+        target: Width and height that it gets.
+        stretch: Change the aspect ratio, instead of adding black bars on two opposite sides.
+    """
+
+    source: Size
+    target: Size
+    stretch: bool = False
+
+    @property
+    def inner(self) -> Size:
+        """Width and height of the picture within the bars."""
+        if self.stretch or _one_aspect(self.source, self.target):
+            return self.target
+        scale = min(self.target[0] / self.source[0], self.target[1] / self.source[1])
+        width, height = (max(1, round(side * scale)) for side in self.source)
+        return width, height
+
+    @property
+    def offset(self) -> Size:
+        """Where the picture begins: width of the left bar, height of the upper one."""
+        return (self.target[0] - self.inner[0]) // 2, (self.target[1] - self.inner[1]) // 2
+
+    @property
+    def has_bars(self) -> bool:
+        return self.inner != self.target
+
+    def image(self, image: Image.Image) -> Image.Image:
+        """An RGB picture in the target size, with black bars."""
+        return self._fit(image, Image.Resampling.BICUBIC)
+
+    def depth(self, depth: Image.Image) -> Image.Image:
+        """A depth map in the target size, by the nearest pixel, with bars of 0, that is, no depth.
+
+        Raises:
+            RecordError: Its aspect ratio is another than the picture's.
+        """
+        if not _one_aspect(depth.size, self.source):
+            raise RecordError(
+                "depth of another size",
+                "the depth map is {} x {} pixels, the image {} x {}; expected one aspect ratio".format(
+                    *depth.size, *self.source
+                ),
+            )
+        return self._fit(depth, Image.Resampling.NEAREST)
+
+    def text(self, text: str) -> str:
+        """A question or answer about the picture, with its coordinates moved.
+
+        Raises:
+            RecordError: Coordinates are in pixels; or there are bars, and coordinates that can't be moved for certain.
+        """
+        if self.source == self.target:
+            return text
+        moved = _COORDINATES.sub(
+            lambda match: match.group(1) + self._moved(match.group(2)) + match.group(3), text
+        )
+        if not self.has_bars:
+            return text
+        if unknown := _UNKNOWN_COORDINATES.search(_COORDINATES.sub("", text)):
+            raise RecordError(
+                "coordinates that bars would move",
+                f"{unknown.group()!r} may be a place in the picture; with --resize=stretch such records can be taken",
+            )
+        return moved
+
+    def _fit(self, image: Image.Image, resampling: Image.Resampling) -> Image.Image:
+        resized = image if image.size == self.inner else image.resize(self.inner, resampling)
+        if not self.has_bars:
+            return resized
+        fitted = Image.new(image.mode, self.target)
+        fitted.paste(resized, self.offset)
+        return fitted
+
+    def _moved(self, numbers: str) -> str:
+        """A list of numbers x, y, x, y, ... with as many decimals as before."""
+        parts = [part.strip() for part in numbers.split(",")]
+        if len(parts) not in (2, 4) or not all(re.fullmatch(_NUMBER, part) for part in parts):
+            raise RecordError("coordinates that bars would move", f"expected 2 or 4 numbers, got [{numbers}]")
+        moved = []
+        for place, part in enumerate(parts):
+            axis, value = place % 2, float(part)
+            if not 0 <= value <= 1000:
+                raise RecordError(
+                    "coordinates in pixels",
+                    f"[{numbers}]; expected 0 to 1000 across the picture, as Qwen3-VL's",
+                )
+            place_in_target = self.offset[axis] * 1000 + value * self.inner[axis]
+            decimals = len(part.partition(".")[2])
+            moved.append(f"{place_in_target / self.target[axis]:.{decimals}f}")
+        return ", ".join(moved)
+
+
+def _one_aspect(size: Size, other: Size) -> bool:
+    (width, height), (other_width, other_height) = size, other
+    return abs(height * other_width / (width * other_height) - 1) <= _ASPECT_TOLERANCE

@@ -1,0 +1,231 @@
+"""What an import will take: all records of the input, looked at once, in a database on disk.
+
+Looking costs a thousandth of writing: texts are checked, files found and their headers read, nothing is decoded. It tells
+what must be known before the first episode is written: the number of images of a record, their size, whether there is
+depth, which ids repeat, which records belong together. The database is what keeps memory flat, for any number of records.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from lerobot_gem.data.gem_jsonl.clips import clip_size
+from lerobot_gem.data.gem_jsonl.image_files import image_size
+from lerobot_gem.data.gem_jsonl.letterbox import Size
+from lerobot_gem.data.gem_jsonl.records import (
+    GemRecord,
+    JsonObject,
+    RecordError,
+    annotation_files,
+    depth_file,
+    read_records,
+    source_of,
+)
+
+# Records about one image stay in one episode, so that a held-out episode has images of its own, up to this many.
+_LONGEST_EPISODE = 1000
+
+_SCHEMA = """
+CREATE TABLE records (
+    position INTEGER PRIMARY KEY, file TEXT, number INTEGER, id TEXT, source TEXT,
+    image TEXT, images INTEGER, width INTEGER, height INTEGER, record TEXT, reason TEXT, detail TEXT
+);
+CREATE TABLE depth_maps (position INTEGER, depth TEXT, image TEXT);
+"""
+
+
+@dataclass(frozen=True)
+class PlannedRecord:
+    """A record to import: where it stands, and what is there."""
+
+    file: str
+    number: int
+    record: JsonObject
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Records that become one episode."""
+
+    index: int
+    source: str
+    records: list[PlannedRecord]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record that is not imported; the fields are those of a line of the list of such records."""
+
+    file: str
+    number: int
+    id: Any
+    reason: str
+    detail: str
+
+
+class ImportPlan:
+    """The database, filled by `look_at`.
+
+    Args:
+        path: Of the database; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None)
+        if not self._database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was looked at: `look_at` is all or nothing."""
+        return self.count() > 0
+
+    def look_at(self, source: Path, num_images: int | None, unique_ids: bool) -> None:
+        """Look at all records of a folder or file; those that can't be used are kept with the reason.
+
+        Args:
+            source: As for `annotation_files`.
+            num_images: Images of a record; None takes the most common number, and no clips.
+            unique_ids: Of the records with one id, take only the first.
+
+        Raises:
+            FileNotFoundError: There is no file of records.
+            ValueError: A file is damaged.
+        """
+        with self._database as database:
+            database.execute("BEGIN")
+            for file in annotation_files(source):
+                for number, record in read_records(file):
+                    self._add(file, number, record, num_images)
+            self._refuse_shared_depth()
+            if unique_ids:
+                self._refuse(
+                    "duplicate id",
+                    "'id ' || id || ' was seen before; with --unique_ids=false such records can be taken'",
+                    "id IS NOT NULL AND position NOT IN "
+                    "(SELECT MIN(position) FROM records WHERE reason IS NULL GROUP BY id)",
+                )
+            if num_images is None:
+                num_images = self.num_images() if self.count("reason IS NULL") else 1
+            self._refuse(
+                "number of images",
+                f"'a record of ' || images || ' image(s); this data set has {num_images} for each, another import with "
+                f"--num_images can take it'",
+                f"images != {num_images}",
+            )
+
+    def _add(self, file: Path, number: int, record: Any, num_images: int | None) -> None:
+        identity = record.get("id") if isinstance(record, dict) else None
+        row = {"file": file.name, "number": number, "id": None if identity is None else json.dumps(identity)}
+        depths: list[tuple[str, str]] = []
+        try:
+            if isinstance(record, RecordError):
+                raise record
+            parsed = GemRecord.parse(record)
+            row |= {"source": source_of(record, file), "record": json.dumps(record)}
+            row |= _look_at_media(parsed, file.parent, num_images)
+            found = ((depth_file(file.parent, image), image) for image in parsed.images)
+            depths = [(depth, image) for depth, image in found if depth is not None]
+        except RecordError as error:
+            row |= {"reason": error.reason, "detail": error.detail}
+        # JSON may hold halves of characters, which no database takes.
+        row = {key: _whole(value) if isinstance(value, str) else value for key, value in row.items()}
+        columns, places = ", ".join(row), ", ".join(f":{column}" for column in row)
+        position = self._database.execute(f"INSERT INTO records ({columns}) VALUES ({places})", row).lastrowid
+        self._database.executemany(
+            "INSERT INTO depth_maps VALUES (?, ?, ?)", [(position, *depth) for depth in depths]
+        )
+
+    def _refuse_shared_depth(self) -> None:
+        self._refuse(
+            "depth of several images",
+            "'its depth map, found by its base name, fits other images too; put it at depth/<path of the image>.png'",
+            "position IN (SELECT position FROM depth_maps WHERE depth IN "
+            "(SELECT depth FROM depth_maps GROUP BY depth HAVING COUNT(DISTINCT image) > 1))",
+        )
+
+    def _refuse(self, reason: str, detail: str, condition: str) -> None:
+        self._database.execute(
+            f"UPDATE records SET reason = ?, detail = {detail} WHERE reason IS NULL AND {condition}", [reason]
+        )
+
+    def count(self, condition: str = "TRUE", *values: str) -> int:
+        """Number of records for which an SQL condition holds."""
+        row = self._database.execute(f"SELECT COUNT(*) FROM records WHERE {condition}", values).fetchone()
+        return int(row[0])
+
+    def num_images(self) -> int:
+        """Images of each record that is taken; there must be one."""
+        return self._most_common("images")[0]
+
+    def most_common_size(self) -> Size:
+        """Width and height that most first images have; there must be a record that is taken."""
+        width, height = self._most_common("width, height")
+        return width, height
+
+    def _most_common(self, columns: str) -> tuple[int, ...]:
+        rows = self._database.execute(
+            f"SELECT {columns} FROM records WHERE reason IS NULL GROUP BY {columns} ORDER BY COUNT(*) DESC, {columns}"
+        )
+        return tuple(rows.fetchone())
+
+    def has_depth(self) -> bool:
+        """Whether any image of a record that is taken has a depth map."""
+        return self.count("reason IS NULL AND position IN (SELECT position FROM depth_maps)") > 0
+
+    def episodes(self, size: int) -> Iterator[Episode]:
+        """Cut the records that are taken into episodes, by source and in the order of their images' paths.
+
+        Args:
+            size: Records of an episode. It has more where records share an image, and fewer at the end of a source; a source
+                has two episodes at least, so that one can be held out (LeRobot's `eval_split` takes whole ones, by source).
+        """
+        index = 0
+        order = "SELECT source, image, file, number, record FROM records WHERE reason IS NULL ORDER BY source, image, position"
+        for source, rows in groupby(self._database.execute(order), key=lambda row: row[0]):
+            of_source = self.count("reason IS NULL AND source = ?", source)
+            limit = min(size, -(-of_source // 2))
+            records: list[PlannedRecord] = []
+            last = None
+            for _, image, file, number, text in rows:
+                full = len(records) >= limit and (image != last or len(records) >= _LONGEST_EPISODE)
+                if full:
+                    yield Episode(index, source, records)
+                    index, records = index + 1, []
+                records.append(PlannedRecord(file, number, json.loads(text)))
+                last = image
+            yield Episode(index, source, records)
+            index += 1
+
+    def skipped(self) -> Iterator[Skipped]:
+        """Records that are not taken, in their order."""
+        rows = self._database.execute(
+            "SELECT file, number, id, reason, detail FROM records WHERE reason IS NOT NULL ORDER BY position"
+        )
+        for file, number, identity, reason, detail in rows:
+            yield Skipped(file, number, identity and json.loads(identity), reason, detail)
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def _look_at_media(record: GemRecord, folder: Path, num_images: int | None) -> dict[str, str | int]:
+    """Columns about a record's images: the first one's path and size, and their number."""
+    if record.video is not None:
+        if num_images is None or num_images < 2:
+            raise RecordError(
+                "video", "expected --num_images=<frames of a clip>, at least 2 (32 in the release)"
+            )
+        width, height = clip_size(folder / record.video)
+        return {"image": record.video, "images": num_images, "width": width, "height": height}
+    sizes = [image_size(folder / image) for image in record.images]
+    width, height = sizes[0]
+    return {"image": record.images[0], "images": len(sizes), "width": width, "height": height}

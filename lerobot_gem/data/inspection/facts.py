@@ -1,0 +1,266 @@
+"""What is known of a data set after an inspection (inspector.py)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lerobot_gem.processing.depth_target import ColouringName
+from lerobot_gem.processing.language import Message
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """An RGB camera.
+
+    Attributes:
+        key: Its feature.
+        size: Width and height in pixels.
+        storage: "image" or "video".
+        depth: Its depth camera, if any.
+        one_colour: Share of sampled frames that show a single colour.
+    """
+
+    key: str
+    size: tuple[int, int]
+    storage: str
+    depth: str | None
+    one_colour: float
+
+
+@dataclass(frozen=True)
+class DepthFacts:
+    """A depth camera; distances in metres over the valid pixels (11 mm to 9.99 m) of the sampled frames.
+
+    Attributes:
+        key: Its feature.
+        camera: The RGB camera that it belongs to, if any.
+        size: Width and height in pixels.
+        storage: "image" or "video".
+        unit: Of the stored values; None if the data set does not say.
+        spread: Least, median and largest distance; None without a valid pixel.
+        invalid: Share of pixels that are not valid.
+        empty: Share of frames without a valid pixel.
+    """
+
+    key: str
+    camera: str | None
+    size: tuple[int, int]
+    storage: str
+    unit: str | None
+    spread: tuple[float, float, float] | None
+    invalid: float
+    empty: float
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """Language rows of one kind.
+
+    Attributes:
+        column: "language_persistent", whose rows belong to an episode, or "language_events", to a frame.
+        style: LeRobot's name of the kind.
+        role: "user" or "assistant".
+        camera: That they are about, if any.
+        count: How many.
+    """
+
+    column: str
+    style: str | None
+    role: str
+    camera: str | None
+    count: int
+
+
+@dataclass(frozen=True)
+class PromptFacts:
+    """Prompts of one policy.
+
+    Attributes:
+        policy: "gem" or "gem_vla".
+        preset: Whose tokenizer and image sizes count.
+        frames: Frames whose texts were read.
+        image_tokens: Tokens of each image.
+        prompts: How many prompts they have.
+        lengths: Median, 95th percentile and largest length in tokens; None without prompts.
+        context: Tokens that the backbone was made for.
+        too_long: Prompts that exceed it.
+        questions: Questions that are learned, by camera (None: about none).
+        task_only: Frames whose one answer is the task sentence.
+        left_out: Questions about cameras that the policy does not have.
+    """
+
+    policy: str
+    preset: str
+    frames: int
+    image_tokens: list[int]
+    prompts: int
+    lengths: tuple[float, float, float] | None
+    context: int
+    too_long: int
+    questions: dict[str | None, int]
+    task_only: int
+    left_out: int
+
+
+@dataclass(frozen=True)
+class VectorFacts:
+    """Actions or states, of all frames.
+
+    Attributes:
+        key: Their feature.
+        names: Of the dimensions.
+        minimum: Least value of each dimension.
+        maximum: Largest value of each dimension.
+        not_finite: Frames with NaN or an infinite value.
+        stale: Dimensions whose range in meta/stats.json is another one.
+        has_stats: Whether meta/stats.json knows them.
+    """
+
+    key: str
+    names: list[str]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    not_finite: int
+    stale: list[str]
+    has_stats: bool
+
+    @property
+    def constant(self) -> list[str]:
+        """Dimensions with one value."""
+        same = self.minimum == self.maximum
+        return [name for name, is_constant in zip(self.names, same, strict=True) if is_constant]
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """A task.
+
+    Attributes:
+        text: Its sentence.
+        episodes: Episodes with frames of it.
+        frames: Frames of it.
+    """
+
+    text: str
+    episodes: int
+    frames: int
+
+
+@dataclass
+class StageFacts:
+    """What a stage of GEM can use: shares of frames, None for what it has no use for.
+
+    Attributes:
+        name: connector, generator, joint or action.
+        depth: Frames with depth that belongs to one of the policy's cameras.
+        language: Frames with an answer to learn, or, for acting, with a task.
+        action: Frames with an action.
+        lacking: What it needs and the data set has none of.
+        errors: What its training would raise.
+    """
+
+    name: str
+    depth: float | None = None
+    language: float | None = None
+    action: float | None = None
+    lacking: str | None = None
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SamplePicture:
+    """What one camera shows.
+
+    Attributes:
+        camera: Its feature.
+        rgb: (H, W, 3) uint8.
+        depth: (h, w, 3) uint8, as the generator learns it; None without depth.
+        depth_range: Nearest and farthest valid distance in metres; None without depth.
+        invalid: Share of depth pixels that are not valid.
+    """
+
+    camera: str
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.uint8] | None = None
+    depth_range: tuple[float, float] | None = None
+    invalid: float = 0.0
+
+
+@dataclass(frozen=True)
+class SampleFrame:
+    """A frame to look at.
+
+    Attributes:
+        index: In the whole data set.
+        episode: That it belongs to.
+        timestamp: In the episode, in seconds.
+        task: Its sentence.
+        pictures: One per camera.
+        messages: What `gem` learns to answer.
+    """
+
+    index: int
+    episode: int
+    timestamp: float
+    task: str
+    pictures: list[SamplePicture]
+    messages: list[Message]
+
+
+@dataclass
+class Inspection:
+    """All that is known of a data set.
+
+    Attributes:
+        repo_id: LeRobot's name of it.
+        root: Its folder.
+        robot: Type of robot.
+        fps: Frames per second.
+        episodes: How many are used.
+        frames: How many are used.
+        sampled: Frames whose pictures were looked at.
+        padding: Share of the actions of all chunks that lie past the end of their episode and carry no loss.
+        cameras: RGB cameras.
+        depth: Depth cameras.
+        rows: Language rows.
+        messages: Frames with an entry in the column `messages`; None without that column.
+        prompts: Of `gem` and `gem_vla`, as far as they can be trained.
+        vectors: Actions and state.
+        tasks: The most frequent first.
+        stages: All four.
+        asked: The stage that was asked about; None for whichever the data set is made for.
+        colouring: How their depth is painted.
+        samples: Frames to look at.
+        warnings: What training would take without a word.
+    """
+
+    repo_id: str
+    root: Path
+    robot: str | None
+    fps: float
+    episodes: int
+    frames: int
+    sampled: int = 0
+    padding: float | None = None
+    cameras: list[CameraFacts] = field(default_factory=list)
+    depth: list[DepthFacts] = field(default_factory=list)
+    rows: list[RowFacts] = field(default_factory=list)
+    messages: int | None = None
+    prompts: list[PromptFacts] = field(default_factory=list)
+    vectors: list[VectorFacts] = field(default_factory=list)
+    tasks: list[TaskFacts] = field(default_factory=list)
+    stages: list[StageFacts] = field(default_factory=list)
+    asked: str | None = None
+    colouring: ColouringName = "spectral"
+    samples: list[SampleFrame] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[str]:
+        """What training would raise: in the stage that was asked about, else in those that the data set is made for."""
+        if self.asked is not None:
+            return next(stage.errors for stage in self.stages if stage.name == self.asked)
+        made_for = [stage for stage in self.stages if stage.lacking is None] or self.stages
+        return list(dict.fromkeys(error for stage in made_for for error in stage.errors))

@@ -1,0 +1,243 @@
+"""What an answer about an image says: points, boxes, a number, a choice or plain text.
+
+Three notations of points and boxes are read, whatever text or code fence stands around them:
+
+| notation | coordinates | source |
+|---|---|---|
+| `{"point_2d": [x, y]}`, `{"bbox_2d": [x1, y1, x2, y2]}`, or a list of them | 0 to 1000, of width and height | Qwen3-VL |
+| `{"point": [x, y], ...}` | pixels | `lerobot-annotate` |
+| `{"detections": [{"bbox": [x1, y1, x2, y2], ...}, ...]}` | pixels | `lerobot-annotate` |
+
+They come out in Qwen3-VL's coordinates, so that a model may answer in another notation than the data set's.
+`lerobot-annotate` also writes `{"count": n}`, `{"attribute": ..., "value": ...}` and `{"subject": ..., "relation": ...,
+"object": ...}`, of which the count, the value and the three words are the answer.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+Form = Literal["point", "box", "number", "choice", "text"]
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+# Coordinates run from 0 to this, along the width and along the height (Qwen3-VL).
+COORDINATES = 1000.0
+# Where only the form of an answer counts, not where its places are.
+_ANY_SIZE = (1, 1)
+
+_UNITS = {
+    r"mm|milli(?:metre|meter)s?": ("m", Decimal("0.001")),
+    r"cm|centi(?:metre|meter)s?": ("m", Decimal("0.01")),
+    r"m|metres?|meters?": ("m", Decimal(1)),
+    r"%|percent": ("%", Decimal(1)),
+}
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER = re.compile(
+    rf"(?<![\w.,])(?P<value>-?\d+(?:\.\d+)?|{'|'.join(_WORDS)})"
+    rf"(?:\s*(?P<unit>{'|'.join(_UNITS)}))?(?![\w%]|[.,]\d)",
+    re.IGNORECASE,
+)
+_CHOICE = re.compile(r"\(?([A-Z])[).:,]*")
+
+# What a question is about whose answer is a number or a text, by its words; the first that matches.
+_NUMERIC_KINDS = {
+    "count": r"how many|number of|\bcount\b",
+    "progress": r"progress|percent|how far along|how much of the task",
+    "gripper_distance": r"(distance|how (far|near|close)|(metre|meter)s?\b).*gripper|gripper.*(distance|(metre|meter)s?\b)",
+    "object_distance": r"distance|how (far|near|close)|(metre|meter)s?\b",
+}
+_TEXT_KINDS = {
+    "next_subtask": r"\bnext\b(?! to)|(step|task|comes) after\b",
+    "subtask": r"sub-?task|\bsteps?\b|\bdo(ing)? now\b|robot doing",
+    "left_right": r"\bleft\b.*\bright\b",
+    "front_behind": r"\bfront\b.*\bbehind\b",
+    "nearer": r"\b(nearer|nearest|closer|closest)\b",
+    "relation": r"\b(left|right|front|behind|above|below|under|farther|further|between|next to)\b",
+}
+_AFFORDANCE = r"\b(grasp|grip|grab|hold)\b"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point or a box.
+
+    Attributes:
+        corners: x, y of a point, or left, top, right, bottom of a box; from 0 to `COORDINATES`.
+        label: What the answer calls it; empty if it doesn't say.
+    """
+
+    corners: tuple[float, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number as it was written, so that it compares exactly.
+
+    Attributes:
+        value: In metres where the unit is one of length.
+        unit: "m", "%" or None.
+        written: The number as written, in its own unit.
+    """
+
+    value: Decimal
+    unit: str | None
+    written: Decimal = field(compare=False)
+
+
+def form_of(question: str, answer: str) -> Form:
+    """The form of a right answer, which decides how others are read and scored.
+
+    A number is an answer that holds nothing else, or the only number in the answer to a question about a count, a
+    distance or progress.
+    """
+    if _points(answer):
+        return "point"
+    if _boxes(answer):
+        return "box"
+    if _CHOICE.fullmatch(answer.strip()):
+        return "choice"
+    text = _plain(answer)
+    if _NUMBER.fullmatch(text.rstrip(".")) or (_quantity(text) and _first_match(_NUMERIC_KINDS, question)):
+        return "number"
+    return "text"
+
+
+def kind_of(question: str, answer: str) -> str:
+    """What a question asks for, from the form of its answer and its words; rows of a data set don't say it.
+
+    The kinds are those of `lerobot-gem-libero-demos --qa`, and some for other data.
+
+    Returns:
+        "point", "affordance", "box", "count", "progress", "object_distance", "gripper_distance", "number", "choice",
+        "left_right", "front_behind", "nearer", "relation", "subtask", "next_subtask", "attribute" or "text".
+    """
+    form = form_of(question, answer)
+    if form == "point":
+        return "affordance" if re.search(_AFFORDANCE, question, re.IGNORECASE) else "point"
+    if form == "number":
+        quantity = _quantity(_plain(answer))
+        kind = _first_match(_NUMERIC_KINDS, question) or "number"
+        if quantity and quantity.unit:
+            is_distance = kind.endswith("distance")
+            return "progress" if quantity.unit == "%" else kind if is_distance else "object_distance"
+        return kind
+    if form == "text":
+        for entry in _objects(answer):
+            if "relation" in entry or "attribute" in entry:
+                return "relation" if "relation" in entry else "attribute"
+        return _first_match(_TEXT_KINDS, question) or "text"
+    return form
+
+
+def parse(answer: str, form: Form, size: tuple[int, int]) -> Any:
+    """Read an answer in the form that it should have.
+
+    Args:
+        answer: Of a model, or the right one.
+        form: Of the right answer.
+        size: Width and height of the image, for coordinates in pixels.
+
+    Returns:
+        A `Point` (of several the first), a list of `Box`, a `Quantity`, a letter, or the text without case, outer
+        punctuation and repeated blanks. None if there is no such thing in the answer, or two different numbers.
+    """
+    if form == "point":
+        return next(iter(_points(answer, size)), None)
+    if form == "box":
+        return _boxes(answer, size) or None
+    text = _plain(answer)
+    if form == "number":
+        return _quantity(text)
+    if form == "choice":
+        words = text.split()
+        found = _CHOICE.fullmatch(words[0]) if words else None
+        return found and found[1]
+    return " ".join(text.casefold().strip(" \t\n.,;:!?\"'`").split()) or None
+
+
+def places(answer: str, size: tuple[int, int]) -> list[Place]:
+    """The points and boxes of an answer, in order.
+
+    Args:
+        answer: Of a model, or the right one.
+        size: Width and height of the image, for coordinates in pixels.
+    """
+    found = []
+    for entry in _objects(answer):
+        for count, relative, pixels in ((2, "point_2d", "point"), (4, "bbox_2d", "bbox")):
+            values = entry.get(relative, entry.get(pixels))
+            if not isinstance(values, list) or len(values) != count or not all(map(_is_finite, values)):
+                continue
+            if relative not in entry:
+                values = [value * COORDINATES / size[axis % 2] for axis, value in enumerate(values)]
+            label = entry.get("label")
+            found.append(Place(tuple(values), label if isinstance(label, str) else ""))
+    return found
+
+
+def _points(answer: str, size: tuple[int, int] = _ANY_SIZE) -> list[Point]:
+    return [(x, y) for x, y in (place.corners for place in places(answer, size) if len(place.corners) == 2)]
+
+
+def _boxes(answer: str, size: tuple[int, int] = _ANY_SIZE) -> list[Box]:
+    found = (place.corners for place in places(answer, size) if len(place.corners) == 4)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in found]
+
+
+def _is_finite(value: Any) -> bool:
+    # An integer of JSON can be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
+
+
+def _objects(answer: str) -> list[dict[str, Any]]:
+    """The JSON objects of an answer, with those in a list or under `detections`."""
+    found = _json(answer)
+    if isinstance(found, dict):
+        found = found.get("detections", [found])
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _json(answer: str) -> Any:
+    """The first list or object of JSON in a text."""
+    for start in re.finditer(r"[\[{]", answer):
+        try:
+            return json.JSONDecoder().raw_decode(answer, start.start())[0]
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _plain(answer: str) -> str:
+    """The answer in words, where it is one of lerobot-annotate's objects."""
+    for entry in _objects(answer):
+        if "relation" in entry:
+            return " ".join(str(entry.get(key, "")) for key in ("subject", "relation", "object"))
+        for key in ("count", "value"):
+            if key in entry:
+                return str(entry[key])
+    return answer.strip()
+
+
+def _quantity(text: str) -> Quantity | None:
+    """The number in a text, which must be the only one; of several with and without unit, the one with a unit."""
+    numbers = {_read(match) for match in _NUMBER.finditer(text)}
+    with_unit = {number for number in numbers if number.unit}
+    chosen = with_unit or numbers
+    return chosen.pop() if len(chosen) == 1 else None
+
+
+def _read(match: re.Match[str]) -> Quantity:
+    text = match["value"].lower()
+    written = Decimal(_WORDS.index(text)) if text in _WORDS else Decimal(text)
+    for pattern, (unit, factor) in _UNITS.items():
+        if match["unit"] and re.fullmatch(pattern, match["unit"], re.IGNORECASE):
+            return Quantity(written * factor, unit, written)
+    return Quantity(written, None, written)
+
+
+def _first_match(kinds: dict[str, str], question: str) -> str | None:
+    return next((kind for kind, words in kinds.items() if re.search(words, question, re.IGNORECASE)), None)

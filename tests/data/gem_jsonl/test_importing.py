@@ -1,0 +1,302 @@
+"""Importing whole folders: real data sets, interrupted and continued, by one process and by two."""
+
+import errno
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from multiprocessing import get_context
+from pathlib import Path
+from pkgutil import resolve_name
+
+import numpy as np
+import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
+from lerobot_gem.processing.language import parse_messages
+from tests.data.conftest import GemFolder
+from tests.test_command_line import BIN, run
+from tests.test_command_line_gem import train
+
+IMAGE = "observation.images.image"
+
+
+def settings(folder: GemFolder, root: Path, **changes) -> ImportGemConfig:
+    return ImportGemConfig(**{"source": folder.root, "root": root, "samples_per_episode": 4} | changes)
+
+
+def load(root: Path) -> LeRobotDataset:
+    return LeRobotDataset("local/gem", root=root)
+
+
+def content(root: Path) -> list[tuple]:
+    """What the data set says, frame by frame."""
+    rows = load(root).hf_dataset.with_format(None)
+    return [
+        tuple(row[key] if key == "messages" else str(row[key]) for key in sorted(row) if "image" not in key)
+        for row in rows.remove_columns([key for key in rows.column_names if "image" in key])
+    ]
+
+
+@pytest.fixture
+def mixed(folder: GemFolder) -> GemFolder:
+    """Twenty good records of two sources, two about each image, and one of each fault.
+
+    Image 2 has no depth, image 3 depth of 8 bits.
+    """
+    for number in range(20):
+        shown = number // 2
+        image = folder.image(f"k{shown % 3}/{shown}.jpg", seed=shown)
+        if shown != 2:
+            folder.depth(image, bits=8 if shown == 3 else 16)
+        folder.add(image, data_source="spar" if number < 8 else "vica")
+    folder.add("none.jpg")
+    broken = folder.root / folder.image("broken.jpg")
+    broken.write_bytes(broken.read_bytes()[:-300])
+    folder.add("broken.jpg")
+    folder.add(folder.image("odd.jpg"))
+    folder.depth("odd.jpg", size=(30, 40))
+    folder.add("k0/0.jpg", question="Where?")
+    folder.add("k0/0.jpg", conversations=[])
+    folder.add("k0/0.jpg", id=3)
+    folder.add(["k0/0.jpg", "k0/0.jpg"])
+    folder.add(video="clip.mp4", question="<video>What?")
+    folder.records.append("no record {")
+    folder.write()
+    return folder
+
+
+FAULTS = {
+    "missing image": 1,
+    "broken image": 1,
+    "depth of another size": 1,
+    "<image> count": 1,
+    "empty conversation": 1,
+    "duplicate id": 1,
+    "number of images": 1,
+    "video": 1,
+    "not JSON": 1,
+}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_every_record_is_imported_or_counted(mixed: GemFolder, tmp_path: Path, num_workers: int) -> None:
+    root = tmp_path / "set"
+    report = import_gem(settings(mixed, root, num_workers=num_workers))
+    assert report.skipped == FAULTS
+    assert report.records == len(mixed.records) == report.imported + sum(FAULTS.values())
+    assert report.sources == {"spar": 8, "vica": 12} and report.imported == 20
+    assert Counter(json.loads(line)["reason"] for line in (root / "import_skipped.jsonl").open()) == FAULTS
+    stored = json.loads((root / "import.json").read_text())
+    assert stored["imported"] == 20 and stored["skipped"] == FAULTS
+    assert report.lines() and any("skipped: broken image" in line for line in report.lines())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gem", "set"]
+
+    dataset = load(root)
+    assert dataset.num_frames == 20 and dataset.num_episodes == report.episodes
+    assert set(dataset.meta.tasks.index) == {"spar", "vica"}
+    by_id = {
+        parse_messages(item["messages"])[0]["record"]["fields"]["id"]: item
+        for item in (dataset[index] for index in range(20))
+    }
+    assert sorted(by_id) == list(range(20))
+    for number, item in by_id.items():
+        record = mixed.records[number]
+        [question, answer] = parse_messages(item["messages"])
+        assert question["content"] == f"What is in picture {number}?" and question["camera"] == IMAGE
+        assert answer["content"] == f"Thing {number}."
+        assert item["task"] == record["data_source"]
+        assert item[IMAGE].shape == (3, 48, 64)
+        depth = item[f"{IMAGE}_depth"]
+        assert depth.shape == (1, 48, 64) and depth[0, 0, 0] == 0
+        assert depth.max() == {2: 0, 3: 250 * 39}.get(number // 2, 3500)
+    info = dataset.meta.features[f"{IMAGE}_depth"]["info"]
+    assert (info["depth_unit"], info["depth_kind"]) == ("mm", "mixed")
+    stats = dataset.meta.stats[f"{IMAGE}_depth"]
+    assert stats["max"].item() == 250 * 39 and stats["min"].item() == 0
+    episodes = {int(item["episode_index"]): [] for item in by_id.values()}
+    for number, item in by_id.items():
+        episodes[int(item["episode_index"])].append(mixed.records[number]["image"])
+    images = [set(images) for images in episodes.values()]
+    assert sum(map(len, images)) == len(set.union(*images)), "an image is in one episode only"
+
+
+def test_workers_do_not_change_the_data_set(mixed: GemFolder, tmp_path: Path) -> None:
+    for num_workers in (1, 2):
+        import_gem(settings(mixed, tmp_path / str(num_workers), num_workers=num_workers))
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+
+
+def test_images_of_other_sizes_are_fitted(folder: GemFolder, tmp_path: Path) -> None:
+    for size in ((64, 48), (32, 24), (48, 48)):
+        folder.depth(folder.image(f"{size}.png", size=size), size=size)
+        folder.add(f"{size}.png", question='<image>What is at {"point_2d": [0, 0]}?')
+    folder.write()
+    import_gem(settings(folder, tmp_path / "set", image_size=(48, 64)))
+    dataset = load(tmp_path / "set")
+    points = {}
+    for index in range(3):
+        item = dataset[index]
+        assert item[IMAGE].shape == (3, 48, 64) and item[f"{IMAGE}_depth"].shape == (1, 48, 64)
+        [question, _] = parse_messages(item["messages"])
+        points[question["record"]["fields"]["image"]] = question["content"]
+    assert points["(48, 48).png"] == 'What is at {"point_2d": [125, 0]}?'
+    assert points["(64, 48).png"] == points["(32, 24).png"] == 'What is at {"point_2d": [0, 0]}?'
+
+
+def test_llava_json_without_depth(folder: GemFolder, tmp_path: Path) -> None:
+    folder.image("coco/1.jpg")
+    folder.add("coco/1.jpg", question="What is this?\n<image>")
+    folder.add("coco/1.jpg")
+    del folder.records[1]["image"]
+    folder.write("llava.json")
+    report = import_gem(settings(folder, tmp_path / "set", source=folder.root / "llava.json"))
+    assert report.imported == 1 and report.skipped == {"no image": 1} and report.sources == {"llava": 1}
+    dataset = load(tmp_path / "set")
+    assert list(dataset.meta.camera_keys) == [IMAGE]
+
+
+def _import(config: ImportGemConfig) -> None:
+    os.setsid()
+    import_gem(config)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_killed_import_goes_on(mixed: GemFolder, tmp_path: Path, num_workers: int) -> None:
+    expected, root = tmp_path / "whole", tmp_path / "set"
+    import_gem(settings(mixed, expected, samples_per_episode=1))
+    config = settings(mixed, root, samples_per_episode=1, num_workers=num_workers)
+    process = get_context("fork").Process(target=_import, args=(config,))
+    process.start()
+    folders = root.with_name("set.importing") / "episodes"
+    deadline = time.monotonic() + 120
+    while not list(folders.glob("episode-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    done = len(list(folders.glob("episode-*")))
+    assert 0 < done < 14 and not root.exists()
+
+    with pytest.raises(FileExistsError, match="--resume=true"):
+        import_gem(settings(mixed, root, samples_per_episode=1))
+    with pytest.raises(ValueError, match="other settings or records"):
+        import_gem(settings(mixed, root, samples_per_episode=2, resume=True))
+    kept = {path: path.stat().st_mtime_ns for path in folders.glob("episode-*/outcome.json")}
+    time.sleep(1.5 if num_workers > 1 else 0)  # workers see within a second that they are alone
+    report = import_gem(settings(mixed, root, samples_per_episode=1, resume=True))
+    assert report.imported == 20 and kept
+    assert content(root) == content(expected)
+    assert not root.with_name("set.importing").exists()
+
+
+def test_nothing_is_overwritten_without_being_told(folder: GemFolder, tmp_path: Path) -> None:
+    folder.add(folder.image("a.jpg"))
+    folder.write()
+    root = tmp_path / "set"
+    import_gem(settings(folder, root))
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="--overwrite=true"):
+            import_gem(settings(folder, root, resume=resume))
+    folder.add("a.jpg")
+    folder.write()
+    assert import_gem(settings(folder, root, overwrite=True)).imported == 2
+    with pytest.raises(FileExistsError, match="something else"):
+        import_gem(settings(folder, folder.root, overwrite=True))
+    with pytest.raises(ValueError, match="contradict"):
+        settings(folder, root, overwrite=True, resume=True)
+
+
+@pytest.mark.parametrize("where", ["importing._store", "joining._with_columns"])
+def test_a_full_disk_leaves_nothing_that_loads(
+    mixed: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Before the second episode is written, or the second one is joined."""
+    root, target = tmp_path / "set", f"lerobot_gem.data.gem_jsonl.{where}"
+    original, calls = resolve_name(target), iter(range(2))
+
+    def full(*args: object) -> object:
+        if next(calls):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, full)
+        with pytest.raises(OSError, match=r"No space left on the disk .*--resume=true"):
+            import_gem(settings(mixed, root))
+    staging = root.with_name("set.importing")
+    assert not root.exists() and not (staging / "dataset").exists()
+    assert not list((staging / "episodes").glob(".*"))
+    assert import_gem(settings(mixed, root, resume=True)).imported == 20
+
+
+def test_no_usable_record_is_an_error(folder: GemFolder, tmp_path: Path) -> None:
+    folder.add("none.jpg")
+    broken = folder.root / folder.image("broken.jpg")
+    broken.write_bytes(broken.read_bytes()[:-300])
+    folder.add("broken.jpg")
+    folder.write()
+    with pytest.raises(ValueError, match=re.escape("of 2, 1 broken image, 1 missing image")):
+        import_gem(settings(folder, tmp_path / "set"))
+    folder.records = ["", ""]
+    folder.write()
+    with pytest.raises(ValueError, match="of 0, none was found"):
+        import_gem(settings(folder, tmp_path / "set"))
+    assert [path.name for path in tmp_path.iterdir()] == ["gem"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("resize", "crop"),
+        ("num_images", 0),
+        ("num_workers", 0),
+        ("samples_per_episode", 1001),
+        ("image_size", (8, 8)),
+        ("depth_unit_mm", 0.0),
+    ],
+)
+def test_settings_are_checked(folder: GemFolder, field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{field}.*but is"):
+        settings(folder, folder.root, **{field: value})
+
+
+def test_a_unit_that_is_probably_wrong_is_pointed_out(folder: GemFolder, tmp_path: Path) -> None:
+    folder.depth(folder.image("a.jpg"))
+    folder.add("a.jpg")
+    folder.write()
+    lines = list(import_gem(settings(folder, tmp_path / "set", depth_unit_mm=10.0)).lines())
+    assert any("is --depth_unit_mm right?" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_command_imports_what_lerobot_trains_on(mixed: GemFolder, tmp_path: Path) -> None:
+    """Two steps of joint training on depth and language; images of the tiny preset's own size."""
+    root = tmp_path / "set"
+    log = run(
+        BIN / "python",
+        "-m",
+        "lerobot_gem.scripts.import_gem",
+        f"--source={mixed.root}",
+        f"--root={root}",
+        "--image_size=[64, 64]",
+        "--num_workers=2",
+    )
+    assert re.search(r"20 of 29 records imported, in \d episodes, images 64 x 64", log)
+    assert "1  skipped: broken image" in log
+    log, checkpoint = train(
+        "gem_tiny_stage1",
+        root,
+        tmp_path / "run",
+        "--policy.depth.autoencoder=null",
+        "--policy.allow_untrained=true",
+        "--policy.stage=joint",
+    )
+    steps = re.findall(r"step:\d .*frames_with_language:([\d.]+).*frames_with_depth:([\d.]+)", log)
+    assert len(steps) == 2 and all(float(language) == 1 and float(depth) > 0 for language, depth in steps), (
+        log
+    )
+    assert np.isfinite([float(loss) for loss in re.findall(r"language_loss:([\d.]+)", log)]).all()
+    assert (checkpoint / "model.safetensors").exists()

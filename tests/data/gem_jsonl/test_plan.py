@@ -1,0 +1,128 @@
+"""What an import takes, and what it leaves out."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lerobot_gem.data.gem_jsonl.plan import ImportPlan
+from tests.data.conftest import GemFolder
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Iterator[ImportPlan]:
+    with closing(ImportPlan(tmp_path / "plan.sqlite")) as plan:
+        yield plan
+
+
+def skipped(plan: ImportPlan) -> Counter[str]:
+    return Counter(entry.reason for entry in plan.skipped())
+
+
+def test_the_most_common_number_and_size_of_images_are_taken(folder: GemFolder, plan: ImportPlan) -> None:
+    small, large = folder.image("a.jpg"), folder.image("b.jpg", size=(80, 60))
+    for images in (small, large, [large], [small, large]):
+        folder.add(images)
+    plan.look_at(folder.write(), None, unique_ids=True)
+    assert plan.count() == 4 and plan.num_images() == 1 and plan.most_common_size() == (80, 60)
+    assert skipped(plan) == {"number of images": 1}
+    assert not plan.has_depth()
+
+
+def test_the_number_of_images_can_be_asked_for(folder: GemFolder, plan: ImportPlan) -> None:
+    image = folder.image("a.jpg")
+    for images in (image, image, [image, image]):
+        folder.add(images)
+    plan.look_at(folder.write(), 2, unique_ids=True)
+    assert plan.num_images() == 2 and skipped(plan) == {"number of images": 2}
+
+
+def test_clips_are_taken_only_as_a_number_of_frames(folder: GemFolder, plan: ImportPlan) -> None:
+    folder.add(folder.image("a.jpg"))
+    folder.add(video="none.mp4", question="<video>What?")
+    plan.look_at(folder.write(), None, unique_ids=True)
+    assert [(entry.reason, entry.detail) for entry in plan.skipped()] == [
+        ("video", "expected --num_images=<frames of a clip>, at least 2 (32 in the release)")
+    ]
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_repeated_ids(folder: GemFolder, plan: ImportPlan, unique: bool) -> None:
+    image = folder.image("a.jpg")
+    for identity in (1, "1", 1, None, None):
+        folder.add(image, id=identity)
+    folder.add("none.jpg", id=5)
+    folder.add(image, id=5)
+    plan.look_at(folder.write(), None, unique)
+    assert skipped(plan) == {"missing image": 1, **({"duplicate id": 1} if unique else {})}
+    assert [(entry.number, entry.id) for entry in plan.skipped() if entry.reason == "duplicate id"] == (
+        [(3, 1)] if unique else []
+    )
+
+
+def test_depth_that_fits_several_images_by_its_base_name_is_not_guessed(
+    folder: GemFolder, plan: ImportPlan
+) -> None:
+    for image in ("a/1.jpg", "b/1.jpg", "c/1.jpg", "a/2.jpg"):
+        folder.add(folder.image(image))
+    folder.add("a/2.jpg")
+    for name in ("depth/1.png", "depth/c/1.png", "depth/2.png"):
+        folder.depth("", name=name)
+    plan.look_at(folder.write(), None, unique_ids=True)
+    assert plan.has_depth()
+    assert [entry.number for entry in plan.skipped()] == [1, 2]
+    assert skipped(plan) == {"depth of several images": 2}
+
+
+def test_episodes_keep_sources_and_images_together(folder: GemFolder, plan: ImportPlan) -> None:
+    images = [folder.image(f"{name}.jpg") for name in "abcdef"]
+    for image in (*images, *images, "f.jpg"):
+        folder.add(image, data_source="one" if image < "f" else "two")
+    plan.look_at(folder.write(), None, unique_ids=True)
+    episodes = list(plan.episodes(3))
+    assert [(episode.index, episode.source) for episode in episodes] == [
+        (0, "one"),
+        (1, "one"),
+        (2, "one"),
+        (3, "two"),
+    ]
+    shown = [[record.record["image"] for record in episode.records] for episode in episodes]
+    assert shown == [
+        ["a.jpg", "a.jpg", "b.jpg", "b.jpg"],
+        ["c.jpg", "c.jpg", "d.jpg", "d.jpg"],
+        ["e.jpg", "e.jpg"],
+        ["f.jpg"] * 3,
+    ]
+
+
+def test_a_small_source_has_two_episodes(folder: GemFolder, plan: ImportPlan) -> None:
+    for name in "abc":
+        folder.add(folder.image(f"{name}.jpg"))
+    plan.look_at(folder.write(), None, unique_ids=True)
+    assert [len(episode.records) for episode in plan.episodes(100)] == [2, 1]
+
+
+def test_looking_is_all_or_nothing(folder: GemFolder, plan: ImportPlan) -> None:
+    folder.add(folder.image("a.jpg"))
+    file = folder.write("llava.json") / "llava.json"
+    text = file.read_text()
+    file.write_text(text[:-1])
+    with pytest.raises(ValueError, match="damaged"):
+        plan.look_at(folder.root, None, unique_ids=True)
+    assert not plan.is_complete
+    file.write_text(text)
+    plan.look_at(folder.root, None, unique_ids=True)
+    assert plan.is_complete and plan.count() == 1
+
+
+def test_text_that_is_no_unicode_is_taken_as_it_is(folder: GemFolder, plan: ImportPlan) -> None:
+    half = json.loads('"\\ud83d"')
+    folder.add(folder.image("a.jpg"), question=f"<image>What is {half}?", data_source=half)
+    folder.add(f"{half}.jpg")
+    plan.look_at(folder.write(), None, unique_ids=True)
+    assert skipped(plan) == {"missing image": 1}
+    [episode] = plan.episodes(10)
+    assert episode.records[0].record == folder.records[0]

@@ -1,0 +1,184 @@
+"""Records of the GEM format: what is read, refused and written again."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lerobot_gem.data.gem_jsonl.records import (
+    RECORD,
+    GemRecord,
+    RecordError,
+    annotation_files,
+    depth_file,
+    read_records,
+    record_of,
+    source_of,
+)
+from lerobot_gem.processing.language import parse_messages
+
+CAMERA = "observation.images.image"
+
+
+def record(*texts: str, image: str | list[str] = "a.jpg", **fields) -> dict:
+    names = ("human", "gpt") * len(texts)
+    turns = [{"from": name, "value": text} for name, text in zip(names, texts, strict=False)]
+    return {"image": image, "conversations": turns, **fields}
+
+
+def test_a_record_becomes_messages_that_the_plugin_reads_and_comes_back() -> None:
+    original = record(
+        "<image>\nWhere is the cup?", "On the table.", "And the fork?", " Left. ", id="7", data_source="spar"
+    )
+    original["conversations"][1]["weight"] = 2
+    parsed = GemRecord.parse(original)
+    messages = parse_messages(json.dumps(parsed.messages(CAMERA, [{"file": "depth/a.png", "bits": 8}])))
+    assert [message["content"] for message in messages] == [
+        "Where is the cup?",
+        "On the table.",
+        "And the fork?",
+        " Left. ",
+    ]
+    assert [message.get("camera") for message in messages] == [CAMERA, None, CAMERA, None]
+    assert messages[0][RECORD]["depth"] == [{"file": "depth/a.png", "bits": 8}]
+    assert record_of(messages, ["a.jpg"]) == original
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "<image>\nWhere?",
+        "<image>Where?",
+        "  <image> \n Where?",
+        "Where?\n<image>",
+        "Where?<image> ",
+        "<image>",
+        " <image>\n",
+    ],
+)
+def test_placeholders_before_or_behind_the_text_are_cut_and_put_back(question: str) -> None:
+    original = record(question, "There.")
+    parsed = GemRecord.parse(original)
+    assert parsed.turns[0]["content"] == ("Where?" if "Where" in question else "")
+    assert record_of(parsed.messages(CAMERA), ["a.jpg"]) == original
+
+
+def test_several_images_stay_a_list() -> None:
+    original = record("<image>\n<image>\nWhich is nearer?", "The first.", image=["a.jpg", "b.jpg"])
+    assert record_of(GemRecord.parse(original).messages(None), ["a.jpg", "b.jpg"]) == original
+    alone = record("<image>What?", "That.", image=["a.jpg"])
+    assert record_of(GemRecord.parse(alone).messages(CAMERA), ["a.jpg"]) == alone
+
+
+def test_a_clip_becomes_its_frames() -> None:
+    original = {"video": "a.mp4", "conversations": record("<video>\nWhat next?", "Pour.")["conversations"]}
+    parsed = GemRecord.parse(original)
+    assert parsed.video == "a.mp4" and parsed.images == ()
+    written = record_of(parsed.messages(None), ["f1.jpg", "f2.jpg"])
+    assert written == record("<image>\n<image>\nWhat next?", "Pour.", image=["f1.jpg", "f2.jpg"])
+
+
+def test_messages_of_another_origin_become_a_record() -> None:
+    messages = [
+        {"role": "user", "content": "Where?", "camera": CAMERA},
+        {"role": "assistant", "content": "There."},
+    ]
+    assert record_of(messages, ["x.png"]) == record("<image>\nWhere?", "There.", image="x.png")
+
+
+@pytest.mark.parametrize(
+    ("faulty", "reason"),
+    [
+        ([1], "not a record"),
+        ({"image": "a.jpg"}, "empty conversation"),
+        ({"image": "a.jpg", "conversations": []}, "empty conversation"),
+        (record("<image>\nWhere?"), "question without answer"),
+        (record("<image>\nWhere?", " "), "empty turn"),
+        (
+            {"image": "a.jpg", "conversations": [{"from": "system", "value": "Be brief."}]},
+            "turns out of order",
+        ),
+        (
+            {"image": "a.jpg", "conversations": [{"from": "gpt", "value": "There."}]},
+            "turns out of order",
+        ),
+        (record("Where?", "There."), "<image> count"),
+        (record("<image><image>Where?", "There."), "<image> count"),
+        (record("<image>Where?", "There.", image=["a.jpg", "b.jpg"]), "<image> count"),
+        (record("<video>Where?", "There."), "<image> count"),
+        (record("<image>Where?", "See <image>."), "<image> in an answer"),
+        (record("In <image>, where is it?", "There."), "<image> inside the text"),
+        (record("Where?", "There.", "And here? <image>", "No."), "<image> inside the text"),
+        (
+            record("<image>One. <image>Two. Which?", "One.", image=["a.jpg", "b.jpg"]),
+            "<image> inside the text",
+        ),
+        (record("Where?", "There.", image=[]), "no image"),
+        (record("Where?", "There.", image=[7]), "no image"),
+        (record("<image>Where?", "There.", video="a.mp4"), "image and video"),
+        ({**record("<video>?", "!", video=["a", "b"]), "image": None}, "several videos"),
+    ],
+)
+def test_refused(faulty: object, reason: str) -> None:
+    with pytest.raises(RecordError) as error:
+        GemRecord.parse(faulty)
+    assert error.value.reason == reason
+
+
+def test_lines_that_are_no_json_are_numbered(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"id": 1}\n\nnot json\n{"id": "\xff"}\n{"id": 2}\n')
+    found = list(read_records(file))
+    assert [number for number, _ in found] == [1, 3, 4, 5]
+    assert [r for _, r in found if not isinstance(r, RecordError)] == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None) -> None:
+    monkeypatch.setattr("lerobot_gem.data.gem_jsonl.records._READ_CHARACTERS", 7)
+    records = [{"id": n, "text": 'a "quote", [brackets] \u00e9' * n} for n in range(5)]
+    file = tmp_path / "llava.json"
+    file.write_text(json.dumps(records, indent=indent))
+    assert [r for _, r in read_records(file)] == records
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [('[{"id": 1}, {"id": ', "behind record 1"), ('{"id": 1}', "no array")]
+)
+def test_a_damaged_array_is_an_error(tmp_path: Path, text: str, fault: str) -> None:
+    file = tmp_path / "llava.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=fault):
+        list(read_records(file))
+
+
+def test_annotation_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path} holds no records")):
+        annotation_files(tmp_path)
+    for name in ("b.json", "a.jsonl"):
+        (tmp_path / name).touch()
+    assert annotation_files(tmp_path) == [tmp_path / "a.jsonl"]
+    assert annotation_files(tmp_path / "b.json") == [tmp_path / "b.json"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "found"),
+    [("depth/k/7.png", True), ("depth/7.png", True), ("depth/7.jpg", True), ("depth/8.png", False)],
+)
+def test_depth_is_found_by_path_or_base_name(tmp_path: Path, depth: str, found: bool) -> None:
+    path = tmp_path / depth
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert depth_file(tmp_path, "k/7.jpg") == (depth if found else None)
+
+
+def test_an_absolute_path_is_not_taken_for_its_own_depth(tmp_path: Path) -> None:
+    (tmp_path / "7.png").touch()
+    assert depth_file(tmp_path / "gem", str(tmp_path / "7.png")) is None
+
+
+def test_source_of() -> None:
+    assert source_of({"data_source": "spar"}, Path("x.jsonl")) == "spar"
+    assert source_of({"source": "vica"}, Path("x.jsonl")) == "vica"
+    assert source_of({"source": 3}, Path("x.jsonl")) == "x"
