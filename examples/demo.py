@@ -40,7 +40,7 @@ class Recipe:
 
 RECIPES = {
     "demo": Recipe(ROOT / "outputs" / "demo", demonstrations=150, scenes=3000, steps=2000, episodes=20),
-    "long": Recipe(ROOT / "outputs" / "demo_long", demonstrations=300, scenes=6000, steps=9000, episodes=50),
+    "long": Recipe(ROOT / "outputs" / "demo_long", demonstrations=300, scenes=6000, steps=6000, episodes=50),
 }
 
 
