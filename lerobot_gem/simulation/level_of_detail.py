@@ -44,7 +44,11 @@ def upload_simplified(model: Any, context: Any, triangles: int) -> None:
         points, new_normals, new_texture, corners = simplify(
             vertices, normals, texture, model.mesh_face[faces], triangles
         )
-        replacements = [(vertices, points), (normals, new_normals), (texture, new_texture)]
+        replacements: list[tuple[Any, Any]] = [
+            (vertices, points),
+            (normals, new_normals),
+            (texture, new_texture),
+        ]
         replacements += [
             (indices[faces], corners)
             for indices in (model.mesh_face, model.mesh_facenormal, model.mesh_facetexcoord)
@@ -81,23 +85,29 @@ def simplify(
     from scipy.sparse.csgraph import connected_components
 
     used, corners = np.unique(faces, return_inverse=True)
-    corners = corners.reshape(-1, 3)
-    places, place = np.unique(vertices[used].astype(np.float64), axis=0, return_inverse=True)
-    _, patch = np.unique(np.concatenate([vertices, texture], 1)[used], axis=0, return_inverse=True)
+    # At a seam of the texture a place has several patches.
+    patches, patch = np.unique(
+        np.concatenate([vertices, texture], 1, dtype=np.float64)[used], axis=0, return_inverse=True
+    )
+    places, place = np.unique(patches[:, :3], axis=0, return_inverse=True)
+    corners = patch[corners.reshape(-1, 3)]
     mesh = places, place[corners].astype(np.int32)
     points, _, collapses = fast_simplification.simplify(*mesh, target_count=triangles, return_collapses=True)
     *_, merged_into = fast_simplification.replay_simplification(*mesh, collapses)
     merged_into = merged_into[place]  # -1 where all triangles are gone
-    # At a seam of the texture a merged vertex stays two: each has the mean of what it was merged from on its side.
-    edges = patch[corners[:, :2].ravel()], patch[corners[:, 1:].ravel()]
-    _, sides = connected_components(coo_array((np.ones(len(edges[0])), edges), shape=(len(used),) * 2), False)
-    (point, _), merged = np.unique(np.stack([merged_into, sides[patch]]), axis=1, return_inverse=True)
-    counts = np.bincount(merged)[:, None]
-    sums = np.zeros((len(counts), 3 + texture.shape[1]))
-    np.add.at(sums, merged, np.concatenate([normals, texture], 1)[used])
+    # A merged vertex at a seam stays several, too: the parts that hang together among what it was merged from.
+    edges = np.stack([corners, np.roll(corners, -1, axis=1)]).reshape(2, -1)
+    within = edges[:, merged_into[edges[0]] == merged_into[edges[1]]]
+    links = coo_array((np.ones(within.shape[1]), within), shape=(len(patches),) * 2)
+    count, merged = connected_components(links, directed=False)
+    point = np.zeros(count, np.int64)
+    point[merged] = merged_into
+    # Each looks like the mean of its parts.
+    sums = np.zeros((count, 3 + texture.shape[1]))
+    np.add.at(sums, merged[patch], np.concatenate([normals, texture], 1)[used])
     directions = sums[:, :3] / np.maximum(np.linalg.norm(sums[:, :3], axis=1, keepdims=True), 1e-12)
     left = _is_triangle(merged_into[corners])
-    return points[point], directions, sums[:, 3:] / counts, merged[corners[left]]
+    return points[point], directions, sums[:, 3:] / np.bincount(merged[patch])[:, None], merged[corners[left]]
 
 
 def _is_triangle(corners: Indices) -> NDArray[np.bool_]:

@@ -47,8 +47,8 @@ def test_a_sphere_stays_a_sphere() -> None:
 def test_a_texture_stays_where_it_was_on_both_sides_of_its_seam() -> None:
     vertices, texture, faces, normals = _sphere()
     points, _, coordinates, corners = simplify(vertices, normals, texture, faces, 400)
-    # No triangle reaches from one end of the texture to the other.
-    assert np.ptp(coordinates[corners][..., 1], axis=1).max() < 0.5
+    # No triangle reaches from one end of the texture to the other; a pole, where all longitudes meet, is in the middle.
+    assert np.ptp(coordinates[corners][..., 1], axis=1).max() <= 0.5
     used = np.unique(corners)
     away_from_poles = used[np.abs(points[used, 2]) < 0.8]
     longitude = 2 * np.pi * coordinates[away_from_poles, 1]
@@ -82,7 +82,7 @@ def test_vertices_without_triangles_and_meshes_without_texture() -> None:
 
 @pytest.mark.libero
 def test_a_simplified_scene_looks_like_the_whole_one(scene: LiberoScene, libero: Path) -> None:
-    simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_triangles=1500)
+    simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_triangles=800)
     try:
         layout = wide_layout(scene, layout_rng("evaluation", 0))
         for one in (scene, simplified):
@@ -90,11 +90,11 @@ def test_a_simplified_scene_looks_like_the_whole_one(scene: LiberoScene, libero:
             one.place(layout)
         for camera in CAMERAS.values():
             whole, other = scene.render(camera, depth=True), simplified.render(camera, depth=True)
-            assert np.abs(whole.rgb.astype(int) - other.rgb).mean() < 6
+            assert np.abs(whole.rgb.astype(int) - other.rgb).mean() < 7
             assert whole.depth is not None and other.depth is not None
-            assert (np.abs(whole.depth - other.depth) < 0.01).mean() > 0.98
+            assert (np.abs(whole.depth - other.depth) < 0.01).mean() > 0.985
             same = scene.segment(camera).geoms == simplified.segment(camera).geoms
-            assert same.mean() > 0.97
+            assert same.mean() > 0.99
         # What is drawn changes, the model does not.
         arrays = ("vert", "normal", "texcoord", "face", "facenum", "facenormal", "facetexcoord")
         for name in (*(f"mesh_{array}" for array in arrays), "geom_group"):
