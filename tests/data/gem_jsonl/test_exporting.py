@@ -13,7 +13,7 @@ from lerobot_gem.data.gem_jsonl.exporting import ExportGemConfig, export_gem
 from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
 from tests.conftest import write_data_set
 from tests.data.conftest import GemFolder
-from tests.data.test_clips import write_clip
+from tests.data.gem_jsonl.test_clips import write_clip
 
 
 def records(folder: Path) -> dict[object, dict]:

@@ -12,7 +12,7 @@ from lerobot_gem.data.gem_jsonl.records import RecordError
 from lerobot_gem.data.gem_jsonl.samples import Sample, SampleLayout, make_sample
 from lerobot_gem.processing.language import conversations
 from tests.data.conftest import GemFolder
-from tests.data.test_clips import write_clip
+from tests.data.gem_jsonl.test_clips import write_clip
 
 IMAGE, IMAGE2 = "observation.images.image", "observation.images.image2"
 
