@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from lerobot_gem.simulation.experts import DropIntoContainer, PickAndPlaceExpert
 from lerobot_gem.simulation.placements import WIDE_RULES, turned
-from lerobot_gem.simulation.scene import ACTION_DIM, GRIPPER_CLOSE, LiberoScene
+from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, GRIPPER_CLOSE, LiberoScene
 
 _OPEN_FINGERS = np.array([0.0395, -0.0395])
 _TRIES = 50
@@ -47,6 +47,7 @@ class ArmPoses:
         self._robot = int(model.body_rootid[model.body(robot.robot_model.root_body).id])
         self._fingers = [model.body(f"gripper0_{side}finger").id for side in ("left", "right")]
         self._target = scene.env.obj_body_id[expert.target]
+        self._camera = model.camera(CAMERAS["image2"]).id
         self._limits = model.jnt_range[[model.dof_jntid[d] for d in self._dofs]]
 
     def place_at_start(self) -> bool:
@@ -141,13 +142,27 @@ class ArmPoses:
         return True
 
     def _touching(self, holding: bool = False) -> bool:
-        """Whether the robot touches anything but itself; with `holding`, it or the target anything but each other."""
+        """Whether the robot touches anything but itself; with `holding`, it or the target anything but each other.
+
+        The wrist camera is a part of the robot, although MuJoCo gives it no shape: within an object it would see through it.
+        """
         model, data = self.scene.env.sim.model._model, self.scene.env.sim.data._data
         roots = model.body_rootid[model.geom_bodyid[data.contact.geom[: data.ncon]]]
         ours = roots == self._robot
         if holding:
             ours |= roots == self._target
-        return bool((ours[:, 0] != ours[:, 1]).any())
+        return bool((ours[:, 0] != ours[:, 1]).any()) or self._camera_is_in_an_object()
+
+    def _camera_is_in_an_object(self) -> bool:
+        scene = self.scene
+        for name in scene.objects:
+            offset = scene.env.sim.data.cam_xpos[self._camera] - scene.position(name)
+            shape = scene.rest[1][name]
+            # Containers are open above, and the arm keeps out of them.
+            is_inside = np.hypot(*offset[:2]) < shape.radius and offset[2] < shape.high[2]
+            if is_inside and name != self.expert.container:
+                return True
+        return False
 
     def _close_fingers(self) -> None:
         """Close on the target without letting it fall meanwhile."""
