@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 GOAL = 8.0
 
 
@@ -45,7 +47,7 @@ JOBS = {
 
 def measure(job: Job, questions: bool) -> dict[str, float]:
     """Frames and CPU seconds of one job, in this process."""
-    from lerobot_gem.data.demonstrations.attempts import Attempt, store_attempt, stored_length
+    from lerobot_gem.data.demonstrations.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
     from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
     from lerobot_gem.data.questions.configuration import QuestionsConfig
 
@@ -60,7 +62,13 @@ def measure(job: Job, questions: bool) -> dict[str, float]:
         for attempt in attempts:
             store_attempt(config, attempt, staging)
         seconds = time.process_time() - start
-        return {"frames": sum(stored_length(staging / one.name) for one in attempts), "seconds": seconds}
+        folders = [staging / attempt.name for attempt in attempts]
+        frames = sum(
+            SCENES_PER_BATCH if job.scenes else len(np.load(folder / "action.npy"))
+            for folder in folders
+            if succeeded(folder)
+        )
+        return {"frames": frames, "seconds": seconds}
 
 
 def main() -> None:

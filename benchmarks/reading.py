@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -98,7 +97,7 @@ def write_data_set(root: Path, storage: str, frames: int, size: int) -> None:
                 for key, feature in stored.items()
             },
         )
-    add_language(root)
+    add_language(root, frames)
 
 
 def observe(size: int, frame: int) -> dict[str, NDArray[Any]]:
@@ -142,41 +141,26 @@ def episode_of_files(dataset: Any, folder: Path, formats: tuple[str, str, int], 
     return data
 
 
-def add_language(root: Path) -> None:
+def add_language(root: Path, frames: int) -> None:
     """Three sub-tasks and a plan for each episode, two questions about each camera for each frame."""
-    from lerobot.datasets.language import language_feature_info
-
-    def row(style: str, role: str, content: str, camera: str | None, **fields: Any) -> dict[str, Any]:
-        return {
-            "role": role,
-            "content": content,
-            "style": style,
-            "camera": camera,
-            "tool_calls": None,
-            **fields,
-        }
+    from lerobot_gem.data.language_columns import add_language_columns, question_rows, row
 
     persistent = [
-        row("subtask", "assistant", f"step {number} of the task", None, timestamp=float(number))
-        for number in range(3)
-    ] + [row("plan", "assistant", "reach, grasp, lift, place", None, timestamp=0.0)]
-    for file in (root / "data").glob("*/*.parquet"):
-        table = pq.read_table(file)
-        events = [
-            [
-                row("vqa", role, text.format(index=index), camera)
-                for role, texts in (
-                    ("assistant", ('[{{"point_2d": [{index}, 500], "label": "juice"}}]', "{index} cm")),
-                    ("user", ("Point to object {index}.", "How far is object {index} from the gripper?")),
-                )
-                for camera in CAMERAS
-                for text in texts
-            ]
-            for index in table.column("index").to_pylist()
-        ]
-        table = table.append_column("language_persistent", pa.array([persistent] * len(table)))
-        pq.write_table(table.append_column("language_events", pa.array(events)), file)
-    change_features(root, lambda features: features | language_feature_info())
+        *(row("assistant", f"step {n} of the task", "subtask", timestamp=float(n)) for n in range(3)),
+        row("assistant", "reach, grasp, lift, place", "plan", timestamp=0.0),
+    ]
+    events = [
+        question_rows(
+            (camera, question, answer)
+            for camera in CAMERAS
+            for question, answer in (
+                (f"Point to object {index}.", f'[{{"point_2d": [{index}, 500], "label": "juice"}}]'),
+                (f"How far is object {index} from the gripper?", f"{index} cm"),
+            )
+        )
+        for index in range(frames)
+    ]
+    add_language_columns(root, [persistent] * frames, events)
 
 
 def change_features(root: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -10,7 +10,8 @@ import yaml
 
 from lerobot_gem.configuration_gem import GemConfig
 from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, ConfigurationError, DepthConfig
-from tests.conftest import CAMERAS, add_language_rows, row, write_data_set
+from lerobot_gem.data.language_columns import row
+from tests.conftest import CAMERAS, add_language_rows, write_data_set
 from tests.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (a fixture)
 
 DEPTH = f"{CAMERAS[0]}_depth"

@@ -37,12 +37,17 @@ _TYPES = {
 }
 
 
+def row(role: str, content: str, style: str, camera: str | None = None, **fields: Any) -> Row:
+    """A row of either column; persistent ones need a `timestamp` in seconds."""
+    return {"role": role, "content": content, "style": style, "camera": camera, "tool_calls": None, **fields}
+
+
 def question_rows(exchanges: Iterable[tuple[str, str, str]]) -> list[Row]:
     """Event rows of (camera, question, answer), in the order in which LeRobot stores them: answers, then questions."""
     rows = []
     for camera, question, answer in exchanges:
-        rows += [_row("user", question, "vqa", camera), _row("assistant", answer, "vqa", camera)]
-    return sorted(rows, key=lambda row: (row["style"], row["role"], row["camera"]))
+        rows += [row("user", question, "vqa", camera), row("assistant", answer, "vqa", camera)]
+    return sorted(rows, key=lambda one: (one["style"], one["role"], one["camera"]))
 
 
 def subtask_rows(subtasks: Sequence[str], fps: int) -> list[Row]:
@@ -53,14 +58,10 @@ def subtask_rows(subtasks: Sequence[str], fps: int) -> list[Row]:
         fps: frames per second.
     """
     return [
-        {**_row("assistant", text, "subtask", None), "timestamp": frame / fps}
+        row("assistant", text, "subtask", timestamp=frame / fps)
         for frame, text in enumerate(subtasks)
         if frame == 0 or text != subtasks[frame - 1]
     ]
-
-
-def _row(role: str, content: str, style: str, camera: str | None) -> Row:
-    return {"role": role, "content": content, "style": style, "camera": camera, "tool_calls": None}
 
 
 def language_arrays(

@@ -159,7 +159,7 @@ class ArmPoses:
             offset = scene.env.sim.data.cam_xpos[self._camera] - scene.position(name)
             shape = scene.rest[1][name]
             # Containers are open above, and the arm keeps out of them.
-            is_inside = np.hypot(*offset[:2]) < shape.radius and offset[2] < shape.high[2]
+            is_inside = np.hypot(*offset[:2]) < shape.radius and shape.low[2] < offset[2] < shape.high[2]
             if is_inside and name != self.expert.container:
                 return True
         return False

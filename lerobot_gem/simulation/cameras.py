@@ -1,6 +1,6 @@
 """Where things are in a camera's picture, as data sets store it.
 
-Data sets hold LIBERO's pictures turned by 180 degrees (`scene.flip`): upright, but mirrored. What is on the left in a
+Data sets hold LIBERO's pictures turned by 180 degrees (`rendering.flip`): upright, but mirrored. What is on the left in a
 stored picture is on the camera's right.
 """
 

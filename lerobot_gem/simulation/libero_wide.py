@@ -10,7 +10,8 @@ from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from numpy.typing import NDArray
 
 from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, layout_rng, require_wide
-from lerobot_gem.simulation.scene import LiberoScene, flip
+from lerobot_gem.simulation.rendering import flip
+from lerobot_gem.simulation.scene import LiberoScene
 
 
 class LiberoWideEnv(LiberoEnv):
@@ -60,7 +61,7 @@ class LiberoWideEnv(LiberoEnv):
         return self._scene
 
     def _draw(self, camera: str) -> NDArray[np.uint8]:
-        return self._scene_now().render(camera.removesuffix("_image")).rgb
+        return self._scene_now().renderer.render(camera.removesuffix("_image")).rgb
 
     def _format_raw_obs(self, raw_obs: dict[str, Any]) -> dict[str, Any]:
         black = np.zeros((self.observation_height, self.observation_width, 3), np.uint8)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lerobot_gem.data.language_columns import row
 from lerobot_gem.processing.language import (
     Conversation,
     LanguageTable,
@@ -12,7 +13,7 @@ from lerobot_gem.processing.language import (
     messages_of_task,
     parse_messages,
 )
-from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, row, write_data_set
+from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, write_data_set
 
 FRONT, WRIST = CAMERAS
 

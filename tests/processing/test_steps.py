@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from lerobot_gem.data.language_columns import row
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
-from tests.conftest import CAMERAS, row
+from tests.conftest import CAMERAS
 
 IMAGES = {
     "cameras": list(CAMERAS),

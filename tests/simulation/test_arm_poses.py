@@ -61,7 +61,7 @@ def test_the_wrist_camera_is_never_in_an_object(scene: LiberoScene) -> None:
     [name] = [name for name in scene.objects if name.startswith("butter")]
     pose = scene.pose(name)
     model, data = scene.env.sim.model._model, scene.env.sim.data._data
-    camera = scene.camera(CAMERAS["image2"]).position
+    camera = scene.renderer.camera(CAMERAS["image2"]).position
     # Away from the hand, which is not to be touched.
     outwards = np.append((camera - scene.eef_position)[:2], 0) / np.linalg.norm(
         (camera - scene.eef_position)[:2]

@@ -46,6 +46,8 @@ def test_points_that_rays_hit_are_projected_back_to_their_pixels(scene: LiberoSc
         distance = mujoco.mj_ray(model, data, data.cam_xpos[index], ray, groups, 1, -1, np.zeros(1, np.int32))
         if distance < 0:
             continue
-        pixel, depth = scene.camera(name).project(data.cam_xpos[index] + distance * ray)
-        np.testing.assert_allclose(pixel, [(1 - x) * scene.width / 2, (1 - y) * scene.height / 2], atol=1e-6)
+        pixel, depth = scene.renderer.camera(name).project(data.cam_xpos[index] + distance * ray)
+        np.testing.assert_allclose(
+            pixel, [(1 - x) * scene.renderer.width / 2, (1 - y) * scene.renderer.height / 2], atol=1e-6
+        )
         assert depth == pytest.approx(distance)

@@ -82,18 +82,21 @@ def test_vertices_without_triangles_and_meshes_without_texture() -> None:
 
 @pytest.mark.libero
 def test_a_simplified_scene_looks_like_the_whole_one(scene: LiberoScene, libero: Path) -> None:
-    simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_triangles=800)
+    simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_triangles=500)
     try:
         layout = wide_layout(scene, layout_rng("evaluation", 0))
         for one in (scene, simplified):
             one.reset()
             one.place(layout)
         for camera in CAMERAS.values():
-            whole, other = scene.render(camera, depth=True), simplified.render(camera, depth=True)
+            whole, other = (
+                scene.renderer.render(camera, depth=True),
+                simplified.renderer.render(camera, depth=True),
+            )
             assert np.abs(whole.rgb.astype(int) - other.rgb).mean() < 7
             assert whole.depth is not None and other.depth is not None
             assert (np.abs(whole.depth - other.depth) < 0.01).mean() > 0.985
-            same = scene.segment(camera).geoms == simplified.segment(camera).geoms
+            same = scene.renderer.segment(camera).geoms == simplified.renderer.segment(camera).geoms
             assert same.mean() > 0.99
         # What is drawn changes, the model does not.
         arrays = ("vert", "normal", "texcoord", "face", "facenum", "facenormal", "facetexcoord")

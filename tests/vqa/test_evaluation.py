@@ -13,6 +13,7 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.data.language_columns import row
 from lerobot_gem.modeling_gem import GemPolicy
 from lerobot_gem.vqa.evaluation import (
     VqaDataConfig,
@@ -24,7 +25,7 @@ from lerobot_gem.vqa.evaluation import (
 from lerobot_gem.vqa.rows import read_rows
 from lerobot_gem.vqa.scoring import score_answers
 from tests.checkpoints.conftest import edit_config
-from tests.conftest import CAMERAS, FRAMES, add_language_rows, build_policy, row, write_data_set
+from tests.conftest import CAMERAS, FRAMES, add_language_rows, build_policy, write_data_set
 from tests.test_modeling_gem import save, warm
 
 FRONT, WRIST = CAMERAS

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lerobot_gem.data.language_columns import row
 from lerobot_gem.vqa.rows import read_rows, select_rows, shared_name
-from tests.conftest import CAMERAS, FRAMES, add_language_rows, row, write_data_set
+from tests.conftest import CAMERAS, FRAMES, add_language_rows, write_data_set
 
 FRONT, WRIST = CAMERAS
 MUG_POINT, MUG_BOX = '{"point_2d": [200, 200]}', '{"bbox_2d": [100, 100, 300, 300]}'

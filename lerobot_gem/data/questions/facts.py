@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from lerobot_gem.simulation.cameras import Camera
 from lerobot_gem.simulation.experts import PickAndPlaceExpert
-from lerobot_gem.simulation.scene import CAMERAS, LiberoScene, flip
+from lerobot_gem.simulation.rendering import flip
+from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
 from lerobot_gem.simulation.subtasks import STEPS, describe
 
 # An object counts as visible from this many pixels on, if they are at least this share of its outline's area: the convex
@@ -172,7 +173,7 @@ class Observer:
     def _view(
         self, key: str, name: str, corners: NDArray[np.float64], grasp: NDArray[np.float64] | None
     ) -> View:
-        camera, segmentation = self.scene.camera(name), self.scene.segment(name)
+        camera, segmentation = self.scene.renderer.camera(name), self.scene.renderer.segment(name)
         labels = flip(self._label_of[segmentation.geoms])
         counts = np.bincount(labels.ravel() - GRIPPER, minlength=len(corners) - GRIPPER)
         shown = counts[-GRIPPER:]

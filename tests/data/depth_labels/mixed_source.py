@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.conftest import add_language_rows, row
+from lerobot_gem.data.language_columns import row
+from tests.conftest import add_language_rows
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"  # a video, images
 SIZES = {FRONT: (64, 96), WRIST: (48, 40)}

@@ -16,7 +16,8 @@ from lerobot_gem.data.inspection.columns import (
     texts_of_frames,
     vector_facts,
 )
-from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, row, write_data_set
+from lerobot_gem.data.language_columns import row
+from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, write_data_set
 
 
 def load(root: Path, **options) -> LeRobotDataset:

@@ -15,8 +15,8 @@ from lerobot_gem.data.inspection.facts import (
     VectorFacts,
 )
 from lerobot_gem.data.inspection.warnings import USED_STYLES, warnings_of
+from lerobot_gem.data.language_columns import row
 from lerobot_gem.processing.language import messages_of_rows
-from tests.conftest import row
 
 CAMERA = CameraFacts("observation.images.image", (64, 64), "image", "observation.images.image_depth", 0.0)
 DEPTH = DepthFacts(

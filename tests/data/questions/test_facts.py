@@ -49,7 +49,7 @@ class Rays:
 
     def seen(self) -> dict[str, np.ndarray]:
         """(N, 2) places from 0 to 1 where each object is seen, the middles of pixels."""
-        size = self.scene.height
+        size = self.scene.renderer.height
         found: dict[str, list[tuple[float, float]]] = {}
         for row in range(size):
             for column in range(size):
@@ -127,7 +127,7 @@ def test_what_a_camera_shows_and_the_boxes_around_it(scene: LiberoScene, states)
                     places = seen[_names(question.question, facts)[0]] * 1000
                     left, top, right, bottom = json.loads(question.answer)["bbox_2d"]
                     # From the middles of the outermost pixels to their edges; outlines are in doubt by one pixel.
-                    pixel = 1000 / scene.width
+                    pixel = 1000 / scene.renderer.width
                     first, last = places.min(0) - pixel / 2, places.max(0) + pixel / 2
                     np.testing.assert_allclose(first, [left, top], atol=1.1 * pixel)
                     np.testing.assert_allclose(last, [right, bottom], atol=1.1 * pixel)
