@@ -16,12 +16,12 @@ SCENES, UNSEEN_SCENES, STEPS = 3000, 100, 1500
 LOG_EVERY = 50
 
 
-def collect(name: str, scenes: int, seed: int) -> None:
+def collect(name: str, scenes: int, seed: int, questions_per_image: int) -> None:
     run(
         OUTPUT / "logs" / f"{name}.log",
         BIN / "lerobot-gem-libero-demos",
         "--qa",
-        "--qa.questions_per_image=2",
+        f"--qa.questions_per_image={questions_per_image}",
         "--mode=scenes",
         f"--suite={SUITE}",
         f"--task_ids=[{TASK_ID}]",
@@ -73,10 +73,11 @@ def main() -> None:
     if arguments.parse_args().fresh:
         shutil.rmtree(OUTPUT, ignore_errors=True)
     steps = {
-        "collect": (OUTPUT / "data" / "meta" / "info.json", lambda: collect("data", SCENES, seed=0)),
+        "collect": (OUTPUT / "data" / "meta" / "info.json", lambda: collect("data", SCENES, 0, 2)),
+        # All that can be asked: the boxes of objects tell whether points are on them.
         "collect unseen": (
             OUTPUT / "unseen" / "meta" / "info.json",
-            lambda: collect("unseen", UNSEEN_SCENES, seed=1),
+            lambda: collect("unseen", UNSEEN_SCENES, 1, 12),
         ),
         "train": (checkpoint(OUTPUT, "train") / "model.safetensors", learn),
         "score": (OUTPUT / "scores" / "scores.json", score),

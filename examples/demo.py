@@ -1,7 +1,7 @@
 """The whole way in half an hour on two CPU cores: collect demonstrations in the LIBERO simulator, train a tiny GEM-VLA
 with lerobot-train, and evaluate it with lerobot-eval on layouts that it has never seen.
 
-`make demo` runs this. `--recipe=long` is for hours: more data, more training, more episodes.
+`make demo` runs this. `--recipe=long` takes an hour and a half on one core: more data, more training, more episodes.
 Finished stages are kept, so that a second call goes on where the first one stopped; `--fresh` starts again. Everything is
 written to outputs/demo/ (outputs/demo_long/): report.md and results.json (success with n and a 95 % Wilson interval, and the
 same with the cameras blanked), rollout.mp4, training_curve.png.
