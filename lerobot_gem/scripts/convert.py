@@ -1,12 +1,11 @@
 """`lerobot-gem-convert`: write a checkpoint as plain Qwen3-VL, or in the layout of the released GEM-2B."""
 
-import draccus
-
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.scripts.options import parse_options
 
 
 def main() -> None:
-    config = draccus.parse(ConvertConfig)
+    config = parse_options(ConvertConfig)
     written = convert(config)
     size = sum(stored.num_bytes for stored in written.weights.values())
     print(f"{config.output}: {config.layout}, {len(written.weights)} weights, {size / 1e9:.2f} GB")

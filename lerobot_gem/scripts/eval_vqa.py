@@ -1,14 +1,14 @@
 """`lerobot-gem-eval-vqa`: score a `gem` policy or Qwen3-VL on the questions of a data set."""
 
-import draccus
 from lerobot.utils.utils import init_logging
 
+from lerobot_gem.scripts.options import parse_options
 from lerobot_gem.vqa.evaluation import VqaEvaluationConfig, evaluate_vqa
 
 
 def main() -> None:
     init_logging()
-    config = draccus.parse(VqaEvaluationConfig)
+    config = parse_options(VqaEvaluationConfig)
     report = evaluate_vqa(config)
     print(f"\n{config.output_dir}: {report.rows} questions, {report.rows / report.seconds:.1f} a second")
     print(

@@ -1,12 +1,11 @@
 """`lerobot-gem-export`: write a LeRobotDataset with questions as a folder in the GEM-250K format."""
 
-import draccus
-
 from lerobot_gem.data.gem_jsonl.exporting import ANNOTATIONS, ExportGemConfig, export_gem
+from lerobot_gem.scripts.options import parse_options
 
 
 def main() -> None:
-    config = draccus.parse(ExportGemConfig)
+    config = parse_options(ExportGemConfig)
     report = export_gem(config)
     print(
         f"{config.output / ANNOTATIONS}: {report.records} records of {report.frames} frames, {report.silent_frames} of which have "

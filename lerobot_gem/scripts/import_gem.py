@@ -1,12 +1,11 @@
 """`lerobot-gem-import`: turn a folder in the GEM-250K format, or LLaVA's JSON, into a LeRobotDataset."""
 
-import draccus
-
 from lerobot_gem.data.gem_jsonl.importing import REPORT, SKIPPED, ImportGemConfig, import_gem
+from lerobot_gem.scripts.options import parse_options
 
 
 def main() -> None:
-    config = draccus.parse(ImportGemConfig)
+    config = parse_options(ImportGemConfig)
     report = import_gem(config)
     print(f"\n{config.root}: {REPORT}, and {SKIPPED} with each skipped record")
     for line in report.lines():

@@ -1,12 +1,11 @@
 """`lerobot-gem-label-depth`: copy a LeRobotDataset and give its cameras the depth that a model predicts."""
 
-import draccus
-
 from lerobot_gem.data.depth_labels.labelling import LabelDepthConfig, label_depth
+from lerobot_gem.scripts.options import parse_options
 
 
 def main() -> None:
-    config = draccus.parse(LabelDepthConfig)
+    config = parse_options(LabelDepthConfig)
     reports = label_depth(config)
     for report in reports:
         print(

@@ -4,10 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-import draccus
-
 from lerobot_gem.data.demonstrations.collecting import collect
 from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
+from lerobot_gem.scripts.options import parse_options
 
 
 def parse(arguments: Sequence[str]) -> LiberoDemosConfig:
@@ -15,9 +14,10 @@ def parse(arguments: Sequence[str]) -> LiberoDemosConfig:
 
     draccus knows no flags, and takes the configuration of a part as `--qa={}` only before its fields.
     """
-    fields = [argument for argument in arguments if argument not in ("--qa", "--qa=true")]
-    flag = ["--qa={}"] if len(fields) < len(arguments) else []
-    return draccus.parse(LiberoDemosConfig, args=flag + fields)
+    flags = {"--qa": ["--qa={}"], "--qa=true": ["--qa={}"], "--qa=false": []}
+    fields = [argument for argument in arguments if argument not in flags]
+    flag = next((flags[argument] for argument in arguments if argument in flags), [])
+    return parse_options(LiberoDemosConfig, flag + fields)
 
 
 def main() -> None:

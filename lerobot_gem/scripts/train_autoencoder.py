@@ -1,14 +1,14 @@
 """`lerobot-gem-train-autoencoder`: stage 0 of the `tiny` preset, an autoencoder of depth pictures."""
 
-import draccus
 from lerobot.utils.utils import init_logging
 
 from lerobot_gem.autoencoder_training import AutoencoderTrainingConfig, train_autoencoder
+from lerobot_gem.scripts.options import parse_options
 
 
 def main() -> None:
     init_logging()
-    config = draccus.parse(AutoencoderTrainingConfig)
+    config = parse_options(AutoencoderTrainingConfig)
     report = train_autoencoder(config)
     print(
         f"{config.output_dir}: {report.pictures} held-out pictures, PSNR {report.psnr_before:.1f} dB with random weights, "

@@ -51,6 +51,7 @@ def test_parses_from_the_command_line(tmp_path: Path) -> None:
 def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
     for flag in ("--qa", "--qa=true"):
         assert parse([f"--root={tmp_path}/a", flag]).qa == QuestionsConfig()
+    assert parse([f"--root={tmp_path}/a", "--qa=false"]).qa is None
     config = parse([f"--root={tmp_path}/a", "--qa.questions_per_image=3", "--qa"])
     assert config.qa == QuestionsConfig(questions_per_image=3)
 
