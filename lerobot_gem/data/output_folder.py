@@ -4,10 +4,12 @@ All is written to a folder beside the wanted one, which is renamed at the end.
 """
 
 import errno
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # No space left, quota exceeded, file too large for its file system.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -35,6 +37,38 @@ def check_output(root: Path, overwrite: bool, marker: str) -> None:
             f"{root} exists and holds no {marker}: it is something else than this command writes, and is not replaced. Choose "
             "another folder."
         )
+
+
+def begin_or_resume(
+    staging: Path, settings: dict[str, Any], resume: bool, work: str, decided_by: str
+) -> None:
+    """Make the folder that keeps finished pieces of work, or check that this run may go on with it.
+
+    Args:
+        staging: The folder.
+        settings: What decides the result; kept in it.
+        resume: Go on with what is there.
+        work: What is kept, for messages: "import".
+        decided_by: What `settings` are, for messages: "settings".
+
+    Raises:
+        FileExistsError: There is unfinished work, and `resume` is off.
+        ValueError: It was started with other settings.
+    """
+    file, content = staging / "settings.json", json.dumps(settings, indent=1)
+    if staging.exists():
+        if not resume:
+            raise FileExistsError(
+                f"{staging} holds an unfinished {work}. Pass --resume=true to go on with it, or --overwrite=true to start "
+                "again."
+            )
+        if file.exists() and file.read_text() != content:
+            raise ValueError(
+                f"The {work} in {staging} was started with other {decided_by}:\n{file.read_text()}\nbut now:\n{content}\n"
+                "Resume with the same ones, or pass --overwrite=true to start again."
+            )
+    staging.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
 
 
 def publish(finished: Path, root: Path) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
-from lerobot_gem.data.demonstrations.single_frames import picture_format, store_frames
+from lerobot_gem.data.demonstrations.single_frames import encode, picture_format, store_frames
 from lerobot_gem.data.questions.recorder import FrameLanguage, QuestionRecorder
 from lerobot_gem.simulation.experts import PickAndPlaceExpert, make_expert
 from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng, wide_layout
@@ -165,8 +164,7 @@ def _store_demonstration(frames: list[Frame], folder: Path) -> None:
         (folder / key).mkdir()
         kind = picture_format(values[0])
         for index, picture in enumerate(values):
-            image = Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0])
-            image.save(folder / key / f"frame-{index:06d}.{kind.lower()}")
+            (folder / key / f"frame-{index:06d}.{kind.lower()}").write_bytes(encode(picture))
 
 
 def succeeded(folder: Path) -> bool:

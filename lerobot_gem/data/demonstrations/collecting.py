@@ -5,7 +5,6 @@ the work or how often the run was interrupted. A finished attempt is kept on dis
 set; when there are enough of them, the data set is written from those files and the folder disappears.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -14,6 +13,7 @@ from pathlib import Path
 from lerobot_gem.data.demonstrations.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
 from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
 from lerobot_gem.data.demonstrations.writing import StoredAttempt, TaskReport, write_dataset
+from lerobot_gem.data.output_folder import begin_or_resume
 from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.experts import EXPERTS
 from lerobot_gem.simulation.libero_setup import require_libero
@@ -35,23 +35,7 @@ def _staging(config: LiberoDemosConfig) -> Path:
             f"{root} exists already. Choose another --root, or pass --overwrite=true to replace it"
             + (", there is nothing to resume." if config.resume and not staging.exists() else ".")
         )
-    settings = staging / "settings.json"
-    content = json.dumps(config.content(), indent=1)
-    if not staging.exists():
-        staging.mkdir(parents=True)
-        settings.write_text(content)
-    elif not config.resume:
-        raise FileExistsError(
-            f"{staging} holds an unfinished collection. Pass --resume=true to go on with it, or --overwrite=true to "
-            "start again."
-        )
-    elif settings.exists() and settings.read_text() != content:
-        raise ValueError(
-            f"The collection in {staging} was started with other settings:\n{settings.read_text()}\nbut now:\n"
-            f"{content}\nResume with the same ones, or pass --overwrite=true to start again."
-        )
-    else:
-        settings.write_text(content)
+    begin_or_resume(staging, config.content(), config.resume, "collection", "settings")
     return staging
 
 

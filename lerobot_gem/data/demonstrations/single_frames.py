@@ -50,7 +50,7 @@ def store_frames(frames: Sequence[dict[str, NDArray[Any]]], file: Path) -> None:
     columns: dict[str, pa.Array] = {}
     for key, value in frames[0].items():
         if value.ndim == 3:
-            pictures = [{"bytes": _encode(frame[key]), "path": None} for frame in frames]
+            pictures = [{"bytes": encode(frame[key]), "path": None} for frame in frames]
             columns[key] = pa.array(pictures, type=_PICTURE)
         else:
             values = np.stack([frame[key] for frame in frames]).astype(np.float32)
@@ -69,7 +69,8 @@ def picture_format(picture: NDArray[Any]) -> str:
     return "BMP" if picture.shape[-1] == 3 else "TIFF"
 
 
-def _encode(picture: NDArray[Any]) -> bytes:
+def encode(picture: NDArray[Any]) -> bytes:
+    """The file of a picture (H, W, C), in its `picture_format`."""
     buffer = io.BytesIO()
     Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0]).save(
         buffer, picture_format(picture)

@@ -27,7 +27,13 @@ from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
 from lerobot_gem.data.gem_jsonl.plan import Episode, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import RecordError, annotation_files
 from lerobot_gem.data.gem_jsonl.samples import Sample, SampleLayout, make_sample
-from lerobot_gem.data.output_folder import check_output, explained_full_disk, publish, removed_on_error
+from lerobot_gem.data.output_folder import (
+    begin_or_resume,
+    check_output,
+    explained_full_disk,
+    publish,
+    removed_on_error,
+)
 from lerobot_gem.data.worker_pool import map_in_order, worker_pool
 from lerobot_gem.processing.language import MESSAGES
 
@@ -324,23 +330,9 @@ def _staging(config: ImportGemConfig) -> Path:
     """The folder of an unfinished import, made or checked."""
     check_output(config.root, config.overwrite, _MARKER)
     staging = config.root.with_name(config.root.name + ".importing")
-    settings, content = staging / "settings.json", json.dumps(config.content(), indent=1)
     if config.overwrite:
         shutil.rmtree(staging, ignore_errors=True)
-    if not staging.exists():
-        staging.mkdir(parents=True)
-        settings.write_text(content)
-    elif not config.resume:
-        raise FileExistsError(
-            f"{staging} holds an unfinished import. Pass --resume=true to go on with it, or --overwrite=true to start again."
-        )
-    elif settings.exists() and settings.read_text() != content:
-        raise ValueError(
-            f"The import in {staging} was started with other settings or records:\n{settings.read_text()}\nbut now:\n{content}\n"
-            "Resume with the same ones, or pass --overwrite=true to start again."
-        )
-    else:
-        settings.write_text(content)
+    begin_or_resume(staging, config.content(), config.resume, "import", "settings or records")
     return staging
 
 

@@ -38,7 +38,7 @@ def write_language(
     Returns:
         For each kind the number of questions and the share of its most common answer.
     """
-    selection = Selection(config.questions_per_image)
+    selection, with_subtasks = Selection(config.questions_per_image), "subtask" in config.asked()
     persistent: list[list[Row]] = []
     alone: list[tuple[int, str]] = []  # frames that are episodes, and their sub-tasks
     for unrelated, frames in attempts:
@@ -46,17 +46,14 @@ def write_language(
         for index, frame in enumerate(frames, start=first):
             for _, candidates in groupby(frame.questions, key=lambda question: question.camera):
                 selection.offer(index, list(candidates))
-        rows = subtask_rows([frame.subtask for frame in frames], fps)
-        persistent += [[] if unrelated else rows for _ in frames]
+        subtasks = [frame.subtask for frame in frames] if with_subtasks else []
         if unrelated:
-            alone += [(index, frame.subtask) for index, frame in enumerate(frames, start=first)]
-    if "subtask" in config.asked():
-        # An episode's sub-tasks are what they are; of single frames there may be too many of a kind.
-        for kept in balanced([subtask for _, subtask in alone]):
-            index, subtask = alone[kept]
-            persistent[index] = subtask_rows([subtask], fps)
-    else:
-        persistent = [[] for _ in persistent]
+            alone += enumerate(subtasks, start=first)
+        persistent += [[] if unrelated else subtask_rows(subtasks, fps)] * len(frames)
+    # An episode's sub-tasks are what they are; of single frames there may be too many of a kind.
+    for kept in balanced([subtask for _, subtask in alone]):
+        index, subtask = alone[kept]
+        persistent[index] = subtask_rows([subtask], fps)
     chosen = sorted(selection.balanced(), key=lambda one: one[0])
     events: list[list[Row]] = [[] for _ in persistent]
     for index, group in groupby(chosen, key=lambda one: one[0]):
