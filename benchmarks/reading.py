@@ -1,166 +1,167 @@
 """What depth and language add to reading a training batch.
 
-Makes a small data set of two cameras with depth and language rows, and the same without depth, without language, and without
-both. Reads the same batches of each as training does: LeRobot's data set and collate function, and the preprocessor
-of the policy. Times are CPU seconds of one process, since wall seconds on a shared machine say little; the data sets take
-turns, so that disturbances meet all. The goal is at most 1.6 times the batch without either.
+Collects demonstrations of LIBERO with depth and questions, and stores their frames in several ways, each with depth and language,
+without depth, without language, and without both. Reads the same batches of each as training does: LeRobot's data set
+and collate function, and the preprocessor of the policy. Times are CPU seconds of one process, since wall seconds on a shared
+machine say little; the data sets take turns, so that disturbances meet all. The goal is at most 1.6 times the batch
+without either.
 
-    python benchmarks/reading.py --frames=64 --repeats=7
+    python benchmarks/reading.py --size=256 --repeats=7
+    python benchmarks/reading.py --noise=1      # depth as a sensor may give it, with noise of 1 mm
 
-Storages: "video" and "images" are what LeRobotDataset.add_frame writes (AV1 and 12-bit HEVC; PNG and 16-bit TIFF), "simulator"
-what lerobot-gem-libero-demos writes (BMP and 32-bit TIFF), "files" the files of GEM-250K as they are (JPEG, 16-bit PNG).
+Storages: "simulator" is what lerobot-gem-libero-demos writes (BMP and PFM), "images" and "video" what LeRobotDataset.add_frame
+writes (PNG and 16-bit TIFF; AV1 and 12-bit HEVC, this one with lerobot-gem-label-depth's options), "files" what lerobot-gem-import
+keeps of GEM-250K (JPEG, 16-bit PNG).
 """
 
 import argparse
+import io
 import json
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lerobot_gem.data.demonstrations.collecting import collect
+from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
+from lerobot_gem.data.demonstrations.single_frames import encode
+from lerobot_gem.data.depth_labels.episodes import depth_encoder
+from lerobot_gem.data.language_columns import EVENTS, PERSISTENT, add_language_columns
+from lerobot_gem.data.questions.configuration import QuestionsConfig
+
+FPS = 5
 CAMERAS = ("observation.images.image", "observation.images.image2")
-EPISODE = 16
 LIMIT = 1.6
-TASK = "pick up the orange juice and place it in the basket"
-# Formats of colour and of depth in files that are stored as they are, and what 1 m is in them; none of LeRobot's own.
-STORAGES: dict[str, tuple[str, str, int] | None] = {
-    "video": None,
-    "images": None,
-    "simulator": ("bmp", "tiff", 1),
-    "files": ("jpg", "png", 1000),
-}
+STORAGES = ("simulator", "images", "files", "video")
 TWINS = {
     "neither": {"depth", "language"},
     "depth": {"language"},
     "language": {"depth"},
     "both": set[str](),
 }
+Frame = dict[str, Any]
 
 
-def picture(size: int, frame: int, camera: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Colours (H, W, 3) and metres (H, W) of boxes on a textured table, with noise as sensors have it."""
-    random = np.random.default_rng((frame, camera))
-    y, x = np.mgrid[0:size, 0:size] / size
-    metres = 1.6 - 0.8 * y + 0.02 * np.sin(9 * x)
-    colours = np.stack([120 + 60 * np.sin(20 * x + 3 * y), 100 + 80 * y, 90 + 60 * x], axis=-1)
-    for _ in range(6):
-        left, top = random.uniform(0, 0.8, 2)
-        width, height = random.uniform(0.05, 0.25, 2)
-        inside = (x > left) & (x < left + width) & (y > top) & (y < top + height)
-        metres[inside] -= random.uniform(0.05, 0.3)
-        colours[inside] = random.uniform(0, 255, 3)
-    colours += random.normal(0, 4, colours.shape)
-    metres += random.normal(0, 0.002, metres.shape)
-    return colours.clip(0, 255).astype(np.uint8), metres.astype(np.float32)
+def render(root: Path, episodes: int, size: int, noise: float) -> list[Frame]:
+    """Frames of demonstrations: colours (H, W, 3) uint8, depth (H, W, 1) float32 in metres, vectors, language rows."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    collect(
+        LiberoDemosConfig(
+            root=root,
+            task_ids=[0],
+            episodes_per_task=episodes,
+            image_size=size,
+            fps=FPS,
+            qa=QuestionsConfig(),
+        )
+    )
+    random = np.random.default_rng(0)
+    dataset: Any = LeRobotDataset("local/rendered", root=root, depth_output_unit="m")
+    language = pa.concat_tables(
+        pq.read_table(file, columns=[PERSISTENT, EVENTS])
+        for file in sorted((root / "data").rglob("*.parquet"))
+    ).to_pylist()
+    frames = []
+    for item, rows in zip(dataset, language, strict=True):
+        frame: Frame = {"episode": int(item["episode_index"]), "task": item["task"], **rows}
+        for key in CAMERAS:
+            colour, depth = (item[name].movedim(0, -1).numpy() for name in (key, f"{key}_depth"))
+            frame[key] = (255 * colour).round().astype(np.uint8)
+            frame[f"{key}_depth"] = (depth + random.normal(0, noise / 1000, depth.shape)).astype(np.float32)
+        for key in ("observation.state", "action"):
+            frame[key] = item[key].numpy()
+        frames.append(frame)
+    return frames
 
 
-def write_data_set(root: Path, storage: str, frames: int, size: int) -> None:
+def write_data_set(root: Path, storage: str, frames: Sequence[Frame]) -> None:
     """The data set with depth and language rows."""
     import datasets
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     datasets.disable_progress_bars()
-    formats = STORAGES[storage]
+    has_metres = storage == "simulator"
     image = {"dtype": "video" if storage == "video" else "image", "names": ["height", "width", "channels"]}
-    features: dict[str, Any] = {key: {**image, "shape": (size, size, 3)} for key in CAMERAS}
+    depth = {"is_depth_map": True, "depth_unit": "m" if has_metres else "mm"}
+    features: dict[str, Any] = {key: {**image, "shape": frames[0][key].shape} for key in CAMERAS}
     for key in CAMERAS:
-        features[f"{key}_depth"] = {**image, "shape": (size, size, 1), "info": {"is_depth_map": True}}
-    for key, dim in (("observation.state", 8), ("action", 7)):
-        features[key] = {"dtype": "float32", "shape": (dim,), "names": None}
+        features[f"{key}_depth"] = {**image, "shape": frames[0][f"{key}_depth"].shape, "info": depth}
+    for key in ("observation.state", "action"):
+        features[key] = {"dtype": "float32", "shape": frames[0][key].shape, "names": None}
     dataset = LeRobotDataset.create(
-        "local/reading", fps=5, root=root, use_videos=storage == "video", features=features
+        "local/reading",
+        fps=FPS,
+        root=root,
+        use_videos=storage == "video",
+        features=features,
+        depth_encoder=depth_encoder(),
     )
-    for start in range(0, frames, EPISODE):
-        if formats is None:
-            for frame in range(start, start + EPISODE):
-                dataset.add_frame({**observe(size, frame), "task": TASK})
+    for _, group in groupby(frames, key=lambda frame: frame["episode"]):
+        episode = [stored(frame, features, has_metres) for frame in group]
+        if storage in ("images", "video"):
+            for frame in episode:
+                dataset.add_frame(frame)
             dataset.save_episode()
         else:
             with tempfile.TemporaryDirectory() as folder:
-                dataset.save_episode(episode_data=episode_of_files(dataset, Path(folder), formats, start))
+                dataset.save_episode(episode_data=episode_of_files(dataset, Path(folder), storage, episode))
     dataset.finalize()
-    if formats is not None:
-        unit = {"depth_unit": "m" if formats[2] == 1 else "mm"}
-        change_features(
-            root,
-            lambda stored: {
-                key: feature | ({"info": feature["info"] | unit} if key.endswith("_depth") else {})
-                for key, feature in stored.items()
-            },
-        )
-    add_language(root, frames)
+    add_language_columns(root, [frame[PERSISTENT] for frame in frames], [frame[EVENTS] for frame in frames])
 
 
-def observe(size: int, frame: int) -> dict[str, NDArray[Any]]:
-    """A frame as LeRobot takes it, with depth in millimetres."""
-    random = np.random.default_rng(frame)
-    values: dict[str, NDArray[Any]] = {
-        "observation.state": random.normal(size=8).astype(np.float32),
-        "action": random.normal(size=7).astype(np.float32),
-    }
-    for camera, key in enumerate(CAMERAS):
-        values[key], metres = picture(size, frame, camera)
-        values[f"{key}_depth"] = (1000 * metres).round().astype(np.uint16)[..., None]
+def stored(frame: Frame, features: dict[str, Any], has_metres: bool) -> Frame:
+    """A frame's values as the data set stores them, and its task."""
+    values = {key: frame[key] for key in (*features, "task")}
+    for key in () if has_metres else [f"{camera}_depth" for camera in CAMERAS]:
+        values[key] = (1000 * frame[key]).round().astype(np.uint16)
     return values
 
 
-def episode_of_files(dataset: Any, folder: Path, formats: tuple[str, str, int], start: int) -> dict[str, Any]:
+def episode_of_files(dataset: Any, folder: Path, storage: str, episode: Sequence[Frame]) -> Frame:
     """An episode as `save_episode` takes it, with image files already encoded."""
-    colour_format, depth_format, per_metre = formats
-    size = dataset.meta.features[CAMERAS[0]]["shape"][0]
-    frames = [observe(size, frame) for frame in range(start, start + EPISODE)]
-    data: dict[str, Any] = {
-        "size": EPISODE,
-        "task": [TASK] * EPISODE,
+    length = len(episode)
+    data: Frame = {
+        "size": length,
+        "task": [frame["task"] for frame in episode],
         "episode_index": dataset.meta.total_episodes,
-        "frame_index": np.arange(EPISODE),
-        "timestamp": np.arange(EPISODE) / dataset.fps,
+        "frame_index": np.arange(length),
+        "timestamp": np.arange(length) / FPS,
         "index": [],
         "task_index": [],
     }
-    for key in frames[0]:
-        values = np.stack([frame[key] for frame in frames])
-        if not key.startswith("observation.images."):
-            data[key] = values
+    for key in episode[0].keys() - {"task"}:
+        values = [frame[key] for frame in episode]
+        if values[0].ndim == 1:
+            data[key] = np.stack(values)
             continue
-        suffix = depth_format if key.endswith("_depth") else colour_format
-        if key.endswith("_depth"):
-            values = values[..., 0] if per_metre == 1000 else values[..., 0].astype(np.float32) / 1000
-        data[key] = [str(folder / f"{key}-{number:06d}.{suffix}") for number in range(EPISODE)]
+        # The suffix tells LeRobot how to compute statistics, and nothing else.
+        suffix = "tiff" if key.endswith("_depth") else "bmp"
+        data[key] = [str(folder / f"{key}-{number:06d}.{suffix}") for number in range(length)]
         for path, value in zip(data[key], values, strict=True):
-            Image.fromarray(value).save(path, **({"quality": 90} if suffix == "jpg" else {}))
+            Path(path).write_bytes(encode(value) if storage == "simulator" else file_of(value))
     return data
 
 
-def add_language(root: Path, frames: int) -> None:
-    """Three sub-tasks and a plan for each episode, two questions about each camera for each frame."""
-    from lerobot_gem.data.language_columns import add_language_columns, question_rows, row
-
-    persistent = [
-        *(row("assistant", f"step {n} of the task", "subtask", timestamp=float(n)) for n in range(3)),
-        row("assistant", "reach, grasp, lift, place", "plan", timestamp=0.0),
-    ]
-    events = [
-        question_rows(
-            (camera, question, answer)
-            for camera in CAMERAS
-            for question, answer in (
-                (f"Point to object {index}.", f'[{{"point_2d": [{index}, 500], "label": "juice"}}]'),
-                (f"How far is object {index} from the gripper?", f"{index} cm"),
-            )
-        )
-        for index in range(frames)
-    ]
-    add_language_columns(root, [persistent] * frames, events)
+def file_of(picture: NDArray[Any]) -> bytes:
+    """JPEG of colours (H, W, 3), PNG of depth (H, W, 1)."""
+    buffer = io.BytesIO()
+    if picture.shape[-1] == 3:
+        Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+    else:
+        Image.fromarray(picture[..., 0]).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def change_features(root: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -241,14 +242,14 @@ class Reader:
 
 
 def compare(
-    roots: dict[str, Path], policy: str, arguments: argparse.Namespace
+    roots: dict[str, Path], policy: str, frames: int, arguments: argparse.Namespace
 ) -> dict[str, tuple[float, float]]:
     """Median CPU milliseconds per sample of LeRobot and of the preprocessor, by twin."""
     readers = {twin: Reader(root, policy, arguments.chunk_size) for twin, root in roots.items()}
     times: dict[str, list[tuple[float, float]]] = {twin: [] for twin in readers}
     random = np.random.default_rng(0)
     for repeat in range(arguments.repeats + 1):
-        indices = random.choice(arguments.frames, arguments.batch_size, replace=False).tolist()
+        indices = random.choice(frames, arguments.batch_size, replace=False).tolist()
         for twin, reader in readers.items():
             seconds = reader.read(indices)
             if repeat:  # the first one warms up
@@ -265,30 +266,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=64, help="of the data set, in episodes of 16")
+    parser.add_argument("--episodes", type=int, default=3, help="demonstrations, of some 25 frames each")
     parser.add_argument("--size", type=int, default=256, help="of a picture's side, in pixels")
+    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of the depth, in mm")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--chunk_size", type=int, default=8, help="actions of a sample of gem_vla")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--storages", nargs="+", choices=STORAGES, default=list(STORAGES))
+    parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
+    with tempfile.TemporaryDirectory() as folder:
+        frames = render(Path(folder) / "rendered", arguments.episodes, arguments.size, arguments.noise)
     print(
-        f"{len(CAMERAS)} cameras of {arguments.size} px, batch {arguments.batch_size}; CPU ms per sample (LeRobot + steps)"
+        f"{len(frames)} frames, {len(CAMERAS)} cameras of {arguments.size} px, depth noise {arguments.noise} mm, batch "
+        f"{arguments.batch_size}; CPU ms per sample (LeRobot + steps)"
     )
-    print(f"{'storage':>10} {'policy':>8} " + " ".join(f"{twin:>18}" for twin in TWINS) + "  both / neither")
+    print(f"{'storage':>10} {'policy':>8} " + " ".join(f"{twin:>16}" for twin in TWINS) + "  both / neither")
     for storage in arguments.storages:
         with tempfile.TemporaryDirectory() as folder:
-            write_data_set(Path(folder) / "both", storage, arguments.frames, arguments.size)
             roots = {twin: Path(folder) / twin for twin in TWINS}
+            write_data_set(roots["both"], storage, frames)
             for twin, without in TWINS.items():
                 if without:
                     write_twin(roots["both"], roots[twin], without)
             for policy in ("gem", "gem_vla"):
-                times = compare(roots, policy, arguments)
+                times = compare(roots, policy, len(frames), arguments)
                 ratio = sum(times["both"]) / sum(times["neither"])
-                cells = " ".join(f"{read:>9.2f} + {steps:>6.2f}" for read, steps in times.values())
+                cells = " ".join(f"{read:>8.2f} + {steps:>5.2f}" for read, steps in times.values())
                 verdict = "" if ratio <= LIMIT else f"  (above {LIMIT})"
                 print(f"{storage:>10} {policy:>8} {cells}  {ratio:.2f}{verdict}", flush=True)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from lerobot.configs import PipelineFeatureType, PolicyFeature
 from lerobot.lerobot_types import EnvTransition, TransitionKey
@@ -242,6 +243,8 @@ def _is_finite(values: Tensor) -> bool:
 
 def _pad(rows: list[list[int]], value: int, side: Literal["left", "right"]) -> Tensor:
     """(rows, longest row), filled up with `value` on one side."""
-    return torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side
-    )
+    # Through NumPy, which takes lists an order of magnitude faster than torch does.
+    padded = np.full((len(rows), max(map(len, rows))), value)
+    for line, row in zip(padded, rows, strict=True):
+        line[slice(len(row)) if side == "right" else slice(len(line) - len(row), None)] = row
+    return torch.from_numpy(padded)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
-from lerobot_gem.data.demonstrations.single_frames import encode, picture_format, store_frames
+from lerobot_gem.data.demonstrations.single_frames import encode, store_frames
 from lerobot_gem.data.questions.recorder import FrameLanguage, QuestionRecorder
 from lerobot_gem.simulation.experts import PickAndPlaceExpert, make_expert
 from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng, wide_layout
@@ -162,9 +162,10 @@ def _store_demonstration(frames: list[Frame], folder: Path) -> None:
             np.save(folder / f"{key}.npy", np.stack(values))
             continue
         (folder / key).mkdir()
-        kind = picture_format(values[0])
+        # LeRobot reads depth of a file name ending so with all its bits when it computes statistics; Pillow looks inside.
+        suffix = "tiff" if key.endswith("_depth") else "bmp"
         for index, picture in enumerate(values):
-            (folder / key / f"frame-{index:06d}.{kind.lower()}").write_bytes(encode(picture))
+            (folder / key / f"frame-{index:06d}.{suffix}").write_bytes(encode(picture))
 
 
 def succeeded(folder: Path) -> bool:
