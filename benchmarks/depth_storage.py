@@ -1,7 +1,8 @@
 """What depth labels cost: bytes and reading time, against the same frames' RGB.
 
 Renders frames of LIBERO with their depth, records them with LeRobot as images and as videos, and adds the depth as
-`lerobot-gem-label-depth` does: in metres, and as the pseudo-depth of a relative model that knew the scene. Reading is
+`lerobot-gem-label-depth` does (`--storage=camera`, and `image` beside a video): in metres, and as the pseudo-depth of a
+relative model that knew the scene. Reading is
 `LeRobotDataset.__getitem__` over all frames, CPU time of the process, with depth against without, in one run.
 
     python benchmarks/depth_storage.py --frames=32
@@ -11,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from lerobot_gem.simulation.scene import LiberoScene
 
 CAMERA, FPS = "observation.images.image", 10
 LARGEST_SIZE, LARGEST_TIME = 1.5, 1.6
+STORAGES = (("image", "image"), ("video", "video"), ("video", "image"))  # of RGB and of depth
 ROUNDS = 3
 
 
@@ -69,7 +72,7 @@ def label(source: Path, root: Path, millimetres: np.ndarray, storage: str) -> fl
     writer.add({key: millimetres})
     writer.close()
     seconds = time.process_time() - start
-    add_depth_features(source, root, {0: folder}, [CAMERA], {"depth_unit": "mm"})
+    add_depth_features(source, root, {0: folder}, {CAMERA: storage}, {"depth_unit": "mm"})
     return seconds
 
 
@@ -109,27 +112,32 @@ def main() -> None:
     kinds = {"metric": to_millimetres(torch.from_numpy(metres)), "relative": to_millimetres(relative)}
     print(f"{len(images)} frames of {arguments.width} x {arguments.height}; kB and CPU ms are per frame")
     print(
-        f"{'':18}{'RGB kB':>8}{'depth kB':>10}{'ratio':>7}{'encode ms':>11}{'read ms':>9}{'with depth':>12}{'ratio':>7}"
+        f"{'RGB + depth':24}{'RGB kB':>8}{'depth kB':>10}{'ratio':>7}{'encode ms':>11}{'read ms':>9}{'with depth':>12}{'ratio':>7}"
     )
     with tempfile.TemporaryDirectory() as temporary:
-        for storage in ("image", "video"):
-            source = record(Path(temporary) / storage, images, storage)
-            for kind, millimetres in kinds.items():
-                root = Path(temporary) / f"{storage}_{kind}"
-                encode = label(source, root, millimetres, storage)
-                rgb, depth = (stored_bytes(root, key, storage) for key in (CAMERA, depth_key(CAMERA)))
-                # Alternating, so that another load on the machine meets both.
-                readers = [reading(source), reading(root)]
-                plain, both = np.median([[read() for read in readers] for _ in range(ROUNDS)], axis=0)
-                scale = 1e3 / len(images)
-                faults = [f"size above {LARGEST_SIZE}"] if depth / rgb > LARGEST_SIZE else []
-                faults += [f"time above {LARGEST_TIME}"] if both / plain > LARGEST_TIME else []
-                print(
-                    f"{storage + ', ' + kind:18}{rgb / 1e6 * scale:8.1f}{depth / 1e6 * scale:10.1f}{depth / rgb:7.2f}"
-                    f"{encode * scale:11.1f}{plain * scale:9.1f}{both * scale:12.1f}{both / plain:7.2f}"
-                    + (f"  ({', '.join(faults)})" if faults else ""),
-                    flush=True,
-                )
+        sources = {
+            storage: record(Path(temporary) / storage, images, storage) for storage in ("image", "video")
+        }
+        for (storage, depth_storage), (kind, millimetres) in product(STORAGES, kinds.items()):
+            root = Path(temporary) / f"{storage}_{depth_storage}_{kind}"
+            encode = label(sources[storage], root, millimetres, depth_storage)
+            rgb, depth = (
+                stored_bytes(root, *stored)
+                for stored in ((CAMERA, storage), (depth_key(CAMERA), depth_storage))
+            )
+            # Alternating, so that another load on the machine meets both.
+            readers = [reading(sources[storage]), reading(root)]
+            plain, both = np.median([[read() for read in readers] for _ in range(ROUNDS)], axis=0)
+            scale = 1e3 / len(images)
+            faults = [f"size above {LARGEST_SIZE}"] if depth / rgb > LARGEST_SIZE else []
+            faults += [f"time above {LARGEST_TIME}"] if both / plain > LARGEST_TIME else []
+            name = f"{storage} + {depth_storage}, {kind}"
+            print(
+                f"{name:24}{rgb / 1e6 * scale:8.1f}{depth / 1e6 * scale:10.1f}{depth / rgb:7.2f}"
+                f"{encode * scale:11.1f}{plain * scale:9.1f}{both * scale:12.1f}{both / plain:7.2f}"
+                + (f"  ({', '.join(faults)})" if faults else ""),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

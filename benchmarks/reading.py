@@ -9,9 +9,9 @@ without either.
     python benchmarks/reading.py --size=256 --repeats=7
     python benchmarks/reading.py --noise=1      # depth as a sensor may give it, with noise of 1 mm
 
-Storages: "simulator" is what lerobot-gem-libero-demos writes (BMP and PFM), "images" and "video" what LeRobotDataset.add_frame
-writes (PNG and 16-bit TIFF; AV1 and 12-bit HEVC, this one with lerobot-gem-label-depth's options), "files" what lerobot-gem-import
-keeps of GEM-250K (JPEG, 16-bit PNG).
+Storages: "simulator" is what lerobot-gem-libero-demos writes (BMP and PFM), "images" what LeRobotDataset.add_frame writes (PNG and
+16-bit TIFF), "files" what lerobot-gem-import keeps of GEM-250K (JPEG and 16-bit PNG); "video" and "mixed" are LeRobot's videos
+(AV1) after lerobot-gem-label-depth --storage=camera (12-bit HEVC) and --storage=image (16-bit PNG).
 """
 
 import argparse
@@ -36,14 +36,18 @@ from PIL import Image
 from lerobot_gem.data.demonstrations.collecting import collect
 from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
 from lerobot_gem.data.demonstrations.single_frames import encode
-from lerobot_gem.data.depth_labels.episodes import depth_encoder
+from lerobot_gem.data.depth_labels.episodes import EpisodeDepthWriter
+from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
 from lerobot_gem.data.language_columns import EVENTS, PERSISTENT, add_language_columns
 from lerobot_gem.data.questions.configuration import QuestionsConfig
 
 FPS = 5
 CAMERAS = ("observation.images.image", "observation.images.image2")
+DEPTH_CAMERAS = tuple(map(depth_key, CAMERAS))
+VECTORS = ("observation.state", "action")
 LIMIT = 1.6
-STORAGES = ("simulator", "images", "files", "video")
+STORAGES = ("simulator", "images", "files", "video", "mixed")
+LABELLED = {"video": "video", "mixed": "image"}  # how depth is stored beside videos
 TWINS = {
     "neither": {"depth", "language"},
     "depth": {"language"},
@@ -77,10 +81,10 @@ def render(root: Path, episodes: int, size: int, noise: float) -> list[Frame]:
     for item, rows in zip(dataset, language, strict=True):
         frame: Frame = {"episode": int(item["episode_index"]), "task": item["task"], **rows}
         for key in CAMERAS:
-            colour, depth = (item[name].movedim(0, -1).numpy() for name in (key, f"{key}_depth"))
+            colour, depth = (item[name].movedim(0, -1).numpy() for name in (key, depth_key(key)))
             frame[key] = (255 * colour).round().astype(np.uint8)
-            frame[f"{key}_depth"] = (depth + random.normal(0, noise / 1000, depth.shape)).astype(np.float32)
-        for key in ("observation.state", "action"):
+            frame[depth_key(key)] = (depth + random.normal(0, noise / 1000, depth.shape)).astype(np.float32)
+        for key in VECTORS:
             frame[key] = item[key].numpy()
         frames.append(frame)
     return frames
@@ -88,45 +92,68 @@ def render(root: Path, episodes: int, size: int, noise: float) -> list[Frame]:
 
 def write_data_set(root: Path, storage: str, frames: Sequence[Frame]) -> None:
     """The data set with depth and language rows."""
+    if storage in LABELLED:
+        write_labelled(root, LABELLED[storage], frames)
+    else:
+        record(root, storage, frames, [*CAMERAS, *DEPTH_CAMERAS])
+    add_language_columns(root, [frame[PERSISTENT] for frame in frames], [frame[EVENTS] for frame in frames])
+
+
+def record(root: Path, storage: str, frames: Sequence[Frame], cameras: Sequence[str]) -> None:
+    """A data set without language, of some cameras."""
     import datasets
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     datasets.disable_progress_bars()
-    has_metres = storage == "simulator"
-    image = {"dtype": "video" if storage == "video" else "image", "names": ["height", "width", "channels"]}
-    depth = {"is_depth_map": True, "depth_unit": "m" if has_metres else "mm"}
-    features: dict[str, Any] = {key: {**image, "shape": frames[0][key].shape} for key in CAMERAS}
-    for key in CAMERAS:
-        features[f"{key}_depth"] = {**image, "shape": frames[0][f"{key}_depth"].shape, "info": depth}
-    for key in ("observation.state", "action"):
+    unit = "m" if storage == "simulator" else "mm"
+    features: dict[str, Any] = {}
+    for key in (*cameras, *VECTORS):
         features[key] = {"dtype": "float32", "shape": frames[0][key].shape, "names": None}
+        if key in cameras:
+            dtype = "video" if storage == "video" else "image"
+            features[key] |= {"dtype": dtype, "names": ["height", "width", "channels"]}
+        if key in DEPTH_CAMERAS:
+            features[key]["info"] = {"is_depth_map": True, "depth_unit": unit}
     dataset = LeRobotDataset.create(
-        "local/reading",
-        fps=FPS,
-        root=root,
-        use_videos=storage == "video",
-        features=features,
-        depth_encoder=depth_encoder(),
+        "local/reading", fps=FPS, root=root, use_videos=storage == "video", features=features
     )
-    for _, group in groupby(frames, key=lambda frame: frame["episode"]):
-        episode = [stored(frame, features, has_metres) for frame in group]
+    for episode in episodes_of(frames):
+        stored = [
+            {
+                key: millimetres(frame[key]) if key in DEPTH_CAMERAS and unit == "mm" else frame[key]
+                for key in (*features, "task")
+            }
+            for frame in episode
+        ]
         if storage in ("images", "video"):
-            for frame in episode:
+            for frame in stored:
                 dataset.add_frame(frame)
             dataset.save_episode()
         else:
             with tempfile.TemporaryDirectory() as folder:
-                dataset.save_episode(episode_data=episode_of_files(dataset, Path(folder), storage, episode))
+                dataset.save_episode(episode_data=episode_of_files(dataset, Path(folder), storage, stored))
     dataset.finalize()
-    add_language_columns(root, [frame[PERSISTENT] for frame in frames], [frame[EVENTS] for frame in frames])
 
 
-def stored(frame: Frame, features: dict[str, Any], has_metres: bool) -> Frame:
-    """A frame's values as the data set stores them, and its task."""
-    values = {key: frame[key] for key in (*features, "task")}
-    for key in () if has_metres else [f"{camera}_depth" for camera in CAMERAS]:
-        values[key] = (1000 * frame[key]).round().astype(np.uint16)
-    return values
+def write_labelled(root: Path, storage: str, frames: Sequence[Frame]) -> None:
+    """A data set of videos, with depth as `lerobot-gem-label-depth` adds it."""
+    source, folders = root.with_name("unlabelled"), {}
+    record(source, "video", frames, CAMERAS)
+    for number, episode in enumerate(episodes_of(frames)):
+        folders[number] = root.with_name(f"episode-{number}")
+        writer = EpisodeDepthWriter(folders[number], dict.fromkeys(DEPTH_CAMERAS, storage), FPS)
+        for frame in episode:
+            writer.add({key: millimetres(frame[key])[None, ..., 0] for key in DEPTH_CAMERAS})
+        writer.close()
+    add_depth_features(source, root, folders, dict.fromkeys(CAMERAS, storage), {"depth_unit": "mm"})
+
+
+def episodes_of(frames: Sequence[Frame]) -> list[list[Frame]]:
+    return [list(group) for _, group in groupby(frames, key=lambda frame: frame["episode"])]
+
+
+def millimetres(metres: NDArray[np.float32]) -> NDArray[np.uint16]:
+    return (1000 * metres).round().astype(np.uint16)
 
 
 def episode_of_files(dataset: Any, folder: Path, storage: str, episode: Sequence[Frame]) -> Frame:

@@ -1,7 +1,7 @@
 """A copy of a LeRobotDataset v3.0 with depth features beside its cameras.
 
 LeRobot's own `add_features` keeps all new values in memory, takes no videos and writes no statistics of what it adds. Here
-one pass over the files is enough: everything is copied as it is, data files get a column per depth camera stored as images,
+one pass over the files is enough: everything is copied as it is, data files get a column per camera whose depth is images,
 videos of depth mirror the RGB camera's files, and the metadata gets features, statistics and places of the videos.
 """
 
@@ -35,7 +35,11 @@ def depth_key(camera: str) -> str:
 
 
 def add_depth_features(
-    source: Path, destination: Path, folders: Mapping[int, Path], cameras: list[str], info: Mapping[str, Any]
+    source: Path,
+    destination: Path,
+    folders: Mapping[int, Path],
+    storage: Mapping[str, str],
+    info: Mapping[str, Any],
 ) -> dict[str, list[DepthSummary]]:
     """Copy a data set and give cameras depth.
 
@@ -43,16 +47,15 @@ def add_depth_features(
         source: folder of the data set, which is only read.
         destination: folder to make. Until its last file, meta/info.json, is written, LeRobot can't load it.
         folders: episode -> folder that `EpisodeDepthWriter` made, with the keys `depth_key(camera)`; of all episodes.
-        cameras: RGB features that get depth, stored as they are: as images or as videos.
+        storage: RGB feature that gets depth -> "image" or "video", as the writer stored it; videos beside videos only.
         info: what the new features' `info` holds beside LeRobot's own entries.
 
     Returns:
         Depth key -> one summary per episode.
     """
     description = json.loads((source / _INFO).read_text())
-    storage = {camera: description["features"][camera]["dtype"] for camera in cameras}
-    images = [camera for camera in cameras if storage[camera] == "image"]
-    videos = [camera for camera in cameras if storage[camera] == "video"]
+    images = [camera for camera in storage if storage[camera] == "image"]
+    videos = [camera for camera in storage if storage[camera] == "video"]
     summaries = {episode: read_summary(folder) for episode, folder in sorted(folders.items())}
     episodes = _read_episodes(source)
 
@@ -70,7 +73,7 @@ def add_depth_features(
     for file in sorted((source / _EPISODES).glob("*/*.parquet")):
         _add_metadata(file, destination / file.relative_to(source), summaries, places)
     _write_stats(source, destination, summaries)
-    for camera in cameras:
+    for camera in storage:
         key = depth_key(camera)
         some = next(iter(summaries.values()))[key]
         description["features"][key] = {
@@ -85,7 +88,7 @@ def add_depth_features(
         }
     _write_json(destination / _INFO, description)
     return {
-        depth_key(camera): [entry[depth_key(camera)] for entry in summaries.values()] for camera in cameras
+        depth_key(camera): [entry[depth_key(camera)] for entry in summaries.values()] for camera in storage
     }
 
 

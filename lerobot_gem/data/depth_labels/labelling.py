@@ -8,7 +8,7 @@ there, the data set is written from them and the folder disappears. The labelled
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,8 @@ from lerobot_gem.data.depth_labels.episodes import DepthSummary, EpisodeDepthWri
 from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
 from lerobot_gem.data.depth_labels.models import DepthModel, DepthModelConfig
 from lerobot_gem.data.output_folder import explained_full_disk
+
+STORAGES = ("camera", "image")
 
 # Processes wait for the slowest, and the default of torch.distributed gives up after 10 to 30 minutes.
 _PATIENCE = timedelta(days=30)
@@ -65,6 +67,8 @@ class LabelDepthConfig:
         output: the data set to write.
         model: the depth-estimation model.
         cameras: features to label; all RGB cameras when empty.
+        storage: how depth is stored: `camera`, as its camera is (videos beside videos), or `image`, which is quicker to read beside
+            videos unless the policy has long action chunks (docs/data_depth_labels.md).
         batch_size: frames that go through the model together.
         num_workers: processes that decode frames, for each process that labels; 0 decodes in between.
         resume: go on with an interrupted run.
@@ -75,6 +79,7 @@ class LabelDepthConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
     model: DepthModelConfig = field(default_factory=DepthModelConfig)
     cameras: list[str] = field(default_factory=list)
+    storage: str = "camera"
     batch_size: int = 16
     num_workers: int = 4
     resume: bool = False
@@ -84,6 +89,8 @@ class LabelDepthConfig:
         for name, bound in {"batch_size": 1, "num_workers": 0}.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name} must be at least {bound}, but is {getattr(self, name)}.")
+        if self.storage not in STORAGES:
+            raise ValueError(f"storage must be one of {', '.join(STORAGES)}, but is {self.storage!r}.")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite contradict each other: choose one.")
         self.output.repo_id = self.output.repo_id or f"{self.dataset.repo_id}_depth"
@@ -139,6 +146,10 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
     with state.main_process_first():  # which fills the caches of data sets and models
         dataset = _open(config.dataset)
         cameras = _choose_cameras(dataset.meta.features, config.cameras)
+        storage = {
+            camera: "image" if config.storage == "image" else dataset.features[camera]["dtype"]
+            for camera in cameras
+        }
         model = DepthModel.load(config.model, state.device)
     if state.is_main_process:
         _start(config, root, staging, _settings(config, dataset, cameras))
@@ -158,11 +169,11 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
             f"{len(folders)} episodes"
         )
         chosen = {episode: folders[episode] for episode in share}
-        _label_episodes(config, dataset, cameras, model, chosen, state.is_local_main_process)
+        _label_episodes(config, dataset, storage, model, chosen, state.is_local_main_process)
         state.wait_for_everyone()
         if not state.is_main_process:
             return []
-        return _write(config, dataset.root, root, staging, folders, cameras, model.kind)
+        return _write(config, dataset.root, root, staging, folders, storage, model.kind)
 
 
 # -- what to label -----------------------------------------------------------------------------------------------------
@@ -214,6 +225,7 @@ def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dic
     return {
         "dataset": {"repo_id": config.dataset.repo_id, "info_sha256": hashlib.sha256(info).hexdigest()},
         "cameras": cameras,
+        "storage": config.storage,
         "model": asdict(config.model),
         "batch_size": config.batch_size,
     }
@@ -311,7 +323,7 @@ def _as_uint8(image: torch.Tensor) -> torch.Tensor:
 def _label_episodes(
     config: LabelDepthConfig,
     dataset: Any,
-    cameras: list[str],
+    storage: Mapping[str, str],
     model: DepthModel,
     folders: dict[int, Path],
     show_progress: bool,
@@ -320,7 +332,8 @@ def _label_episodes(
     from torch.utils.data import DataLoader
     from tqdm.auto import tqdm
 
-    storage = {depth_key(camera): dataset.features[camera]["dtype"] for camera in cameras}
+    cameras = list(storage)
+    kinds = {depth_key(camera): kind for camera, kind in storage.items()}
     batches = {episode: _batches(dataset, episode, config.batch_size) for episode in folders}
     loader = iter(
         DataLoader(
@@ -333,7 +346,7 @@ def _label_episodes(
     total = sum(len(batch) for parts in batches.values() for batch in parts)
     with tqdm(total=total, unit="frame", desc="labelling", disable=not show_progress) as progress:
         for episode, folder in folders.items():
-            writer = EpisodeDepthWriter(folder, storage, dataset.fps)
+            writer = EpisodeDepthWriter(folder, kinds, dataset.fps)
             for _ in batches[episode]:
                 images = next(loader)
                 writer.add({depth_key(camera): model.millimetres(images[camera]) for camera in cameras})
@@ -358,7 +371,7 @@ def _write(
     root: Path,
     staging: Path,
     folders: dict[int, Path],
-    cameras: list[str],
+    storage: Mapping[str, str],
     kind: str,
 ) -> list[CameraReport]:
     """Write the data set inside of `staging` and move it to its place when complete."""
@@ -366,7 +379,7 @@ def _write(
     shutil.rmtree(partial, ignore_errors=True)
     info = {"depth_unit": "mm", "depth_kind": kind, "depth_model": config.model.pretrained}
     try:
-        summaries = add_depth_features(source, partial, folders, cameras, info)
+        summaries = add_depth_features(source, partial, folders, storage, info)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)  # room for another try
         raise

@@ -15,7 +15,8 @@ from lerobot_gem.data.depth_labels.episodes import EpisodeDepthWriter
 from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
 from tests.data.depth_labels.mixed_source import FPS, FRONT, LENGTHS, SIZES, WRIST, tree, write_mixed_source
 
-CAMERAS = [FRONT, WRIST]
+STORAGE = {FRONT: "video", WRIST: "image"}
+CAMERAS = list(STORAGE)
 INFO = {"depth_unit": "mm", "depth_kind": "metric", "depth_model": "some/model"}
 
 
@@ -38,7 +39,7 @@ def folders(depth: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
     for episode, length in enumerate(LENGTHS):
         made[episode] = root / f"episode-{episode}"
         writer = EpisodeDepthWriter(
-            made[episode], {depth_key(FRONT): "video", depth_key(WRIST): "image"}, FPS
+            made[episode], {depth_key(camera): kind for camera, kind in STORAGE.items()}, FPS
         )
         writer.add({depth_key(camera): depth[camera][start : start + length] for camera in CAMERAS})
         writer.close()
@@ -50,7 +51,7 @@ def folders(depth: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
 def labelled(source: Path, folders: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = tree(source)
     root = tmp_path_factory.mktemp("labelled") / "mixed"
-    summaries = add_depth_features(source, root, folders, CAMERAS, INFO)
+    summaries = add_depth_features(source, root, folders, STORAGE, INFO)
     assert tree(source) == before
     assert [entry.frames for entry in summaries[depth_key(WRIST)]] == list(LENGTHS)
     return root
@@ -71,7 +72,7 @@ def test_every_frame_has_its_depth(labelled: Path, source: Path, depth: dict[str
 def test_features_say_what_depth_is(labelled: Path) -> None:
     features = LeRobotDataset("local/x", root=labelled).meta.features
     assert pair_depth(features, None) == {camera: depth_key(camera) for camera in CAMERAS}
-    for camera, storage in ((FRONT, "video"), (WRIST, "image")):
+    for camera, storage in STORAGE.items():
         feature = features[depth_key(camera)]
         assert feature["dtype"] == storage and tuple(feature["shape"]) == (*SIZES[camera], 1)
         assert feature["info"]["is_depth_map"] and INFO.items() <= feature["info"].items()
@@ -138,5 +139,5 @@ def test_until_the_last_file_lerobot_cannot_load_it(
     broken[3] = Path(shutil.copytree(folders[3], tmp_path / "episode"))
     (broken[3] / f"{depth_key(FRONT)}.mp4").unlink()
     with pytest.raises(OSError):
-        add_depth_features(source, tmp_path / "set", broken, CAMERAS, INFO)
+        add_depth_features(source, tmp_path / "set", broken, STORAGE, INFO)
     assert (tmp_path / "set" / "data").exists() and not (tmp_path / "set" / "meta" / "info.json").exists()

@@ -125,6 +125,16 @@ def test_relative_depth_is_marked(source: Path, depth_anything: Path, tmp_path: 
     assert (depth.min(), depth.max()) == (1000, 8000)
 
 
+def test_depth_as_images_beside_a_video_is_exact(source: Path, pixel_depth: Path, tmp_path: Path) -> None:
+    label_depth(config(source, tmp_path / "set", pixel_depth, cameras=[FRONT], storage="image"))
+    dataset = LeRobotDataset("local/x", root=tmp_path / "set", return_uint8=True)
+    assert dataset.meta.features[depth_key(FRONT)]["dtype"] == "image"
+    assert not (tmp_path / "set/videos" / depth_key(FRONT)).exists()
+    for index in range(len(dataset)):
+        item = dataset[index]
+        np.testing.assert_array_equal(item[depth_key(FRONT)][0], pixels_as_millimetres(item[FRONT].numpy()))
+
+
 @pytest.mark.slow
 def test_worker_processes_decode_the_same(
     labelled: Path, source: Path, pixel_depth: Path, tmp_path: Path
@@ -208,6 +218,7 @@ def test_the_labelled_data_set_is_never_written_to(source: Path, pixel_depth: Pa
     [
         ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
         ({"num_workers": -1}, "num_workers must be at least 0"),
+        ({"storage": "video"}, "storage must be one of camera, image, but is 'video'"),
         ({"resume": True, "overwrite": True}, "contradict"),
     ],
 )
