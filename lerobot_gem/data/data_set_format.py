@@ -1,7 +1,10 @@
-"""Checks a data set's format before LeRobot opens it, whose own errors do not all say what to do."""
+"""Checks a data set before LeRobot opens it, whose own errors do not all say what to do."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 
 def require_current_format(repo_id: str, root: Path | str | None) -> Path:
@@ -38,3 +41,16 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
             + ("." if version == "v2.1" else older)
         )
     return folder
+
+
+def require_episodes(meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None) -> None:
+    """Check a choice of episodes; None is all.
+
+    Raises:
+        ValueError: there are none of them, or some that the data set does not have.
+    """
+    if episodes is None or (episodes and all(0 <= episode < meta.total_episodes for episode in episodes)):
+        return
+    raise ValueError(
+        f"dataset.episodes={list(episodes)} of {meta.repo_id!r}: expected some of 0 to {meta.total_episodes - 1}."
+    )

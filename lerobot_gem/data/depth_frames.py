@@ -10,7 +10,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.collate import lerobot_collate_fn
 from torch.utils.data import DataLoader, Subset
 
-from lerobot_gem.data.data_set_format import require_current_format
+from lerobot_gem.data.data_set_format import require_current_format, require_episodes
 
 
 @dataclass
@@ -42,11 +42,7 @@ def open_depth_data_set(config: DepthDataConfig) -> LeRobotDataset:
             f"No depth camera in {config.repo_id!r}: expected image features flagged is_depth_map, beside "
             f"{meta.camera_keys}. Record depth, or label the data (lerobot-gem-label-depth)."
         )
-    unknown = [episode for episode in config.episodes or [] if not 0 <= episode < meta.total_episodes]
-    if unknown or config.episodes == []:
-        raise ValueError(
-            f"dataset.episodes={config.episodes} of {config.repo_id!r}: expected some of 0 to {meta.total_episodes - 1}."
-        )
+    require_episodes(meta, config.episodes)
     return LeRobotDataset(config.repo_id, root=config.root, episodes=config.episodes, depth_output_unit="m")
 
 

@@ -6,10 +6,14 @@ All is written to a folder beside the wanted one, which is renamed at the end.
 import errno
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# What every LeRobotDataset has, for `check_output`.
+DATA_SET = "meta/info.json"
 
 # No space left, quota exceeded, file too large for its file system.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -39,6 +43,24 @@ def check_output(root: Path, overwrite: bool, marker: str) -> None:
         )
 
 
+def check_unfinished(staging: Path, resume: bool, work: str) -> None:
+    """Refuse to go on with finished pieces of work unless told to.
+
+    Args:
+        staging: The folder that keeps them.
+        resume: Go on with what is there.
+        work: What is kept, for messages: "import".
+
+    Raises:
+        FileExistsError: There is unfinished work, and `resume` is off.
+    """
+    if staging.exists() and not resume:
+        raise FileExistsError(
+            f"{staging} holds an unfinished {work}. Pass --resume=true to go on with it, or --overwrite=true to start "
+            "again."
+        )
+
+
 def begin_or_resume(
     staging: Path, settings: dict[str, Any], resume: bool, work: str, decided_by: str
 ) -> None:
@@ -55,18 +77,13 @@ def begin_or_resume(
         FileExistsError: There is unfinished work, and `resume` is off.
         ValueError: It was started with other settings.
     """
+    check_unfinished(staging, resume, work)
     file, content = staging / "settings.json", json.dumps(settings, indent=1)
-    if staging.exists():
-        if not resume:
-            raise FileExistsError(
-                f"{staging} holds an unfinished {work}. Pass --resume=true to go on with it, or --overwrite=true to start "
-                "again."
-            )
-        if file.exists() and file.read_text() != content:
-            raise ValueError(
-                f"The {work} in {staging} was started with other {decided_by}:\n{file.read_text()}\nbut now:\n{content}\n"
-                "Resume with the same ones, or pass --overwrite=true to start again."
-            )
+    if file.exists() and file.read_text() != content:
+        raise ValueError(
+            f"The {work} in {staging} was started with other {decided_by}:\n{file.read_text()}\nbut now:\n{content}\n"
+            "Resume with the same ones, or pass --overwrite=true to start again."
+        )
     staging.mkdir(parents=True, exist_ok=True)
     file.write_text(content)
 
@@ -93,7 +110,11 @@ def explained_full_disk(folder: Path, advice: str) -> Iterator[None]:
     """Say which disk is full, and what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    except (OSError, sqlite3.OperationalError) as error:
+        if isinstance(error, OSError):
+            is_full = error.errno in _FULL
+        else:
+            is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        if not is_full:
             raise
-        raise OSError(error.errno, f"No space left on the disk of {folder}. {advice}") from error
+        raise OSError(errno.ENOSPC, f"No space left on the disk of {folder}. {advice}") from error

@@ -24,6 +24,7 @@ from torch import Tensor
 ColouringName = Literal["spectral", "inferno"]
 
 MIN_DEPTH, MAX_DEPTH = 0.011, 9.99  # metres
+MIN_DEPTH_MM, MAX_DEPTH_MM = (round(1000 * bound) for bound in (MIN_DEPTH, MAX_DEPTH))
 _SIDE_MULTIPLE = 32  # what the autoencoder compresses to one latent
 _PERCENTILE = 0.02
 # With so many valid pixels or fewer, the release doesn't take percentiles and paints one colour.

@@ -73,7 +73,7 @@ def parse_messages(text: str) -> list[Message]:
         roles = [message["role"] for message in messages]
         contents = [message["content"] for message in messages]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"The column 'messages' holds {text[:200]!r}: {expected}.") from error
+        raise ValueError(f"The column 'messages' holds {str(text)[:200]!r}: {expected}.") from error
     if roles != ["user", "assistant"] * (len(roles) // 2) or any(
         not isinstance(content, str) or "<image>" in content for content in contents
     ):
@@ -98,14 +98,14 @@ def messages_of_rows(
         active = [row for row in persistent if row["style"] == style and row["timestamp"] <= timestamp + 1e-4]
         if active:
             row = max(active, key=lambda row: row["timestamp"])
-            question = _pick(templates, index).format(task=_sentence(task or "")).strip()
+            question = _pick(templates, index).format(task=sentence(task or "")).strip()
             messages += _exchange(question, row["content"])
     return messages
 
 
 def messages_of_task(task: str, index: int) -> list[Message]:
     """The task sentence as a planning answer."""
-    return _exchange(_pick(TASK_QUESTIONS, index), _sentence(task))
+    return _exchange(_pick(TASK_QUESTIONS, index), sentence(task))
 
 
 def conversations(messages: Sequence[Message], cameras: Sequence[str]) -> list[Conversation]:
@@ -225,7 +225,7 @@ def _pick(templates: Sequence[str], index: int) -> str:
     return templates[index % len(templates)]
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """With a capital and a full stop, so that answers end alike whatever the data set's habit."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?" else ".")

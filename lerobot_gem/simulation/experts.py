@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.simulation.placements import PALM_CLEARANCE, target_and_container
-from lerobot_gem.simulation.scene import ACTION_DIM, GRIPPER_CLOSE, GRIPPER_OPEN, LiberoScene
+from lerobot_gem.simulation.scene import ACTION_DIM, GRIPPER_CLOSE, GRIPPER_OPEN, LiberoScene, rotation
 
 # Full scale of an action: OSC_POSE output_max of robosuite 1.4 (metres, radians per control step).
 POSITION_SCALE, ROTATION_SCALE = 0.05, 0.5
@@ -28,18 +28,6 @@ def _towards(offset: NDArray[np.float64], full_speed: bool = False) -> NDArray[n
 def _ramp(value: float, zero: float, one: float) -> float:
     """0 at `zero`, 1 at `one`, linear between."""
     return float(np.clip((value - zero) / (one - zero), 0.0, 1.0))
-
-
-def _rotation(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, 3) of a quaternion (4,) w, x, y, z."""
-    w, x, y, z = quaternion
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
 
 
 def _yaw(rotation: NDArray[np.float64]) -> float:
@@ -148,7 +136,7 @@ class DropIntoContainer(PickAndPlaceExpert):
         self.elongated = abs(x - y) > 0.015
         self._across = 0.0 if x > y else np.pi / 2
         self._body = scene.env.obj_body_id[self.target]
-        self._rest_rotation = _rotation(self.rest[3:])
+        self._rest_rotation = rotation(self.rest[3:])
 
     def _object_yaw(self) -> float:
         """Turn of the object away from its rest pose."""

@@ -307,3 +307,12 @@ class LiberoScene:
         """Free the simulator and its GL context."""
         self.renderer.close()
         self.control.close()
+
+
+def rotation(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3) of a quaternion (4,) w, x, y, z."""
+    import mujoco
+
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, quaternion)
+    return matrix.reshape(3, 3)

@@ -40,7 +40,9 @@ _NUMBER = re.compile(
     rf"(?:\s*(?P<unit>{'|'.join(_UNITS)}))?(?![\w%]|[.,]\d)",
     re.IGNORECASE,
 )
-_CHOICE = re.compile(r"\(?([A-Z])[).:,]*")
+_RANGE = re.compile(rf"\d\s*(?:-|–|to|and|or)\s*\d+(?:\.\d+)?\s*(?:{'|'.join(_UNITS)})(?!\w)", re.IGNORECASE)
+# A letter alone or before punctuation: not the first word of "A mug" or "I think".
+_CHOICE = re.compile(r"\(?([A-Z])(?:[).:,]+|\s*$)")
 
 # What a question is about whose answer is a number or a text, by its words; the first that matches.
 _NUMERIC_KINDS = {
@@ -143,7 +145,8 @@ def parse(answer: str, form: Form, size: tuple[int, int]) -> Any:
 
     Returns:
         A `Point` (of several the first), a list of `Box`, a `Quantity`, a letter, or the text without case, outer
-        punctuation and repeated blanks. None if there is no such thing in the answer, or two different numbers.
+        punctuation and repeated blanks. None if there is no such thing in the answer, or two different numbers; of those
+        with a unit and those without ("object 1 is 7 cm away"), the former count.
     """
     if form == "point":
         return next(iter(_points(answer, size)), None)
@@ -153,8 +156,7 @@ def parse(answer: str, form: Form, size: tuple[int, int]) -> Any:
     if form == "number":
         return _quantity(text)
     if form == "choice":
-        words = text.split()
-        found = _CHOICE.fullmatch(words[0]) if words else None
+        found = _CHOICE.match(text)
         return found and found[1]
     return " ".join(text.casefold().strip(" \t\n.,;:!?\"'`").split()) or None
 
@@ -202,12 +204,14 @@ def _objects(answer: str) -> list[dict[str, Any]]:
 
 
 def _json(answer: str) -> Any:
-    """The first list or object of JSON in a text."""
+    """The first object of JSON in a text, or list of such."""
     for start in re.finditer(r"[\[{]", answer):
         try:
-            return json.JSONDecoder().raw_decode(answer, start.start())[0]
+            found = json.JSONDecoder().raw_decode(answer, start.start())[0]
         except (ValueError, RecursionError):
             continue
+        if isinstance(found, dict) or any(isinstance(entry, dict) for entry in found):
+            return found
     return None
 
 
@@ -223,7 +227,9 @@ def _plain(answer: str) -> str:
 
 
 def _quantity(text: str) -> Quantity | None:
-    """The number in a text, which must be the only one; of several with and without unit, the one with a unit."""
+    """The number in a text, which must be the only one and no range; of several with and without unit, the one with."""
+    if _RANGE.search(text):
+        return None
     numbers = {_read(match) for match in _NUMBER.finditer(text)}
     with_unit = {number for number in numbers if number.unit}
     chosen = with_unit or numbers

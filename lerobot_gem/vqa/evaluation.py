@@ -24,7 +24,7 @@ from lerobot_gem.answering import write_answers
 from lerobot_gem.checkpoints import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.backbone import load_backbone
 from lerobot_gem.configuration_parts import DTYPES, require
-from lerobot_gem.data.data_set_format import require_current_format
+from lerobot_gem.data.data_set_format import require_current_format, require_episodes
 from lerobot_gem.processing.images import CameraImages, camera_images
 from lerobot_gem.processing.tokenizer import load_tokenizer
 from lerobot_gem.vqa.rows import read_rows, select_rows
@@ -224,11 +224,7 @@ def _device(config: VqaEvaluationConfig) -> torch.device:
 def _open_data_set(config: VqaDataConfig) -> LeRobotDataset:
     require_current_format(config.repo_id, config.root)
     meta = LeRobotDatasetMetadata(config.repo_id, root=config.root)
-    unknown = [episode for episode in config.episodes or () if not 0 <= episode < meta.total_episodes]
-    if unknown:
-        raise ValueError(
-            f"dataset.episodes has {unknown}: expected episodes 0 to {meta.total_episodes - 1} of {config.repo_id!r}."
-        )
+    require_episodes(meta, config.episodes)
     return LeRobotDataset(config.repo_id, root=config.root, episodes=config.episodes)
 
 

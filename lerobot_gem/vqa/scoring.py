@@ -307,11 +307,12 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
     """
     if min(values) == max(values):
         return wilson_interval(values)
-    random = np.random.default_rng(seed)
-    sample = np.asarray(values)
-    means = [random.choice(sample, len(sample)).mean() for _ in range(_RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    from scipy.stats import bootstrap
+
+    resampled = bootstrap(
+        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
+    )
+    return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
 
 
 def _area(box: Box) -> float:

@@ -1,6 +1,7 @@
 """Folders that are complete or not there."""
 
 import errno
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -39,5 +40,9 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert error.value.errno == errno.ENOSPC
+    with sqlite3.connect(":memory:") as database, pytest.raises(OSError, match="No space left"):
+        database.execute("PRAGMA max_page_count = 1")
+        with explained_full_disk(tmp_path, ""):
+            database.execute("CREATE TABLE full (x)")
     with pytest.raises(PermissionError), explained_full_disk(tmp_path, ""):
         raise PermissionError(errno.EACCES, "no")

@@ -86,6 +86,7 @@ def test_questions_about_a_camera_that_the_policy_does_not_use_are_left_out():
     "text",
     [
         "Where?",
+        None,
         '["Where?"]',
         '[{"role": "user", "content": "Where?"}]',
         '[{"role": "user", "content": "<image>Where?"}, {"role": "assistant", "content": "There."}]',

@@ -28,6 +28,7 @@ def test_points_of_every_notation_come_out_in_the_same_coordinates(answer):
     [
         '{"bbox_2d": [100, 200, 300, 400]}',
         '```json\n[\n{"bbox_2d": [100, 200, 300, 400], "label": "mug"}\n]\n```',
+        'Object [1] is here: {"bbox_2d": [100, 200, 300, 400]}',
         '{"detections": [{"label": "mug", "bbox_format": "xyxy", "bbox": [64, 96, 192, 192]}]}',
     ],
 )
@@ -80,14 +81,26 @@ def test_numbers_are_read_with_their_unit(answer, value, unit):
     assert (quantity.value, quantity.unit) == (Decimal(value), unit)
 
 
-@pytest.mark.parametrize("answer", ["", "many", "2 or 3", "0.3 m or 0.4 m", "1,200", "mug2"])
+@pytest.mark.parametrize(
+    "answer", ["", "many", "2 or 3", "0.3 m or 0.4 m", "between 5 and 10 cm", "5-10 cm", "1,200", "mug2"]
+)
 def test_no_number_or_several_are_not_read_as_one(answer):
     assert parse(answer, "number", SIZE) is None
 
 
 @pytest.mark.parametrize(
     ("answer", "letter"),
-    [("B", "B"), ("(B)", "B"), ("B. on the left", "B"), ("b", None), ("", None), ("the left", None)],
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("B. on the left", "B"),
+        ("B\n", "B"),
+        ("b", None),
+        ("", None),
+        ("the left", None),
+        ("A red mug is on the left.", None),
+        ("I think it is C", None),
+    ],
 )
 def test_choices_are_their_first_letter(answer, letter):
     assert parse(answer, "choice", SIZE) == letter

@@ -185,7 +185,7 @@ def test_results_are_never_overwritten(policy, questions, tmp_path):
 
 
 def test_unknown_episodes_are_named(policy, questions, tmp_path):
-    with pytest.raises(ValueError, match=r"dataset.episodes has \[3\]: expected episodes 0 to 2"):
+    with pytest.raises(ValueError, match=r"dataset.episodes=\[0, 3\] of .*: expected some of 0 to 2"):
         evaluate_vqa(config_of(policy, questions, tmp_path, episodes=[0, 3]))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from lerobot_gem.data.demonstrations.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
 from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
 from lerobot_gem.data.demonstrations.writing import StoredAttempt, TaskReport, write_dataset
-from lerobot_gem.data.output_folder import begin_or_resume
+from lerobot_gem.data.output_folder import DATA_SET, begin_or_resume, check_output, explained_full_disk
 from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.experts import EXPERTS
 from lerobot_gem.simulation.libero_setup import require_libero
@@ -25,16 +25,10 @@ _MIN_SUCCESS = 1 / 4
 
 def _staging(config: LiberoDemosConfig) -> Path:
     """The folder of finished attempts, made or checked; a data set at `root` is never touched without being told."""
-    root, staging = config.root, config.root.with_name(config.root.name + ".attempts")
+    check_output(config.root, config.overwrite, DATA_SET)
+    staging = config.root.with_name(config.root.name + ".attempts")
     if config.overwrite:
-        for path in (root, staging):
-            if path.exists():
-                shutil.rmtree(path)
-    if root.exists():
-        raise FileExistsError(
-            f"{root} exists already. Choose another --root, or pass --overwrite=true to replace it"
-            + (", there is nothing to resume." if config.resume and not staging.exists() else ".")
-        )
+        shutil.rmtree(staging, ignore_errors=True)
     begin_or_resume(staging, config.content(), config.resume, "collection", "settings")
     return staging
 
@@ -89,12 +83,12 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
-        FileExistsError: something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set.
+        FileExistsError: something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
+            is no data set.
         ValueError: a continuation with other settings, or an unknown suite or task.
         RuntimeError: the expert can't solve a task.
+        OSError: the disk is full.
     """
-    from tqdm.auto import tqdm
-
     require_libero()
     instructions = _instructions(config.suite)
     task_ids = sorted(set(config.task_ids)) or list(range(len(instructions)))
@@ -110,27 +104,39 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
     if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
         require_wide(config.suite)
     staging = _staging(config)
+    advice = f"Finished attempts are kept in {staging}: free some space and run the same command with --resume=true."
+    with explained_full_disk(config.root, advice):
+        stored, reports = _attempts(config, {task_id: instructions[task_id] for task_id in task_ids}, staging)
+        write_dataset(config, stored, reports)
+    shutil.rmtree(staging)
+    return reports
+
+
+def _attempts(
+    config: LiberoDemosConfig, instructions: dict[int, str], staging: Path
+) -> tuple[list[StoredAttempt], list[TaskReport]]:
+    """The successful attempts of all tasks, in the order of the data set, and a report on each task's demonstrations."""
+    from tqdm.auto import tqdm
+
     reports: list[TaskReport] = []
     stored: list[StoredAttempt] = []
-    total = len(task_ids) * (config.episodes_per_task + config.scenes_per_task)
+    total = len(instructions) * (config.episodes_per_task + config.scenes_per_task)
     # The workers are forked before a progress bar starts a thread, and before this process has a GL context.
     with (
         worker_pool(config.num_workers) as pool,
         tqdm(total=total, unit="episode", desc="collecting") as progress,
     ):
-        for task_id in task_ids:
+        for task_id, instruction in instructions.items():
             for scenes in (False, True):
                 outcomes: dict[Attempt, bool] = {}
                 for attempt, success in _outcomes(config, task_id, scenes, staging, pool):
                     outcomes[attempt] = success
                     progress.update(success * (SCENES_PER_BATCH if scenes else 1))
                 good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
-                stored += [StoredAttempt(a, staging / a.name, instructions[task_id]) for a in good]
+                stored += [StoredAttempt(a, staging / a.name, instruction) for a in good]
                 if not scenes and config.episodes_per_task:
-                    reports.append(TaskReport(task_id, instructions[task_id], len(good), len(outcomes)))
-    write_dataset(config, stored, reports)
-    shutil.rmtree(staging)
-    return reports
+                    reports.append(TaskReport(task_id, instruction, len(good), len(outcomes)))
+    return stored, reports
 
 
 def _instructions(suite: str) -> list[str]:

@@ -38,7 +38,7 @@ class LiberoDemosConfig:
         seed: of layouts, poses and noise.
         num_workers: processes that simulate; 1 stays in this process.
         resume: go on with an interrupted collection.
-        overwrite: delete what is at `root` first.
+        overwrite: replace the data set at `root`, and an interrupted collection.
     """
 
     root: Path

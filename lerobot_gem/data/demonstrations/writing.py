@@ -13,6 +13,7 @@ import numpy as np
 from lerobot_gem.data.demonstrations.attempts import SCENES_PER_BATCH, Attempt, stored_frames, stored_language
 from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
 from lerobot_gem.data.demonstrations.single_frames import FrameBatch, append_frames
+from lerobot_gem.data.output_folder import publish, removed_on_error
 from lerobot_gem.data.questions.recorder import FrameLanguage
 from lerobot_gem.data.questions.writing import write_language
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
@@ -74,25 +75,33 @@ def write_dataset(
         stored: its attempts, in the order of the data set: by task, demonstrations before scenes.
         reports: for `collection.json`.
     """
+    partial = config.root.with_name(config.root.name + ".writing")
+    shutil.rmtree(partial, ignore_errors=True)
+    with removed_on_error(partial):
+        _write(config, partial, stored, reports)
+    publish(partial, config.root)
+
+
+def _write(
+    config: LiberoDemosConfig, root: Path, stored: Sequence[StoredAttempt], reports: Sequence[TaskReport]
+) -> None:
     import datasets
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
     from tqdm.auto import tqdm
 
     datasets.disable_progress_bars()  # one bar per episode otherwise
-    partial = config.root.with_name(config.root.name + ".writing")
-    shutil.rmtree(partial, ignore_errors=True)
     dataset: LeRobotDataset | None = LeRobotDataset.create(
         config.repo_id,
         fps=config.fps,
         features=dataset_features(config.image_size, config.image_size, config.depth),
-        root=partial,
+        root=root,
         robot_type="panda",
         use_videos=False,
     )
     with tqdm(stored, desc="writing") as progress:
         for scenes, group in groupby(progress, key=lambda one: one.attempt.scenes):
             if not scenes:
-                dataset = dataset or LeRobotDataset.resume(config.repo_id, root=partial)
+                dataset = dataset or LeRobotDataset.resume(config.repo_id, root=root)
                 for one in group:
                     data = _episode_data(one.folder, one.instruction, dataset)
                     dataset.save_episode(episode_data=data)
@@ -100,13 +109,12 @@ def write_dataset(
                 dataset.finalize()
                 dataset = None
             if scenes:
-                append_frames(partial, (_batch(config, one) for one in group))
+                append_frames(root, (_batch(config, one) for one in group))
     report: dict[str, Any] = {"settings": config.content(), "tasks": [asdict(r) for r in reports]}
     if config.qa is not None:
         languages = (_language_of(config, one) for one in stored)
-        report["questions"] = write_language(partial, config.qa, config.fps, languages)
-    (partial / "collection.json").write_text(json.dumps(report, indent=1))
-    partial.rename(config.root)
+        report["questions"] = write_language(root, config.qa, config.fps, languages)
+    (root / "collection.json").write_text(json.dumps(report, indent=1))
 
 
 def _batch(config: LiberoDemosConfig, one: StoredAttempt) -> FrameBatch:

@@ -24,7 +24,7 @@ from lerobot.datasets.depth_utils import quantize_depth
 from numpy.typing import NDArray
 from PIL import Image
 
-from lerobot_gem.processing.depth_target import MAX_DEPTH, MIN_DEPTH
+from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
 
 _SUMMARY = "depth.json"
 _PNG = "png"
@@ -208,8 +208,7 @@ class _VideoFile:
 
 def _usable(histogram: NDArray[np.int64]) -> float:
     """Share of the pixels strictly between the bounds of valid depth."""
-    nearest, farthest = (round(bound * 1000) for bound in (MIN_DEPTH, MAX_DEPTH))
-    return float(histogram[nearest + 1 : farthest].sum() / histogram.sum())
+    return float(histogram[MIN_DEPTH_MM + 1 : MAX_DEPTH_MM].sum() / histogram.sum())
 
 
 def _stats(histogram: NDArray[np.int64], frames: int) -> dict[str, float]:

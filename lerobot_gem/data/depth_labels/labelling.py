@@ -22,7 +22,14 @@ from lerobot_gem.data.data_set_format import require_current_format
 from lerobot_gem.data.depth_labels.episodes import DepthSummary, EpisodeDepthWriter
 from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
 from lerobot_gem.data.depth_labels.models import DepthModel, DepthModelConfig
-from lerobot_gem.data.output_folder import explained_full_disk
+from lerobot_gem.data.output_folder import (
+    DATA_SET,
+    begin_or_resume,
+    check_output,
+    check_unfinished,
+    explained_full_disk,
+    publish,
+)
 
 STORAGES = ("camera", "image")
 
@@ -72,7 +79,7 @@ class LabelDepthConfig:
         batch_size: frames that go through the model together.
         num_workers: processes that decode frames, for each process that labels; 0 decodes in between.
         resume: go on with an interrupted run.
-        overwrite: delete what is at `output.root` first.
+        overwrite: replace the data set at `output.root`, and an interrupted run.
     """
 
     dataset: SourceConfig
@@ -127,9 +134,10 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
 
     Raises:
         FileExistsError: something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite`
-            is set.
-        ValueError: `output.root` is in the data set or around it; the data set is not in format v3.0 or has no frames; a camera is unknown or has depth; the model
-            can't be loaded or does not tell its kind; a continuation with other settings.
+            is set, or it is no data set.
+        ValueError: `output.root` is in the data set or around it; the data set is not in format v3.0 or has no frames; a
+            camera is unknown or has depth; the model can't be loaded or does not tell its kind; a continuation with other
+            settings.
         OSError: the data set can't be read, or the disk is full.
     """
     from accelerate import PartialState
@@ -152,7 +160,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
         }
         model = DepthModel.load(config.model, state.device)
     if state.is_main_process:
-        _start(config, root, staging, _settings(config, dataset, cameras))
+        _start(config, staging, _settings(config, dataset, cameras))
     state.wait_for_everyone()
     folders = {episode: staging / f"episode-{episode:06d}" for episode in range(dataset.num_episodes)}
     missing = [episode for episode, folder in folders.items() if not folder.exists()]
@@ -243,34 +251,16 @@ def _check_room(config: LabelDepthConfig, root: Path, staging: Path) -> None:
         raise ValueError(
             f"output.root is {root}, but the data set to label, {source}, is never changed: choose a folder outside of it."
         )
-    if config.overwrite:
-        return
-    if root.exists():
-        raise FileExistsError(
-            f"{root} exists already. Choose another --output.root, or pass --overwrite=true to replace it"
-            + (", there is nothing to resume." if config.resume and not staging.exists() else ".")
-        )
-    if staging.exists() and not config.resume:
-        raise FileExistsError(
-            f"{staging} holds unfinished labels. Pass --resume=true to go on with them, or --overwrite=true to start "
-            "again."
-        )
+    check_output(root, config.overwrite, DATA_SET)
+    if not config.overwrite:
+        check_unfinished(staging, config.resume, "labelling")
 
 
-def _start(config: LabelDepthConfig, root: Path, staging: Path, settings: dict[str, Any]) -> None:
+def _start(config: LabelDepthConfig, staging: Path, settings: dict[str, Any]) -> None:
     """Make the folder of finished episodes, or compare its settings."""
     if config.overwrite:
-        for path in (root, staging):
-            if path.exists():
-                shutil.rmtree(path)
-    file, content = staging / "settings.json", json.dumps(settings, indent=1)
-    if file.exists() and file.read_text() != content:
-        raise ValueError(
-            f"The labels in {staging} were started with other settings:\n{file.read_text()}\nbut now:\n{content}\n"
-            "Resume with the same ones, or pass --overwrite=true to start again."
-        )
-    staging.mkdir(parents=True, exist_ok=True)
-    file.write_text(content)
+        shutil.rmtree(staging, ignore_errors=True)
+    begin_or_resume(staging, settings, config.resume, "labelling", "settings")
 
 
 # -- labelling -----------------------------------------------------------------------------------------------------------
@@ -387,7 +377,7 @@ def _write(
     settings = json.loads((staging / "settings.json").read_text())
     content = {"settings": settings, "cameras": [asdict(report) for report in reports]}
     (partial / "depth_labels.json").write_text(json.dumps(content, indent=1))
-    partial.rename(root)
+    publish(partial, root)
     shutil.rmtree(staging)
     return reports
 

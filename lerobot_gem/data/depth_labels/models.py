@@ -80,7 +80,11 @@ class DepthModel:
         try:
             processor = AutoImageProcessor.from_pretrained(name, revision=config.revision)
             model, report = AutoModelForDepthEstimation.from_pretrained(
-                name, revision=config.revision, output_loading_info=True
+                # Images come in float32, and half precision would cost metres at a distance millimetres.
+                name,
+                revision=config.revision,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -35,6 +35,8 @@ from lerobot_gem.processing.language import (
 
 ANNOTATIONS = "gem.jsonl"
 
+# Of images that the data set has no path for; their names hold the frame's index, and are found nowhere else.
+_IMAGES = "images"
 _FRAMES_IN_MEMORY = 32
 _PNG = b"\x89PNG"
 
@@ -175,20 +177,19 @@ class _Frames:
 
     def _record(self, row: Row, messages: Sequence[Message], cameras: Sequence[str]) -> JsonObject:
         kept = messages[0].get(RECORD, {})
-        original = kept.get("fields", {}).get("image") or []
-        originals = [original] if isinstance(original, str) else original
+        images = kept.get("fields", {}).get("image") or []
+        originals = [images] if isinstance(images, str) else images
         depths = kept.get("depth") or []
         names = []
         for place, camera in enumerate(cameras):
             data = row[camera]["bytes"]
-            name = originals[place] if originals else f"images/{row['index']:08d}-{_short(camera)}"
+            original = originals[place] if originals else None
+            name = original or f"{_IMAGES}/{row['index']:08d}-{_short(camera)}"
             names.append(self._write(_safe(name, data, row["index"]), data))
             # An imported record knows where its depth map was, or that it had none.
             depth = depths[place] if depths else {}
             if camera in self._depth and depth is not None:
-                file = PurePosixPath(depth.get("file", ".."))
-                if not _is_inside(file):
-                    file = PurePosixPath(DEPTH_FOLDER, f"{Path(names[-1]).stem}.png")
+                file = _depth_path(names[-1], depth.get("file") if names[-1] == original else None)
                 self._write_depth(row, self._depth[camera], file, bits=depth.get("bits", 16))
         return record_of(messages, names)
 
@@ -223,6 +224,20 @@ class _Frames:
         self._report.depth_maps += 1
 
 
+def _depth_path(image: str, kept: str | None) -> PurePosixPath:
+    """Where the depth map of an image goes: where it was, or else where the import looks for it (`depth_file`).
+
+    Args:
+        image: path of the image.
+        kept: where the depth map was, if the image has kept its path.
+    """
+    if kept is not None and _is_inside(PurePosixPath(kept)):
+        return PurePosixPath(kept)
+    path = PurePosixPath(image).with_suffix(".png")
+    # The release knows base names alone, which must then be those of one image.
+    return PurePosixPath(DEPTH_FOLDER, path.name if path.parts[0] == _IMAGES else path)
+
+
 def _is_inside(path: PurePosixPath) -> bool:
     """Whether a path written in a data set stays in the folder that it starts from."""
     return not path.is_absolute() and ".." not in path.parts
@@ -236,7 +251,7 @@ def _safe(name: str, data: bytes, index: int) -> str:
     """A path within the folder, with a suffix that says the format."""
     path = PurePosixPath(name)
     if not _is_inside(path):
-        path = PurePosixPath("images", f"{index:08d}-{path.name}")
+        path = PurePosixPath(_IMAGES, f"{index:08d}-{path.name}")
     with Image.open(io.BytesIO(data)) as image:
         kind = "JPEG" if image.format in ("JPEG", "MPO") else image.format or "PNG"
     if Image.registered_extensions().get(path.suffix.lower()) != kind:

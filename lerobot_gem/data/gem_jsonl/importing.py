@@ -28,6 +28,7 @@ from lerobot_gem.data.gem_jsonl.plan import Episode, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import RecordError, annotation_files
 from lerobot_gem.data.gem_jsonl.samples import Sample, SampleLayout, make_sample
 from lerobot_gem.data.output_folder import (
+    DATA_SET,
     begin_or_resume,
     check_output,
     explained_full_disk,
@@ -41,8 +42,6 @@ REPORT, SKIPPED = "import.json", "import_skipped.jsonl"
 
 # Frames are no video; LeRobot needs a rate all the same.
 _FPS = 1
-# Every LeRobotDataset has it.
-_MARKER = "meta/info.json"
 _MOST_SAMPLES = 1000
 # Of millimetres, with less valid depth in the whole data set, the unit is probably another.
 _FEW_VALID = 0.2
@@ -63,8 +62,9 @@ class ImportGemConfig:
             common number. Given and 2 at least, clips are taken too, as so many frames evenly spaced.
         depth_unit_mm: Millimetres that a step of a 16-bit depth map stands for; for relative depth any that brings it into 11 mm
             to 9.99 m.
-        samples_per_episode: 100 to 1,000: LeRobot rewrites metadata with each episode, and memory holds one at a time.
-        unique_ids: Take only the first of the records with one `id`.
+        samples_per_episode: At most 1,000, since memory holds one episode at a time; at least 100 is best, since LeRobot
+            rewrites metadata with each.
+        unique_ids: Take only the first of the records of a file with one `id`.
         num_workers: Processes that decode, encode and write; 1 stays in this process.
         resume: Go on with an interrupted import.
         overwrite: Replace the data set at `root`, and an interrupted import.
@@ -328,7 +328,7 @@ def _read_outcome(folder: Path) -> EpisodeOutcome:
 
 def _staging(config: ImportGemConfig) -> Path:
     """The folder of an unfinished import, made or checked."""
-    check_output(config.root, config.overwrite, _MARKER)
+    check_output(config.root, config.overwrite, DATA_SET)
     staging = config.root.with_name(config.root.name + ".importing")
     if config.overwrite:
         shutil.rmtree(staging, ignore_errors=True)

@@ -109,19 +109,21 @@ class Letterbox:
         fitted.paste(resized, self.offset)
         return fitted
 
-    def _moved(self, numbers: str) -> str:
-        """A list of numbers x, y, x, y, ... with as many decimals as before."""
-        parts = [part.strip() for part in numbers.split(",")]
-        if len(parts) not in (2, 4) or not all(re.fullmatch(_NUMBER, part) for part in parts):
-            raise RecordError("coordinates that bars would move", f"expected 2 or 4 numbers, got [{numbers}]")
+    def _moved(self, written: str) -> str:
+        """A list of numbers x, y, x, y, ... with as many decimals as before; a list of their names (x1, y1) as it is."""
+        parts = [part.strip() for part in written.split(",")]
+        values = [float(part) for part in parts if re.fullmatch(_NUMBER, part)]
+        if any(not 0 <= value <= 1000 for value in values):
+            raise RecordError(
+                "coordinates in pixels", f"[{written}]; expected 0 to 1000 across the picture, as Qwen3-VL's"
+            )
+        if not values or not self.has_bars:
+            return written
+        if len(values) != len(parts) or len(parts) not in (2, 4):
+            raise RecordError("coordinates that bars would move", f"expected 2 or 4 numbers, got [{written}]")
         moved = []
-        for place, part in enumerate(parts):
-            axis, value = place % 2, float(part)
-            if not 0 <= value <= 1000:
-                raise RecordError(
-                    "coordinates in pixels",
-                    f"[{numbers}]; expected 0 to 1000 across the picture, as Qwen3-VL's",
-                )
+        for place, (part, value) in enumerate(zip(parts, values, strict=True)):
+            axis = place % 2
             place_in_target = self.offset[axis] * 1000 + value * self.inner[axis]
             decimals = len(part.partition(".")[2])
             moved.append(f"{place_in_target / self.target[axis]:.{decimals}f}")

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lerobot_gem.data.gem_jsonl.clips import clip_size
@@ -93,7 +93,7 @@ class ImportPlan:
         Args:
             source: As for `annotation_files`.
             num_images: Images of a record; None takes the most common number, and no clips.
-            unique_ids: Of the records with one id, take only the first.
+            unique_ids: Of the records of a file with one id, take only the first.
 
         Raises:
             FileNotFoundError: There is no file of records.
@@ -105,13 +105,6 @@ class ImportPlan:
                 for number, record in read_records(file):
                     self._add(file, number, record, num_images)
             self._refuse_shared_depth()
-            if unique_ids:
-                self._refuse(
-                    "duplicate id",
-                    "'id ' || id || ' was seen before; with --unique_ids=false such records can be taken'",
-                    "id IS NOT NULL AND position NOT IN "
-                    "(SELECT MIN(position) FROM records WHERE reason IS NULL GROUP BY id)",
-                )
             if num_images is None:
                 num_images = self.num_images() if self.count("reason IS NULL") else 1
             self._refuse(
@@ -120,6 +113,13 @@ class ImportPlan:
                 f"--num_images can take it'",
                 f"images != {num_images}",
             )
+            if unique_ids:
+                self._refuse(
+                    "duplicate id",
+                    "'id ' || id || ' was seen before; with --unique_ids=false such records can be taken'",
+                    "id IS NOT NULL AND position NOT IN "
+                    "(SELECT MIN(position) FROM records WHERE reason IS NULL GROUP BY file, id)",
+                )
 
     def _add(self, file: Path, number: int, record: Any, num_images: int | None) -> None:
         identity = record.get("id") if isinstance(record, dict) else None
@@ -132,7 +132,7 @@ class ImportPlan:
             row |= {"source": source_of(record, file), "record": json.dumps(record)}
             row |= _look_at_media(parsed, file.parent, num_images)
             found = ((depth_file(file.parent, image), image) for image in parsed.images)
-            depths = [(depth, image) for depth, image in found if depth is not None]
+            depths = [(depth, str(PurePosixPath(image))) for depth, image in found if depth is not None]
         except RecordError as error:
             row |= {"reason": error.reason, "detail": error.detail}
         # JSON may hold halves of characters, which no database takes.
@@ -184,8 +184,9 @@ class ImportPlan:
         """Cut the records that are taken into episodes, by source and in the order of their images' paths.
 
         Args:
-            size: Records of an episode. It has more where records share an image, and fewer at the end of a source; a source
-                has two episodes at least, so that one can be held out (LeRobot's `eval_split` takes whole ones, by source).
+            size: Records of an episode. It has more where records share an image, and fewer at the end of a source. Where its
+                images allow, a source has two episodes, so that one can be held out (LeRobot's `eval_split` takes whole
+                ones, by source).
         """
         index = 0
         order = "SELECT source, image, file, number, record FROM records WHERE reason IS NULL ORDER BY source, image, position"
@@ -228,4 +229,5 @@ def _look_at_media(record: GemRecord, folder: Path, num_images: int | None) -> d
         return {"image": record.video, "images": num_images, "width": width, "height": height}
     sizes = [image_size(folder / image) for image in record.images]
     width, height = sizes[0]
-    return {"image": record.images[0], "images": len(sizes), "width": width, "height": height}
+    first = str(PurePosixPath(record.images[0]))  # one image may be written in several ways
+    return {"image": first, "images": len(sizes), "width": width, "height": height}

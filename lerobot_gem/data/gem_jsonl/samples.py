@@ -22,10 +22,8 @@ from lerobot_gem.data.gem_jsonl.image_files import (
 )
 from lerobot_gem.data.gem_jsonl.letterbox import Letterbox, Size
 from lerobot_gem.data.gem_jsonl.records import GemRecord, JsonObject, RecordError, depth_file
+from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
 from lerobot_gem.processing.language import MESSAGES
-
-# Depth that counts (processing/depth_target.py), in millimetres.
-_NEAREST_MM, _FARTHEST_MM = 11, 9990
 
 
 @dataclass(frozen=True)
@@ -172,5 +170,5 @@ def _store_depth(
     counts["depth maps"] += 1
     counts["depth maps of 8 bits"] += depth.bits == 8
     counts["depth pixels"] += values.size
-    counts["valid depth pixels"] += int(((values > _NEAREST_MM) & (values < _FARTHEST_MM)).sum())
+    counts["valid depth pixels"] += int(((values > MIN_DEPTH_MM) & (values < MAX_DEPTH_MM)).sum())
     return {"file": name, "bits": depth.bits}

@@ -14,6 +14,8 @@ from torch import Tensor
 from lerobot_gem.data.inspection.facts import RowFacts, TaskFacts, VectorFacts
 from lerobot_gem.processing.language import EVENTS, MESSAGES, PERSISTENT
 
+Vector = NDArray[np.floating]
+
 # Statistics that are off by more than this share of the range are those of other data.
 _STALE = 0.01
 
@@ -93,12 +95,18 @@ def vector_facts(dataset: LeRobotDataset) -> list[VectorFacts]:
         stale: list[str] = []
         # Those of the whole data set; a choice of episodes may well have a smaller range.
         if {"min", "max"} <= stats.keys() and dataset.episodes is None:
-            tolerance = _STALE * (high - low) + 1e-6
-            off = np.abs(np.ravel(stats["min"]) - low) > tolerance
-            off |= np.abs(np.ravel(stats["max"]) - high) > tolerance
-            stale = [name for name, is_off in zip(names, off, strict=True) if is_off]
+            stale = _stale(names, low, high, np.ravel(stats["min"]), np.ravel(stats["max"]))
         facts.append(VectorFacts(key, names, low, high, int((~finite).sum()), stale, bool(stats)))
     return facts
+
+
+def _stale(names: list[str], low: Vector, high: Vector, stored_low: Vector, stored_high: Vector) -> list[str]:
+    """Names of the dimensions whose range is not that of the statistics; all, if they are of another size."""
+    if not len(low) == len(stored_low) == len(stored_high):
+        return names
+    tolerance = _STALE * (high - low) + 1e-6
+    off = (np.abs(stored_low - low) > tolerance) | (np.abs(stored_high - high) > tolerance)
+    return [name for name, is_off in zip(names, off, strict=True) if is_off]
 
 
 def observation_vectors(dataset: LeRobotDataset) -> dict[str, Tensor]:

@@ -150,7 +150,7 @@ class TaskFacts:
 
 @dataclass
 class StageFacts:
-    """What a stage of GEM can use: shares of frames, None for what it has no use for.
+    """What a stage of GEM can use: shares of frames, None for what it has no use for but depth, which all may use.
 
     Attributes:
         name: connector, generator, joint or action.

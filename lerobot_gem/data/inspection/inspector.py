@@ -66,6 +66,12 @@ class CheckConfig(TrainPipelineConfig):
     num_texts: int | None = 50_000
     html: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "num_texts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}.")
+
 
 def inspect(config: CheckConfig) -> Inspection:
     """Inspect a data set, for the policy of `config` or, without one, for every stage that it is made for.
@@ -235,7 +241,8 @@ class _Inspector:
             if vector.key == ACTION and vector.not_finite:
                 text = f"{ACTION!r} holds NaN or infinite values in {vector.not_finite:,} frame(s): the loss would be NaN."
                 self._blame(["action"], [text])
-        vectors = observation_vectors(dataset)
+        renamed = self.config.rename_map
+        vectors = {renamed.get(key, key): values for key, values in observation_vectors(dataset).items()}
         for policy, view in self.views.items():
             try:
                 view.check_vectors(vectors)
@@ -246,7 +253,7 @@ class _Inspector:
 
     def _read_texts(self) -> None:
         total = len(self.indices)
-        positions = spread(total, self.config.num_texts or total, self.random)
+        positions = spread(total, total if (most := self.config.num_texts) is None else most, self.random)
         for policy, view in self.views.items():
             texts = view.read_texts(self.dataset, positions)
             stages = _STAGES_OF[policy]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lerobot_gem.simulation.cameras import Camera
 from lerobot_gem.simulation.experts import PickAndPlaceExpert
 from lerobot_gem.simulation.rendering import flip
-from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
+from lerobot_gem.simulation.scene import CAMERAS, LiberoScene, rotation
 from lerobot_gem.simulation.subtasks import STEPS, describe
 
 # An object counts as visible from this many pixels on, if they are at least this share of its outline's area: the convex
@@ -126,7 +126,7 @@ class Observer:
         signs = np.stack(np.meshgrid(*[(0, 1)] * 3), -1).reshape(-1, 3)
         # (objects, 8, 3) corners of the bounding boxes at rest, and the inverse of the rotation there.
         self._corners = np.stack([np.where(signs, shapes[n].high, shapes[n].low) for n in scene.objects])
-        self._unturned = np.stack([_rotation(poses[n][3:]).T for n in scene.objects])
+        self._unturned = np.stack([rotation(poses[n][3:]).T for n in scene.objects])
         self._bodies = [scene.env.obj_body_id[name] for name in scene.objects]
 
     def _labels_of_geoms(self) -> NDArray[np.int16]:
@@ -219,12 +219,3 @@ def _outline_area(pixels: NDArray[np.float64]) -> float:
     import cv2
 
     return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
-
-
-def _rotation(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, 3) of a quaternion (4,) w, x, y, z."""
-    import mujoco
-
-    matrix = np.zeros(9)
-    mujoco.mju_quat2Mat(matrix, quaternion)
-    return matrix.reshape(3, 3)

@@ -18,8 +18,8 @@ from lerobot_gem.data.questions.wording import (
     write_distance,
     write_point,
     write_question,
-    write_task,
 )
+from lerobot_gem.processing.language import sentence
 from lerobot_gem.simulation.subtasks import STEPS, describe
 
 # Differences below these are not asked about: share of the picture's width, and metres.
@@ -249,7 +249,7 @@ def affordance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candi
         question = write_question("affordance", rng, name=target.name)
     elif facts.container in view.visible:
         # Of several with one name, the task says which one.
-        question = write_question("affordance_task", rng, task=write_task(facts.task))
+        question = write_question("affordance_task", rng, task=sentence(facts.task))
     else:
         return []
     return [(question, write_point(view.grasp, *view.labels.shape))]
@@ -276,7 +276,7 @@ def _planning(kind: str, facts: Facts, view: View, rng: np.random.Generator, ans
     """A question with the task, where what the task names is to be seen."""
     if not {facts.target, facts.container} <= set(view.visible):
         return []
-    return [(write_question(kind, rng, task=write_task(facts.task)), answer)]
+    return [(write_question(kind, rng, task=sentence(facts.task)), answer)]
 
 
 def describe_step(facts: Facts, step: int) -> str:

@@ -117,8 +117,3 @@ def write_box(left: int, top: int, right: int, bottom: int, height: int, width: 
 def write_distance(metres: float, unit: str) -> str:
     """Whole centimetres, or metres with two decimals."""
     return f"{metres * 100:.0f} cm" if unit == "cm" else f"{metres:.2f} m"
-
-
-def write_task(task: str) -> str:
-    """With a capital and a full stop."""
-    return task[:1].upper() + task[1:] + ("" if task.endswith(".") else ".")

@@ -242,8 +242,11 @@ def test_gives_up_when_the_expert_fails(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.libero
 def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    root.mkdir()
+    (root / "meta").mkdir(parents=True)
     (root / "old").write_text("old")
+    with pytest.raises(FileExistsError, match=r"holds no meta/info.json: .* is not replaced"):
+        collect(_config(root, overwrite=True))
+    (root / "meta" / "info.json").write_text("{}")
     alone = {"episodes_per_task": 0, "scenes_per_task": SCENES_PER_BATCH + 1}
     collect(_config(root, **alone, depth=False, qa=None, overwrite=True))
     dataset = LeRobotDataset("local/x", root=root)

@@ -175,7 +175,7 @@ def test_resumes_without_loss_or_repetition(
     assert not root.exists()
     monkeypatch.setattr(labelling.EpisodeDepthWriter, "close", close)
 
-    with pytest.raises(FileExistsError, match=r"unfinished labels.*--resume=true"):
+    with pytest.raises(FileExistsError, match=r"unfinished labelling.*--resume=true"):
         label_depth(config(source, root, pixel_depth))
     with pytest.raises(ValueError, match="started with other settings"):
         label_depth(config(source, root, pixel_depth, resume=True, cameras=[WRIST]))
@@ -195,13 +195,16 @@ def test_nothing_is_overwritten_without_being_told(
         with pytest.raises(FileExistsError, match=r"exists already.*--overwrite=true"):
             label_depth(config(source, labelled, pixel_depth, **change))
     assert tree(labelled) == before
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "old").touch()
+    other, root = tmp_path / "other", tmp_path / "set"
+    other.mkdir()
+    with pytest.raises(FileExistsError, match=r"holds no meta/info.json: .* is not replaced"):
+        label_depth(config(source, other, pixel_depth, overwrite=True))
+    shutil.copytree(source, root)
     with pytest.raises(ValueError, match="Can't load the depth model"):
-        label_depth(config(source, tmp_path / "set", tmp_path / "no_model", overwrite=True))
-    assert (tmp_path / "set" / "old").exists()  # only a run that can start deletes
-    label_depth(config(source, tmp_path / "set", pixel_depth, overwrite=True))
-    assert tree(tmp_path / "set") == before
+        label_depth(config(source, root, tmp_path / "no_model", overwrite=True))
+    assert tree(root) == tree(source)  # replaced at the end, not before
+    label_depth(config(source, root, pixel_depth, overwrite=True))
+    assert tree(root) == before
 
 
 @pytest.mark.parametrize("place", ["", "labelled", ".."])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.exporting import ExportGemConfig, export_gem
@@ -85,6 +86,22 @@ def test_paths_that_lead_elsewhere_are_exported_inside(folder: GemFolder, tmp_pa
         "images/00000001-a.jpg",
     }
     assert len(list(out.glob("images/*"))) == 2
+
+
+def test_depth_is_found_again_beside_images_that_got_other_names(folder: GemFolder, tmp_path: Path) -> None:
+    """One image is outside of the folder, the other in a format that fitting changes."""
+    elsewhere = folder.image("../elsewhere/7.jpg")
+    folder.depth(elsewhere)
+    folder.add(str((folder.root / elsewhere).resolve()))
+    folder.depth(folder.image("kitchen/8.webp"), bits=8)
+    folder.add("kitchen/8.webp")
+    out = round_trip(folder, tmp_path, image_size=(30, 40))
+    report = import_gem(ImportGemConfig(out, tmp_path / "again"))
+    assert report.counts["depth maps"] == 2
+    first, again = (LeRobotDataset("local/x", root=tmp_path / name) for name in ("set", "again"))
+    for index in range(2):
+        key = "observation.images.image_depth"
+        assert (first[index][key] == again[index][key]).all()
 
 
 def test_a_clip_is_exported_as_its_frames(folder: GemFolder, tmp_path: Path) -> None:

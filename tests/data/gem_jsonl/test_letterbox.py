@@ -51,6 +51,10 @@ def test_depth_of_another_size_but_one_aspect_ratio_is_fitted() -> None:
             '[{"bbox_2d": [0, 125, 1000, 875], "label": "cup"}]',
         ),
         ("{'point_2d': [500.0,500.25]}", "{'point_2d': [500.0, 500.19]}"),
+        (
+            'Report as {"bbox_2d": [x1, y1, x2, y2]} for 1.0.',
+            'Report as {"bbox_2d": [x1, y1, x2, y2]} for 1.0.',
+        ),
         ("The cup is 1.5 m away, left of (the) 3 forks.", "The cup is 1.5 m away, left of (the) 3 forks."),
         ("It is at (0.1, 0.2, 0.3) in metres.", "It is at (0.1, 0.2, 0.3) in metres."),
     ],
@@ -88,3 +92,5 @@ def test_pixel_coordinates_are_refused_when_the_image_is_resized() -> None:
     assert Letterbox((1280, 720), (1280, 720)).text(text) == text
     with pytest.raises(RecordError, match="coordinates that bars would move"):
         WIDE.text('{"point_2d": [10, 20, 30]}')
+    with pytest.raises(RecordError, match="coordinates that bars would move"):
+        WIDE.text('{"point_2d": [10, y]}')

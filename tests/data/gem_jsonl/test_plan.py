@@ -63,6 +63,26 @@ def test_repeated_ids(folder: GemFolder, plan: ImportPlan, unique: bool) -> None
     )
 
 
+def test_files_may_count_from_zero_each_and_refused_records_hide_no_others(
+    folder: GemFolder, plan: ImportPlan
+) -> None:
+    image = folder.image("a.jpg")
+    folder.add([image, image], id=0)  # of another number of images than most
+    folder.add(image, id=0)
+    folder.write("train.jsonl")
+    folder.write("val.jsonl")
+    plan.look_at(folder.root, None, unique_ids=True)
+    assert skipped(plan) == {"number of images": 2}
+
+
+def test_one_image_may_be_written_in_several_ways(folder: GemFolder, plan: ImportPlan) -> None:
+    folder.depth(folder.image("a.jpg"))
+    for image in ("a.jpg", "./a.jpg"):
+        folder.add(image)
+    plan.look_at(folder.write(), None, unique_ids=True)
+    assert skipped(plan) == {} and plan.has_depth()
+
+
 def test_depth_that_fits_several_images_by_its_base_name_is_not_guessed(
     folder: GemFolder, plan: ImportPlan
 ) -> None:

@@ -83,3 +83,7 @@ def test_statistics_of_other_data_are_noticed(data_set: Path, tmp_path: Path):
     assert not state.has_stats
     # A choice of episodes has a smaller range than the whole.
     assert vector_facts(load(root, episodes=[0]))[0].stale == []
+    stats["action"] |= {"min": [0.0] * 3, "max": [1.0] * 3}
+    file.write_text(json.dumps(stats))
+    action, _ = vector_facts(load(root))
+    assert action.stale == action.names

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
@@ -130,4 +129,3 @@ def test_errors_of_many_frames_are_counted():
     assert errors.lines[0] == "frame 4: broken" and len(errors.lines) == 4
     assert errors.lines[-1] == "and the like at 2 more frame(s)"
     assert errors.frames == {4, 8, 15, 16, 23}
-    assert np.all([isinstance(line, str) for line in errors.lines])
