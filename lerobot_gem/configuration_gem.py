@@ -75,13 +75,15 @@ class GemConfig(GemPartsConfig):
         return loss_weights(self.stage, self.depth.loss_weight)
 
     def check_stages(self) -> None:
-        """Raise a ValueError if stages before this one were skipped, unless that is acknowledged."""
+        """Raise a ValueError if stages before this one were skipped, unless that is acknowledged or there is no depth loss."""
+        if "depth" not in self.loss_weights:
+            return
         skipped = [stage for stage in STAGES[self.stage].after if stage not in self.stages_done]
         if skipped and not self.allow_untrained:
             raise ValueError(
                 f"stage={self.stage!r} starts from weights that {' and '.join(map(repr, skipped))} did not train: "
                 f"expected --policy.path=<checkpoint of stage {skipped[-1]}> --policy.stage={self.stage}, or released "
-                "weights of GEM in --policy.backbone.pretrained. Skipping stages costs accuracy (GEM.md, ablation); "
+                "weights of GEM in --policy.backbone.pretrained. Skipping stages costs accuracy (arXiv 2605.28548, ablation); "
                 "acknowledge it with --policy.allow_untrained=true."
             )
 

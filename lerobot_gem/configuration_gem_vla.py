@@ -66,6 +66,10 @@ class ExpertConfig:
             raise ValueError(
                 f"expert.flow_samples={self.flow_samples}: expected at least 1 (1 in the release)."
             )
+        if any(layer < 0 for layer in self.conditioning_layers or []):
+            raise ValueError(
+                f"expert.conditioning_layers={self.conditioning_layers}: expected layers from 0 (the embeddings)."
+            )
         if self.num_inference_steps < 1:
             raise ValueError(
                 f"expert.num_inference_steps={self.num_inference_steps}: expected at least 1 (5 in the release)."
@@ -75,7 +79,7 @@ class ExpertConfig:
 @PreTrainedConfig.register_subclass("gem_vla")
 @dataclass
 class GemVLAConfig(GemPartsConfig):
-    """GEM-VLA. Defaults are the release's (GEM.md, "Released hyper-parameters") unless said otherwise.
+    """GEM-VLA. Defaults are the release's (docs/provenance.md) unless said otherwise.
 
     Attributes:
         preset: Architecture by name: "tiny" (random weights, learns on two CPU cores), "2b" or "8b".
@@ -99,6 +103,7 @@ class GemVLAConfig(GemPartsConfig):
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
         rtc_config: Real-time chunking; set by lerobot-rollout.
+        action_feature_names: Names of an action's numbers; written by LeRobot, which orders them as the robot does.
         push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.
     """
 
@@ -108,6 +113,7 @@ class GemVLAConfig(GemPartsConfig):
     n_action_steps: int | None = None
 
     rtc_config: RTCConfig | None = None
+    action_feature_names: list[str] | None = None
 
     @checked
     def __post_init__(self) -> None:
@@ -186,10 +192,12 @@ class GemVLAConfig(GemPartsConfig):
         super().check_data_set(meta)
         if self.state_feature is None:
             return
-        found = tuple(meta.features.get(OBS_STATE, {}).get("shape", ()))
+        if OBS_STATE not in meta.features:
+            return  # --rename_map may give it; if not, the first batch says so (processing/steps.py)
+        found = tuple(meta.features[OBS_STATE]["shape"])
         if found != tuple(self.state_feature.shape):
             raise ValueError(
-                f"{OBS_STATE} has shape {found or None} in the data set {meta.repo_id!r}, but the policy was trained "
+                f"{OBS_STATE} has shape {found} in the data set {meta.repo_id!r}, but the policy was trained "
                 f"with {tuple(self.state_feature.shape)}. Use data of the same robot, or train a new policy."
             )
 

@@ -59,7 +59,7 @@ class BackboneConfig:
         pretrained: Hub id or folder that training starts from: Qwen3-VL, GEM-2B's layout, or a `gem` checkpoint. None
             starts from random weights of the preset. Not read when a policy checkpoint is loaded.
         conditioning: Which states the expert reads: "layer_inputs", what decoder layer i reads (transformers 4.57.3,
-            which the release pins), or "hidden_states" (transformers 5); RELEASE.md has the difference.
+            which the release pins), or "hidden_states" (transformers 5); see models/backbone.py.
         freeze_vision_tower: Keep the vision tower fixed, its patch mergers included. None is as the stage says
             (stages.py): fixed but for the mergers in `joint`, learning in `gem_vla`.
         freeze_language_model: Keep the decoder and its embeddings fixed. None is as the stage says.
@@ -187,6 +187,15 @@ class GemPartsConfig(PreTrainedConfig):
         self.cameras.min_pixels = self.cameras.min_pixels or preset.min_pixels
         self.cameras.max_pixels = self.cameras.max_pixels or preset.max_pixels
         self.depth.max_side = self.depth.max_side or preset.max_depth_side
+        if not 0 < self.cameras.min_pixels <= self.cameras.max_pixels:
+            raise ValueError(
+                f"cameras.min_pixels={self.cameras.min_pixels}, cameras.max_pixels={self.cameras.max_pixels}: expected areas of "
+                "images, the smallest first."
+            )
+        if self.depth.max_side < 32:
+            raise ValueError(
+                f"depth.max_side={self.depth.max_side}: expected at least 32, which the autoencoder makes one latent of."
+            )
         require(self.dtype, DTYPES, "dtype")
         require(self.optimizer_name, tuple(OPTIMIZERS), "optimizer_name")
         require(self.scheduler_name, SCHEDULERS, "scheduler_name")
@@ -222,13 +231,19 @@ class GemPartsConfig(PreTrainedConfig):
         cameras if there is a depth loss.
 
         Raises:
-            ValueError: With a depth loss: a depth camera is missing, not flagged as one, without RGB camera, of another
-                aspect ratio or of unknown unit.
+            ValueError: A depth camera is not flagged as one. With a depth loss: it is missing, without RGB camera, of
+                another aspect ratio or of unknown unit.
         """
         for name, feature in features.items():
             if is_depth(feature):
                 self.input_features.pop(name, None)
-        self.depth.pairs = pair_depth(features, self.depth.cameras) if "depth" in self.loss_weights else {}
+        if "depth" in self.loss_weights:
+            self.depth.pairs = pair_depth(features, self.depth.cameras)
+            return
+        self.depth.pairs = {}
+        for name in self.input_features:
+            if name.endswith(_DEPTH_SUFFIX) and {name, name.removesuffix(_DEPTH_SUFFIX)} <= features.keys():
+                raise _not_flagged(name)  # it would be taken for one more camera
 
     def check_data_set(self, meta: Any) -> None:
         """Compare the data set with what the policy was built for, before hours of training are lost.
@@ -252,7 +267,8 @@ class GemPartsConfig(PreTrainedConfig):
                 f"No depth for the cameras {self.cameras.names} in {meta.repo_id!r}, but the depth loss has weight "
                 f"{self.loss_weights['depth']}: expected a depth camera <camera>{_DEPTH_SUFFIX} flagged is_depth_map, or "
                 "one named in --policy.depth.cameras. Label the data with depth (lerobot-gem-label-depth), or train "
-                "without the depth loss (--policy.depth.loss_weight=0, not in the stages connector and generator)."
+                "without the depth loss (--policy.depth.loss_weight=0, not in the stages connector and generator). Depth is "
+                "found by the data set's own names, which --rename_map does not change."
             )
         for depth in pairs.values():
             largest = ((meta.stats or {}).get(depth) or {}).get("max")
@@ -304,6 +320,13 @@ def is_depth(feature: dict[str, Any]) -> bool:
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
+def _not_flagged(name: str) -> ValueError:
+    return ValueError(
+        f"{name!r} is not flagged as depth: expected info.is_depth_map=true in the data set's meta/info.json. Flag it if it "
+        "is depth, or rename it if it is not."
+    )
+
+
 def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None) -> dict[str, str]:
     """Find the depth camera of each RGB camera.
 
@@ -330,10 +353,7 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
                 f"depth.cameras names {depth!r}, which the data set lacks: expected one of its images {images}."
             )
         if not is_depth(features[depth]):
-            raise ValueError(
-                f"{depth!r} is not flagged as depth: expected info.is_depth_map=true in the data set's meta/info.json. "
-                "Flag it if it is depth, or rename it if it is not."
-            )
+            raise _not_flagged(depth)
         if rgb not in images or is_depth(features[rgb]):
             raise ValueError(
                 f"The depth camera {depth!r} has no RGB camera: expected {rgb!r} in the data set, which has {images}. "

@@ -1,14 +1,11 @@
 """Building both policies' parts from their configuration, and what both do with them alike."""
 
-import logging
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
-from typing import Any
 
 import torch
 from diffusers import AutoencoderDC
 from lerobot.policies.pretrained import PreTrainedPolicy
-from torch import nn
 from transformers import Qwen3VLConfig
 from transformers.initialization import no_init_weights
 
@@ -20,10 +17,7 @@ from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture, ExpertArchitecture, get_preset
-from lerobot_gem.muon import MATRICES
-from lerobot_gem.stages import PRETRAINING, STAGES, part_of
-
-logger = logging.getLogger(__name__)
+from lerobot_gem.stages import PRETRAINING
 
 
 def build_backbone(
@@ -65,7 +59,7 @@ def build_generator(
     Args:
         config: Of the policy.
         conditioning_dim: Width of the backbone's hidden states.
-        weights_follow: A checkpoint's weights will be loaded next: read none.
+        weights_follow: A checkpoint's weights will be loaded next: read and initialise none.
 
     Returns:
         The generator, and which of connector, transformer and autoencoder have random weights.
@@ -77,7 +71,8 @@ def build_generator(
     source = None if weights_follow else _generator_source(config)
     architecture = _depth_architecture(config, source, weights_follow)
     depth.architecture = asdict(architecture)
-    generator = DepthGenerator(architecture, conditioning_dim)
+    with no_init_weights() if weights_follow else nullcontext():
+        generator = DepthGenerator(architecture, conditioning_dim)
     if config.backbone.gradient_checkpointing:
         generator.gradient_checkpointing_enable()
     if weights_follow:
@@ -136,77 +131,16 @@ def stages_behind(config: GemPartsConfig) -> list[str]:
     source = _generator_source(config)
     if source is None or source.layout == "sana":
         return []
-    return list(PRETRAINING if source.layout == "gem-2b" else source.config.get("stages_done", PRETRAINING))
-
-
-def freeze(policy: nn.Module, stage: str, config: GemPartsConfig) -> None:
-    """Let learn what the stage and the configuration's freeze flags say, and nothing else.
-
-    Raises:
-        ValueError: Nothing learns.
-    """
-    learns = set(STAGES[stage].learns)
-    if not getattr(config, "expert", None) or config.expert.freeze:
-        learns.discard("expert")
-    for parts, frozen in (
-        ({"vision_tower", "merger"}, config.backbone.freeze_vision_tower),
-        ({"language_model"}, config.backbone.freeze_language_model),
-    ):
-        if frozen is not None:
-            learns = learns - parts if frozen else learns | parts
-    sizes: dict[str, int] = {}
-    for name, parameter in policy.named_parameters():
-        part = part_of(name)
-        parameter.requires_grad_(part in learns)
-        sizes[part] = sizes.get(part, 0) + parameter.numel()
-    for part, size in sizes.items():
-        logger.info(f"{part}: {size / 1e6:.2f} M parameters, {'learns' if part in learns else 'frozen'}")
-    if not learns & sizes.keys():
-        raise ValueError(
-            "Nothing learns: backbone.freeze_vision_tower, backbone.freeze_language_model and expert.freeze are "
-            "all true. Unfreeze one."
-        )
-
-
-def parameter_groups(config: GemPartsConfig, *parts: nn.Module, backbone: nn.Module) -> list[dict[str, Any]]:
-    """The optimiser's groups: `parts`, and the backbone at its own learning rate; what is frozen is left out.
-
-    For Muon, each is two: weight matrices, and the rest.
-    """
-    lr_backbone = (
-        config.optimizer_lr if config.optimizer_lr_backbone is None else config.optimizer_lr_backbone
-    )
-    groups: list[dict[str, Any]] = []
-    for modules, lr in ((parts, config.optimizer_lr), ((backbone,), lr_backbone)):
-        parameters = [parameter for module in modules for parameter in learning(module)]
-        if config.optimizer_name == "muon":
-            weights = {weight for module in modules for weight in _linear_weights(module)}
-            for matrices in (True, False):
-                chosen = [parameter for parameter in parameters if (parameter in weights) == matrices]
-                groups.append({"params": chosen, "lr": lr, MATRICES: matrices})
-        else:
-            groups.append({"params": parameters, "lr": lr})
-    return [group for group in groups if group["params"]]
-
-
-def _linear_weights(module: nn.Module) -> list[torch.Tensor]:
-    """What Muon is made for: weights of linear layers; not embeddings, nor a language head, tied to them or not."""
-    return [
-        layer.weight
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and not name.endswith("lm_head")
-    ]
+    stages = PRETRAINING if source.layout == "gem-2b" else source.config.get("stages_done", PRETRAINING)
+    # The joint stage trains the backbone, which is another one if the generator comes from elsewhere.
+    has_its_backbone = config.depth.pretrained in (None, config.backbone.pretrained)
+    return [stage for stage in stages if has_its_backbone or stage != "joint"]
 
 
 def autocast(policy: PreTrainedPolicy) -> torch.autocast:
     """The configured precision. LeRobot applies it in training only; applied here, inference computes the same."""
     device = next(policy.parameters()).device.type
     return torch.autocast(device, dtype=torch.bfloat16, enabled=policy.config.dtype == "bfloat16")
-
-
-def learning(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that learn."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _generator_source(config: GemPartsConfig) -> Checkpoint | None:

@@ -18,19 +18,19 @@ from lerobot_gem.construction import (
     autocast,
     build_backbone,
     build_generator,
-    freeze,
-    learning,
-    parameter_groups,
     stages_behind,
 )
 from lerobot_gem.depth_supervision import depth_losses, mean, per_sample
+from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.processing.depth_target import target_size
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_ROW_SAMPLES, OBS_SHOWN, LanguageRowsStep
 from lerobot_gem.processing.tokenizer import load_tokenizer
+from lerobot_gem.sharing import SharedPolicy
+from lerobot_gem.what_learns import freeze, learning, parameter_groups
 
 
-class GemPolicy(PreTrainedPolicy):
+class GemPolicy(SharedPolicy, PreTrainedPolicy):
     """GEM (arXiv 2605.28548, section 3.2): a backbone that learns geometry by generating depth, and to answer questions.
 
     Args:
@@ -57,15 +57,17 @@ class GemPolicy(PreTrainedPolicy):
             config.check_stages()
             LanguageRowsStep.bind(dataset_meta)
         self.backbone = build_backbone(config, weights_follow=weights_follow, language_head=True)
-        self.generator, untrained = build_generator(
-            config, self.backbone.hidden_size, weights_follow=weights_follow
-        )
-        config.check_untrained(untrained)
+        self.generator: DepthGenerator | None = None
+        if "depth" in config.loss_weights:
+            self.generator, untrained = build_generator(
+                config, self.backbone.hidden_size, weights_follow=weights_follow
+            )
+            config.check_untrained(untrained)
         if dataset_meta is not None and config.stage not in config.stages_done:
             config.stages_done = [*config.stages_done, config.stage]
         self.images = camera_images(config)
         freeze(self, config.stage, config)
-        self._tokenizer_source = config.backbone.pretrained
+        self._tokenizer_source: str | Path | None = config.backbone.pretrained
 
     # Training
 
@@ -92,7 +94,7 @@ class GemPolicy(PreTrainedPolicy):
                 losses, samples, accuracy = self._language_losses(states, labels, rows)
                 total = total + weights["language"] * per_sample(losses, samples, batch_size)
                 logs |= {"language_loss": mean(losses), "token_accuracy": accuracy}
-            if "depth" in weights:
+            if self.generator is not None:
                 depth = depth_losses(
                     self.generator,
                     *self.backbone.vision_spans(states, tokens),
@@ -129,7 +131,8 @@ class GemPolicy(PreTrainedPolicy):
 
     def get_optim_params(self) -> list[dict[str, Any]]:
         """Parameter groups: the generator, and the backbone at its own learning rate; what is frozen is left out."""
-        return parameter_groups(self.config, self.generator, backbone=self.backbone)
+        parts = [] if self.generator is None else [self.generator]
+        return parameter_groups(self.config, *parts, backbone=self.backbone)
 
     # What it has learned
 
@@ -146,7 +149,15 @@ class GemPolicy(PreTrainedPolicy):
         Returns:
             Camera -> pictures (B, 3, h, w) in [0, 1], coloured by `depth.colouring`; `relative_depth` of
             processing/depth_target.py inverts that.
+
+        Raises:
+            ValueError: The policy was trained without a depth loss, and has no generator.
         """
+        if self.generator is None:
+            raise ValueError(
+                f"depth.loss_weight={self.config.depth.loss_weight}: this policy learns no depth and has no depth generator. "
+                "Expected a checkpoint that was trained with a depth loss."
+            )
         self.eval()
         depth = self.config.depth
         with autocast(self):
@@ -189,7 +200,7 @@ class GemPolicy(PreTrainedPolicy):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return load_tokenizer(self._tokenizer_source)
+        return load_tokenizer(self._tokenizer_source, **self.hub_arguments)
 
     # Acting
 
@@ -214,18 +225,15 @@ class GemPolicy(PreTrainedPolicy):
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a checkpoint that LeRobot saved; needs no file but those in it.
-
-        Raises:
-            ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them.
-        """
-        policy = super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
+        policy = super().from_pretrained(pretrained_name_or_path, **kwargs)
         policy._tokenizer_source = pretrained_name_or_path
         return policy
 
     @classmethod
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
-        load_policy_weights(model, model_file)
+        # The baseline without depth may start from a checkpoint that has a generator.
+        leave_out = None if model.generator is not None else lambda name: name.startswith("generator.")
+        load_policy_weights(model, model_file, leave_out=leave_out)
         return model
 
 

@@ -1,7 +1,8 @@
 """GEM-VLA as a LeRobot policy: backbone and action expert, and the depth generator while it teaches."""
 
+import logging
 from collections import deque
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -17,17 +18,21 @@ from lerobot_gem.construction import (
     build_backbone,
     build_expert,
     build_generator,
-    freeze,
-    parameter_groups,
+    stages_behind,
 )
 from lerobot_gem.depth_supervision import depth_losses
 from lerobot_gem.models.action_expert import Conditioning
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.real_time_chunking import sample_with_rtc
+from lerobot_gem.sharing import SharedPolicy
+from lerobot_gem.stages import STAGES
+from lerobot_gem.what_learns import freeze, parameter_groups
+
+logger = logging.getLogger(__name__)
 
 
-class GemVLAPolicy(PreTrainedPolicy):
+class GemVLAPolicy(SharedPolicy, PreTrainedPolicy):
     """GEM-VLA (arXiv 2605.28548, section 3.3): an action expert on the backbone's multimodal tokens.
 
     Args:
@@ -60,6 +65,8 @@ class GemVLAPolicy(PreTrainedPolicy):
                 config, self.backbone.hidden_size, weights_follow=weights_follow
             )
             config.check_untrained(untrained)
+            if not weights_follow:
+                _warn_of_skipped_stages(stages_behind(config))
         self.images = camera_images(config)
         freeze(self, "action", config)
         self.init_rtc_processor()
@@ -229,15 +236,6 @@ class GemVLAPolicy(PreTrainedPolicy):
     # Checkpoints
 
     @classmethod
-    def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a checkpoint that LeRobot saved; needs no file but those in it.
-
-        Raises:
-            ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them.
-        """
-        return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
-
-    @classmethod
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
         def is_for_training(name: str) -> bool:
             part, _, rest = name.partition(".")
@@ -247,3 +245,12 @@ class GemVLAPolicy(PreTrainedPolicy):
         leave_out = is_for_training if model.generator is None else None
         load_policy_weights(model, model_file, leave_out=leave_out)
         return model
+
+
+def _warn_of_skipped_stages(done: Sequence[str]) -> None:
+    skipped = [stage for stage in STAGES["action"].after if stage not in done]
+    if skipped:
+        logger.warning(
+            f"Backbone and depth generator come without the stage(s) {', '.join(skipped)} of GEM's pre-training, which costs "
+            "accuracy (arXiv 2605.28548, ablation). Train them first (lerobot-train --policy.type=gem --policy.stage=...)."
+        )

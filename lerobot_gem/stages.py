@@ -1,4 +1,4 @@
-"""The four stages of GEM as data: which parts learn, and which losses teach them (GEM.md, "Four stages").
+"""The four stages of GEM as data: which parts learn, and which losses teach them (arXiv 2605.28548).
 
 | stage | learns | loss |
 |---|---|---|

@@ -13,8 +13,10 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 from safetensors.torch import load_file, save_file
 
+from lerobot_gem.modeling_gem import GemPolicy
 from lerobot_gem.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import ACTION_DIM, CAMERAS
+from tests.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixtures)
 from tests.test_modeling_gem_vla import warm
 
 OBSERVATION = {
@@ -72,6 +74,12 @@ def test_loading_neither_initialises_nor_reads_the_pretrained_backbone(checkpoin
     preprocess, postprocess = make_pre_post_processors(config, pretrained_path=str(folder))
     chunk = policy.predict_action_chunk(preprocess(dict(OBSERVATION)), noise=noise)
     assert postprocess(chunk).equal(actions)
+
+
+@pytest.mark.parametrize("initialiser", ["normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"])
+def test_loading_initialises_no_generator(gem_checkpoint, monkeypatch, initialiser):  # noqa: F811
+    monkeypatch.setattr(torch.nn.init, initialiser, None)
+    assert GemPolicy.from_pretrained(gem_checkpoint).generator is not None
 
 
 def edit_weights(folder: Path, edit) -> None:

@@ -37,6 +37,11 @@ DEPTH = f"{CAMERAS[0]}_depth"
             r"num_inference_steps=0: expected at least 1",
         ),
         ({"preset": "2b"}, r"preset='2b' needs pretrained"),
+        (
+            {"cameras": lambda: CamerasConfig(min_pixels=9999, max_pixels=100)},
+            r"min_pixels=9999, cameras.max_pixels=100: expected areas of images, the smallest first",
+        ),
+        ({"depth": lambda: DepthConfig(max_side=16)}, r"depth.max_side=16: expected at least 32"),
     ],
 )
 def test_bad_values_are_named_with_what_is_expected(arguments, message):
@@ -79,7 +84,10 @@ def test_faulty_depth_is_named_and_ignored_without_depth_loss(
     root = edited(depth_data_set, tmp_path / "data", edit)
     with pytest.raises(ValueError, match=message):
         make_gem(root)
-    if message.startswith("unit"):
+    if "not flagged" in message:
+        with pytest.raises(ValueError, match=message):
+            make_policy(root)  # as a camera, it would be one of another kind
+    else:
         make_policy(root)
 
 
@@ -101,7 +109,8 @@ def test_data_without_depth_names_both_ways_out(make_gem, make_policy, data_set,
         make_gem(data_set)
     with pytest.raises(ValueError, match=message):
         make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint), depth=DepthConfig(loss_weight=0.1))
-    make_gem(data_set, stage="joint", depth=DepthConfig(loss_weight=0))
+    policy, *_ = make_gem(data_set, stage="joint", depth=DepthConfig(loss_weight=0))
+    assert policy.generator is None, "what no loss reads is not built"
 
 
 def test_depth_that_is_zero_throughout_is_named(make_gem, depth_data_set, tmp_path):
@@ -197,7 +206,7 @@ def test_the_command_line_shows_what_is_wrong(argument, message, tmp_path, monke
     [(1, "connector", 500, 0), (2, "generator", 4_000, 0), (3, "joint", 0, 4e6)],
 )
 def test_the_published_stages(preset, number, stage, steps, samples):
-    """Durations of GEM.md: steps, or one epoch of 4 M samples on 32 GPUs; 3 % of warm-up."""
+    """The published durations: steps, or one epoch of 4 M samples on 32 GPUs; 3 % of warm-up."""
     file = Path(__file__).parent.parent / "configs" / "policy" / f"gem_{preset}_stage{number}.yaml"
     config = yaml.safe_load(file.read_text())
     policy = config["policy"]

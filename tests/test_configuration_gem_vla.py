@@ -1,5 +1,7 @@
 """Configuration files parse with LeRobot's own parser; each user mistake is one error that names it."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from lerobot.configs import FeatureType, PolicyFeature, parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_gem.configuration_gem import GemConfig
 from lerobot_gem.configuration_gem_vla import ExpertConfig, GemVLAConfig
@@ -253,3 +256,20 @@ def test_the_plugin_is_cheap_to_import():
         "assert 'gem_vla' in PreTrainedConfig.get_known_choices()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_names_of_an_action_are_kept_for_the_robot(make_policy, data_set, tmp_path):
+    root = shutil.copytree(data_set, tmp_path / "data")
+    info = json.loads((root / "meta" / "info.json").read_text())
+    names = [f"joint_{number}.pos" for number in range(info["features"]["action"]["shape"][0])]
+    info["features"]["action"]["names"] = names
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    policy, *_ = make_policy(root)
+    assert policy.config.action_feature_names == names
+
+
+def test_a_state_that_is_renamed_is_left_to_the_first_batch(make_policy, data_set, tmp_path):
+    policy, *_ = make_policy()
+    meta = LeRobotDatasetMetadata("local/noise", root=data_set)
+    meta.info.features["observation.joints"] = meta.info.features.pop("observation.state")
+    policy.config.check_data_set(meta)

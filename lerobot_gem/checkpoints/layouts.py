@@ -27,7 +27,7 @@ from lerobot_gem.models.presets import DepthArchitecture, get_preset
 Layout = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]
 Part = Literal["backbone", "generator", "expert"]
 
-# Prefixes of GEM-2B and ours; Qwen3-VL's are the first two. RELEASE.md, "GEM-2B state dict".
+# Prefixes of GEM-2B and ours; Qwen3-VL's are the first two. See docs/checkpoints.md.
 GEM_2B_PREFIXES = {
     "model.": "backbone.model.",
     "lm_head.": "backbone.lm_head.",

@@ -14,31 +14,17 @@ denoising step, and keys and values have separate weights (the release interleav
 converts).
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast, get_args
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
 from torch import Tensor, nn
 
+from lerobot_gem.models.expert_layers import ExpertBlock, KeyValue, TimeEmbedding, VelocityOutput, mlp
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
-
-_TIME_FREQUENCIES = 128
-_MAX_PERIOD = 10_000.0
-
-
-class KeyValue(NamedTuple):
-    """Keys and values of one block's cross-attention.
-
-    Args:
-        key: (B, num_kv_heads, L, head_size), already normalised.
-        value: (B, num_kv_heads, L, head_size).
-    """
-
-    key: Tensor
-    value: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,7 @@ class Conditioning:
     """What the expert needs to know of one observation, projected once.
 
     Args:
-        blocks: keys and values of each block's cross-attention, in order.
+        blocks: keys and values (B, num_heads, L, head_size) of each block's cross-attention, in order.
         mask: (B, 1, 1, L) bool, True where a token may be attended to; None when all may.
     """
 
@@ -58,166 +44,9 @@ class Conditioning:
         if times == 1:
             return self
         return Conditioning(
-            blocks=tuple(
-                KeyValue(block.key.repeat_interleave(times, 0), block.value.repeat_interleave(times, 0))
-                for block in self.blocks
-            ),
+            blocks=tuple(block.repeat(times, dim=0) for block in self.blocks),
             mask=None if self.mask is None else self.mask.repeat_interleave(times, 0),
         )
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, computed in float32 and scaled in the input's dtype.
-
-    `torch.nn.RMSNorm` scales before it casts back, which differs in bfloat16 from what the weights were trained with.
-    """
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight
-
-
-class TimeEmbedding(nn.Module):
-    """Flow time to a vector: 128 cosines, 128 sines, then an MLP."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.mlp = _mlp(2 * _TIME_FREQUENCIES, hidden_size, layers=2)
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.02)
-
-    def forward(self, time: Tensor) -> Tensor:
-        """Embed flow times.
-
-        Args:
-            time: (...) in [0, 1]; 0 is noise, 1 is the action.
-
-        Returns:
-            (..., hidden_size) in the dtype of the weights.
-        """
-        exponents = (
-            torch.arange(_TIME_FREQUENCIES, dtype=torch.float32, device=time.device) / _TIME_FREQUENCIES
-        )
-        angles = time[..., None].float() * torch.exp(-math.log(_MAX_PERIOD) * exponents)
-        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.mlp(waves.to(next(self.parameters()).dtype))
-
-
-class Attention(nn.Module):
-    """Grouped-query attention with RMS-normalised queries and keys.
-
-    Used for self-attention (`keys_values(x)` of the same tokens) and for cross-attention, where the caller keeps the
-    `KeyValue` of the conditioning.
-    """
-
-    def __init__(self, architecture: ExpertArchitecture) -> None:
-        super().__init__()
-        width, head_size = architecture.hidden_size, architecture.head_size
-        kv_width = architecture.num_kv_heads * head_size
-        self.head_size = head_size
-        self.groups = architecture.num_heads // architecture.num_kv_heads
-        self.query = _linear(width, width, bias=False)
-        self.key = _linear(width, kv_width, bias=False)
-        self.value = _linear(width, kv_width, bias=False)
-        self.output = _linear(width, width, bias=False)
-        self.query_norm = RMSNorm(head_size, architecture.norm_eps)
-        self.key_norm = RMSNorm(head_size, architecture.norm_eps)
-
-    def keys_values(self, tokens: Tensor) -> KeyValue:
-        """Project tokens (B, L, hidden_size) to normalised keys and to values."""
-        key = self.key_norm(self._split_heads(self.key(tokens)))
-        return KeyValue(key.transpose(1, 2), self._split_heads(self.value(tokens)).transpose(1, 2))
-
-    def forward(self, tokens: Tensor, key_value: KeyValue, mask: Tensor | None = None) -> Tensor:
-        """Let `tokens` (B, T, hidden_size) attend to `key_value`; `mask` (B, 1, 1, L) is True where allowed."""
-        query = self.query_norm(self._split_heads(self.query(tokens))).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            query, key_value.key, key_value.value, attn_mask=mask, enable_gqa=self.groups > 1
-        )
-        return self.output(attended.transpose(1, 2).flatten(2))
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_size))
-
-
-class FeedForward(nn.Module):
-    """Gated feed-forward layer (SwiGLU)."""
-
-    def __init__(self, architecture: ExpertArchitecture) -> None:
-        super().__init__()
-        width, inner = architecture.hidden_size, architecture.feed_forward_size
-        self.gate = _linear(width, inner, bias=False)
-        self.up = _linear(width, inner, bias=False)
-        self.down = _linear(inner, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
-
-
-class ExpertBlock(nn.Module):
-    """Self-attention, cross-attention to the conditioning, feed-forward; each shifted, scaled and gated."""
-
-    def __init__(self, architecture: ExpertArchitecture) -> None:
-        super().__init__()
-        width, eps = architecture.hidden_size, architecture.norm_eps
-        self.self_attention_norm = RMSNorm(width, eps)
-        self.self_attention = Attention(architecture)
-        self.cross_attention_norm = RMSNorm(width, eps)
-        self.conditioning_norm = RMSNorm(width, eps)
-        self.cross_attention = Attention(architecture)
-        self.feed_forward_norm = RMSNorm(width, eps)
-        self.feed_forward = FeedForward(architecture)
-        self.modulation = _zero_linear(2 * width, 9 * width)
-        # The gates (every third part) start open: closed, as in DiT, the conditioning is not looked at for thousands of
-        # samples, and a backbone from scratch learns nothing meanwhile (docs/demo.md).
-        with torch.no_grad():
-            self.modulation.bias.view(3, 3, width)[:, 2] = 1.0
-
-    def encode_conditioning(self, tokens: Tensor) -> KeyValue:
-        """Project adapted conditioning tokens (B, L, hidden_size) to this block's keys and values."""
-        return self.cross_attention.keys_values(self.conditioning_norm(tokens))
-
-    def forward(self, x: Tensor, modulation: Tensor, key_value: KeyValue, mask: Tensor | None) -> Tensor:
-        """Transform action tokens.
-
-        Args:
-            x: (B, T, hidden_size).
-            modulation: (B or 1, 9 * hidden_size), this block's modulation of time and state.
-            key_value: this block's entry of `Conditioning.blocks`.
-            mask: `Conditioning.mask`.
-        """
-        of_self, of_cross, of_feed_forward = modulation[:, None].chunk(3, dim=-1)
-        shift, scale, gate = of_self.chunk(3, dim=-1)
-        tokens = _modulate(self.self_attention_norm(x), shift, scale)
-        x = x + gate * self.self_attention(tokens, self.self_attention.keys_values(tokens))
-        shift, scale, gate = of_cross.chunk(3, dim=-1)
-        tokens = _modulate(self.cross_attention_norm(x), shift, scale)
-        x = x + gate * self.cross_attention(tokens, key_value, mask)
-        shift, scale, gate = of_feed_forward.chunk(3, dim=-1)
-        tokens = _modulate(self.feed_forward_norm(x), shift, scale)
-        return x + gate * self.feed_forward(tokens)
-
-
-class VelocityOutput(nn.Module):
-    """Action tokens to velocities."""
-
-    def __init__(self, architecture: ExpertArchitecture, action_dim: int) -> None:
-        super().__init__()
-        width = architecture.hidden_size
-        self.norm = RMSNorm(width, architecture.norm_eps)
-        self.hidden = _linear(width, 4 * width)
-        self.velocity = _zero_linear(4 * width, action_dim)
-        self.modulation = _zero_linear(2 * width, 2 * width)
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """Map (B, T, hidden_size) to (B, T, action_dim); `modulation` is (B or 1, 2 * hidden_size)."""
-        shift, scale = modulation[:, None].chunk(2, dim=-1)
-        return self.velocity(F.silu(self.hidden(_modulate(self.norm(x), shift, scale))))
 
 
 class ActionExpert(nn.Module):
@@ -252,9 +81,9 @@ class ActionExpert(nn.Module):
         self.chunk_size = chunk_size
 
         width, registers = architecture.hidden_size, architecture.num_register_tokens
-        self.conditioning_adaptor = _mlp(conditioning_dim, width, layers=2)
-        self.action_adaptor = _mlp(action_dim, width, layers=3)
-        self.state_adaptor = None if state_dim is None else _mlp(state_dim, width, layers=3)
+        self.conditioning_adaptor = mlp(conditioning_dim, width, layers=2)
+        self.action_adaptor = mlp(action_dim, width, layers=3)
+        self.state_adaptor = None if state_dim is None else mlp(state_dim, width, layers=3)
         self.time_embedding = TimeEmbedding(width)
         self.register_tokens = nn.Parameter(0.02 * torch.randn(1, registers, width))
         self.position_embedding = nn.Parameter(_position_table(chunk_size, registers, width))
@@ -264,7 +93,7 @@ class ActionExpert(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights, which the expert computes in."""
+        """Dtype of the weights, which the expert computes in where autocast does not say otherwise."""
         return self.position_embedding.dtype
 
     def encode_conditioning(self, states: Tensor, mask: Tensor | None) -> Conditioning:
@@ -304,7 +133,7 @@ class ActionExpert(nn.Module):
             state: (B, state_dim), or None if the expert has no state input.
 
         Returns:
-            (B, T, A) in the dtype of the weights.
+            (B, T, A) in the dtype of the weights, or of autocast.
 
         Raises:
             ValueError: the chunk's shape or the state does not fit the expert.
@@ -329,7 +158,8 @@ class ActionExpert(nn.Module):
             state: (B, state_dim) or None.
             noise: (B, T, A); drawn from a standard normal if None.
             time: (B,) in [0, 1]; drawn from `time_distribution` if None.
-            time_distribution: `logit_normal` (0, 1) as in the release, or `uniform` as in the paper.
+            time_distribution: `logit_normal` (0, 1) as in the release, `uniform` as in the paper, or `beta` (1, 1.5),
+                which favours noise.
 
         Returns:
             (B, T, A), in float32 for bfloat16 weights too.
@@ -445,44 +275,14 @@ def sample_time(
     )
 
 
-def _linear(in_size: int, out_size: int, *, bias: bool = True) -> nn.Linear:
-    layer = nn.Linear(in_size, out_size, bias=bias)
-    nn.init.xavier_uniform_(layer.weight)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def _zero_linear(in_size: int, out_size: int) -> nn.Linear:
-    layer = nn.Linear(in_size, out_size)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def _mlp(in_size: int, hidden_size: int, *, layers: int) -> nn.Sequential:
-    stages: list[nn.Module] = [_linear(in_size, hidden_size)]
-    for _ in range(layers - 1):
-        stages += [nn.SiLU(), _linear(hidden_size, hidden_size)]
-    return nn.Sequential(*stages)
-
-
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
-
-
-def _sinusoids(positions: Tensor, size: int) -> Tensor:
-    """Positions (N,) to (N, size): sines first, then cosines."""
-    half = size // 2
-    frequencies = _MAX_PERIOD ** (-torch.arange(half, dtype=torch.float64) / half)
-    angles = positions.double()[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-
 def _position_table(chunk_size: int, num_registers: int, size: int) -> Tensor:
     """Initial positions (1, chunk_size + num_registers, size): place within the group plus index of the group."""
+
+    def sinusoids(positions: Tensor) -> Tensor:
+        return get_1d_sincos_pos_embed_from_grid(size, positions, output_type="pt")
+
     groups = [
-        _sinusoids(torch.arange(length), size) + _sinusoids(torch.tensor([index]), size)
+        sinusoids(torch.arange(length)) + sinusoids(torch.tensor([index]))
         for index, length in enumerate((chunk_size, num_registers))
     ]
     return torch.cat(groups)[None].float()

@@ -99,10 +99,6 @@ class GemBackbone(nn.Module):
         """Recompute the layers of both towers in the backward pass instead of keeping their activations."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        self.model.gradient_checkpointing_disable()
-
     def forward(
         self,
         input_ids: Tensor,

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from lerobot_gem.models.presets import DepthArchitecture
 
-# Share of the images whose conditioning is dropped in training, for classifier-free guidance (GEM.md, "Losses").
+# Share of the images whose conditioning is dropped in training, for classifier-free guidance (arXiv 2605.28548).
 _DROP_PROBABILITY = 0.1
 _CONNECTOR_NORM_EPS = 1e-5
 

@@ -117,7 +117,7 @@ class Preset:
     expert: ExpertArchitecture
     depth: DepthArchitecture = field(repr=False)
     hub_id: str | None = None
-    # The release's values for VLM training (GEM.md).
+    # The release's values for VLM training (docs/provenance.md).
     min_pixels: int = 25_088
     max_pixels: int = 2_359_296
     max_depth_side: int = 448

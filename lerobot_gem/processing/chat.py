@@ -7,13 +7,12 @@ hidden states strictly inside it are the image's tokens (GEM, section 3.1).
 from collections.abc import Sequence
 
 IMAGE_TOKEN = "<|image_pad|>"
-VIDEO_TOKEN = "<|video_pad|>"
 VISION_START_TOKEN = "<|vision_start|>"
 VISION_END_TOKEN = "<|vision_end|>"
 
 ANSWER_PREFIX = "<|im_start|>assistant\n"
 ANSWER_SUFFIX = "<|im_end|>\n"
-# What the release's inferencer appends to the user turn (RELEASE.md, "VLM input"); its training appends nothing.
+# What the release's inferencer appends to the user turn (docs/provenance.md); its training appends nothing.
 ACTION_SUFFIX = ANSWER_PREFIX + "<|quad_start|>"
 
 

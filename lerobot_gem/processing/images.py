@@ -43,14 +43,13 @@ class CameraImages:
     def _processor(self) -> Any:
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-        # Qwen3-VL's normalisation maps [0, 1] to [-1, 1]; frames reach us as floats in [0, 1].
+        # Qwen3-VL's normalisation maps [0, 1] to [-1, 1].
         return Qwen2VLImageProcessor(
             patch_size=self.patch_size,
             temporal_patch_size=self.temporal_patch_size,
             merge_size=self.merge_size,
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
-            do_rescale=False,
             image_mean=[0.5] * 3,
             image_std=[0.5] * 3,
         )
@@ -113,7 +112,9 @@ class CameraImages:
 
     def patches_of(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The same for a list of images (3, H, W) of any sizes."""
-        inputs = self._processor(images=images, input_data_format="channels_first", return_tensors="pt")
+        # Bytes, as Qwen3-VL and the release resize them: floats would overshoot black and white at edges.
+        pixels = [(255 * image).round().clamp(0, 255).to(torch.uint8) for image in images]
+        inputs = self._processor(images=pixels, input_data_format="channels_first", return_tensors="pt")
         return inputs["pixel_values"], inputs["image_grid_thw"].to(images[0].device)
 
 

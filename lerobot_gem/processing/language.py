@@ -29,7 +29,7 @@ Row = Mapping[str, Any]
 MESSAGES = "messages"
 PERSISTENT, EVENTS = "language_persistent", "language_events"
 
-# Planning questions (GEM.md, "spatiotemporal planning"); the wording is this project's own. A frame's index picks one.
+# Planning questions (the paper's spatiotemporal planning); the wording is this project's own. A frame's index picks one.
 TASK_QUESTIONS = (
     "What should the robot do?",
     "Which task is the robot here to do?",

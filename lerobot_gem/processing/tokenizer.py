@@ -67,8 +67,12 @@ def build_tiny_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD_TOKEN)
 
 
-def load_tokenizer(pretrained: str | Path | None) -> Any:
+def load_tokenizer(pretrained: str | Path | None, **hub_kwargs: Any) -> Any:
     """The tokenizer of a Qwen3-VL folder or Hub id, or of a checkpoint of ours; without any, the `tiny` preset's.
+
+    Args:
+        pretrained: Folder or Hub id.
+        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
 
     Raises:
         OSError: The folder has no tokenizer, or the Hub can't be reached.
@@ -79,11 +83,11 @@ def load_tokenizer(pretrained: str | Path | None) -> Any:
 
     if pretrained is None:
         return build_tiny_tokenizer()
-    checkpoint = open_checkpoint(pretrained)
+    checkpoint = open_checkpoint(pretrained, **hub_kwargs)
     if checkpoint.layout == "policy":
         return _tokenizer_of_policy(checkpoint.path)
     try:
-        return AutoTokenizer.from_pretrained(pretrained)
+        return AutoTokenizer.from_pretrained(pretrained, **hub_kwargs)
     except (OSError, ValueError) as error:
         raise OSError(
             f"No tokenizer could be loaded from backbone.pretrained={str(pretrained)!r}: expected a folder with "

@@ -10,7 +10,7 @@ from lerobot_gem.checkpoints import expert_from_release, expert_to_release, stor
 from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.presets import ExpertArchitecture, get_preset
 
-# Names and shapes of the released expert (RELEASE.md); no weights.
+# Names and shapes of the released expert; no weights.
 RELEASED_SHAPES = json.loads(
     (Path(__file__).parents[1] / "reference" / "rdt_demo_state_dict.json").read_text()
 )

@@ -120,7 +120,7 @@ def test_architecture_is_that_of_the_pipelines_configurations(gem_checkpoint, re
     assert beside == named
     assert named.transformer.items() >= spec["sana"].items()
     assert named.autoencoder.items() >= spec["vae"].items()
-    # The settings of another scheduler in the folder (flow_shift) mean nothing to this one: RELEASE.md.
+    # The settings of another scheduler in the folder (flow_shift) mean nothing to this one.
     assert "flow_shift" not in named.scheduler
     assert json.loads(json.dumps(vars(named))) == vars(named)
 

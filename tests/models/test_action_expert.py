@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lerobot_gem.checkpoints import expert_from_release, expert_to_release
-from lerobot_gem.models.action_expert import ActionExpert, Conditioning, RMSNorm, sample_time
+from lerobot_gem.models.action_expert import ActionExpert, Conditioning, sample_time
 from lerobot_gem.models.presets import ExpertArchitecture
 
 ARCHITECTURE = ExpertArchitecture(hidden_size=32, depth=3, num_heads=4, num_kv_heads=2, multiple_of=32)
@@ -285,6 +285,27 @@ def test_error_stays_in_float32_under_bfloat16_weights():
     assert error.dtype == torch.float32
 
 
+def test_velocity_has_the_dtype_of_autocast_and_samples_that_of_the_weights():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conditioning = expert.encode_conditioning(states, mask)
+        assert expert(noise, torch.tensor([0.5]), conditioning, state).dtype == torch.bfloat16
+        assert expert.sample(conditioning, state, noise, num_steps=2).dtype == torch.float32
+
+
+def test_repeated_conditioning_serves_each_observation_in_a_row():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    conditioning, time = expert.encode_conditioning(states, mask), torch.tensor([0.5])
+    once = expert(noise, time, conditioning, state)
+    repeated = expert(
+        noise.repeat_interleave(3, 0), time, conditioning.repeat(3), state.repeat_interleave(3, 0)
+    )
+    torch.testing.assert_close(repeated, once.repeat_interleave(3, 0))
+    assert conditioning.repeat(1) is conditioning
+
+
 @pytest.mark.parametrize(
     ("distribution", "to_standard", "mean", "std"),
     [
@@ -298,15 +319,6 @@ def test_time_distributions(distribution, to_standard, mean, std):
     times = to_standard(sample_time(20_000, distribution))
     assert times.mean().item() == pytest.approx(mean, abs=0.03)
     assert times.std().item() == pytest.approx(std, abs=0.03)
-
-
-def test_norm_scales_after_casting_back_and_uses_its_epsilon():
-    norm = RMSNorm(8, eps=0.25).bfloat16()
-    nn.init.normal_(norm.weight)
-    x = torch.randn(16, 8).bfloat16()
-    wide = x.float()
-    normalised = wide / (wide.square().mean(-1, keepdim=True) + 0.25).sqrt()
-    assert torch.equal(norm(x), normalised.bfloat16() * norm.weight)
 
 
 @pytest.mark.parametrize(
