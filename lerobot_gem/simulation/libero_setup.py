@@ -26,7 +26,7 @@ from packaging.version import Version
 # MuJoCo 3.4 and later settle LIBERO's scenes differently, which changes published success rates.
 MUJOCO_MIN, MUJOCO_BELOW = Version("3.2.7"), Version("3.4")
 SETUP_COMMAND = "lerobot-gem-libero-setup"
-_INSTALL = "pip install 'lerobot_policy_gem[libero]'"
+_INSTALL = "pip install -e '.[libero]' (in the clone of this plugin; README.md)"
 # The folders whose presence hf-libero itself takes for a complete set (download_utils.py).
 _ASSET_FOLDERS = (
     "articulated_objects",
