@@ -14,7 +14,7 @@ from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_ROW_SAMPLES, O
 from lerobot_gem.stages import PARTS, STAGES, part_of
 from tests.conftest import CAMERAS, build_policy, read_batch, write_data_set
 
-# The table of GEM.md in its own words, to hold stages.py against.
+# The table of the paper's stages, to hold stages.py against.
 LEARNS = {
     "connector": {"connector"},
     "generator": {"connector", "transformer"},
@@ -215,6 +215,33 @@ def test_answers_do_not_depend_on_what_else_is_asked(gem_checkpoint):
     together = policy.answer_all(questions, max_new_tokens=8)
     assert together == [policy.answer(images, text, max_new_tokens=8) for images, text in questions]
     assert together[0] != together[1]
+
+
+def test_bfloat16_is_close_to_float32_within_accelerates_autocast_and_without(make_gem, depth_batch):
+    policy, preprocess, _ = make_gem(stage="joint")
+    warm(policy)
+    inputs = preprocess(depth_batch)
+    read = []  # while answering: the states of the question, then those of each written token
+    policy.backbone.language_model.norm.register_forward_hook(lambda _, __, states: read.append(states))
+
+    def results(dtype: str, outer: bool = False) -> dict[str, torch.Tensor]:
+        policy.config.dtype = dtype
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=outer):
+            torch.manual_seed(2)
+            losses = policy.eval()(inputs, reduction="none")[0]
+            depth = policy.generate_depth(inputs, generator=torch.Generator().manual_seed(0))
+            read.clear()
+            policy.answer([depth_batch[CAMERAS[0]][0]], "Where is it?", max_new_tokens=2)
+        return {"losses": losses.detach(), **depth, "question": read[0]}
+
+    exact, rounded, within = results("float32"), results("bfloat16"), results("bfloat16", outer=True)
+    for name, values in exact.items():
+        assert rounded[name].dtype == values.dtype == torch.float32
+        assert not rounded[name].equal(values), name
+        assert rounded[name].equal(within[name]), name
+        # One rounding is 0.4 %.
+        assert (rounded[name] - values).abs().mean() < 0.02 * values.abs().mean(), name
+    assert results("float32", outer=True)["losses"].equal(exact["losses"])
 
 
 def test_acting_says_how_to_go_on(make_gem, depth_batch):

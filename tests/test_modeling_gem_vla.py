@@ -6,7 +6,6 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from lerobot_gem.configuration_gem_vla import ExpertConfig
 from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig
-from lerobot_gem.construction import autocast
 from tests.conftest import ACTION_DIM, CAMERAS
 
 
@@ -195,18 +194,29 @@ def test_state_noise_has_the_asked_ratio_and_only_in_training(make_policy, batch
     assert policy._state({"observation.state": state}).equal(state)
 
 
-def test_bfloat16_computes_the_same_in_training_and_acting(make_policy, batch):
-    policy, preprocess, _ = make_policy(dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_precision_is_the_configured_one_within_accelerates_autocast_and_without(
+    make_policy, batch, dtype
+):
+    """LeRobot runs training within an autocast of its own, and acting, in most of its commands, without any."""
+    policy, preprocess, _ = make_policy(dtype=dtype)
     warm(policy)
     inputs = preprocess(batch)
-    policy.eval()
+    noise, time = torch.randn(4, 4, ACTION_DIM), torch.rand(4)
 
-    with autocast(policy):
-        acting = policy._observe(inputs)[0].blocks[0].value
-    with torch.autocast("cpu", dtype=torch.bfloat16), autocast(policy):  # inside accelerate's
-        training = policy._observe(inputs)[0].blocks[0].value
-    assert acting.dtype == torch.bfloat16
-    assert acting.equal(training)
+    def results(outer: bool) -> dict[str, torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=outer):
+            losses, _ = policy.train()(inputs, noise=noise, time=time, reduction="none")
+            return {"losses": losses, "chunk": policy.predict_action_chunk(inputs, noise=noise)}
+
+    within, without = results(True), results(False)
+    policy.config.dtype = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
+    other = results(False)
+    for name, values in without.items():
+        assert values.dtype == torch.float32
+        assert within[name].equal(values), name
+        assert not other[name].equal(values), name
+        torch.testing.assert_close(other[name], values, rtol=0.05, atol=0.05)
     assert all(parameter.dtype == torch.float32 for parameter in policy.parameters())
 
 
