@@ -7,6 +7,7 @@ machine say little; the data sets take turns, so that disturbances meet all. The
 without either.
 
     python benchmarks/reading.py --size=256 --repeats=7
+    python benchmarks/reading.py --size=480 --max_side=256 --storages video mixed
     python benchmarks/reading.py --noise=1      # depth as a sensor may give it, with noise of 1 mm
 
 Storages: "simulator" is what lerobot-gem-libero-demos writes (BMP and PFM), "images" what LeRobotDataset.add_frame writes (PNG and
@@ -38,6 +39,7 @@ from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
 from lerobot_gem.data.demonstrations.single_frames import encode
 from lerobot_gem.data.depth_labels.episodes import EpisodeDepthWriter
 from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
+from lerobot_gem.data.depth_labels.models import shrink, to_millimetres
 from lerobot_gem.data.language_columns import EVENTS, PERSISTENT, add_language_columns
 from lerobot_gem.data.questions.configuration import QuestionsConfig
 
@@ -90,10 +92,10 @@ def render(root: Path, episodes: int, size: int, noise: float) -> list[Frame]:
     return frames
 
 
-def write_data_set(root: Path, storage: str, frames: Sequence[Frame]) -> None:
+def write_data_set(root: Path, storage: str, frames: Sequence[Frame], max_side: int) -> None:
     """The data set with depth and language rows."""
     if storage in LABELLED:
-        write_labelled(root, LABELLED[storage], frames)
+        write_labelled(root, LABELLED[storage], frames, max_side)
     else:
         record(root, storage, frames, [*CAMERAS, *DEPTH_CAMERAS])
     add_language_columns(root, [frame[PERSISTENT] for frame in frames], [frame[EVENTS] for frame in frames])
@@ -135,7 +137,7 @@ def record(root: Path, storage: str, frames: Sequence[Frame], cameras: Sequence[
     dataset.finalize()
 
 
-def write_labelled(root: Path, storage: str, frames: Sequence[Frame]) -> None:
+def write_labelled(root: Path, storage: str, frames: Sequence[Frame], max_side: int) -> None:
     """A data set of videos, with depth as `lerobot-gem-label-depth` adds it."""
     source, folders = root.with_name("unlabelled"), {}
     record(source, "video", frames, CAMERAS)
@@ -143,7 +145,8 @@ def write_labelled(root: Path, storage: str, frames: Sequence[Frame]) -> None:
         folders[number] = root.with_name(f"episode-{number}")
         writer = EpisodeDepthWriter(folders[number], dict.fromkeys(DEPTH_CAMERAS, storage), FPS)
         for frame in episode:
-            writer.add({key: millimetres(frame[key])[None, ..., 0] for key in DEPTH_CAMERAS})
+            depths = {key: torch.from_numpy(frame[key][None, ..., 0]) for key in DEPTH_CAMERAS}
+            writer.add({key: to_millimetres(shrink(depth, max_side)) for key, depth in depths.items()})
         writer.close()
     add_depth_features(source, root, folders, dict.fromkeys(CAMERAS, storage), {"depth_unit": "mm"})
 
@@ -295,6 +298,7 @@ def main() -> None:
     )
     parser.add_argument("--episodes", type=int, default=3, help="demonstrations, of some 25 frames each")
     parser.add_argument("--size", type=int, default=256, help="of a picture's side, in pixels")
+    parser.add_argument("--max_side", type=int, default=10_000, help="lerobot-gem-label-depth --max_side")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of the depth, in mm")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--chunk_size", type=int, default=8, help="actions of a sample of gem_vla")
@@ -313,7 +317,7 @@ def main() -> None:
     for storage in arguments.storages:
         with tempfile.TemporaryDirectory() as folder:
             roots = {twin: Path(folder) / twin for twin in TWINS}
-            write_data_set(roots["both"], storage, frames)
+            write_data_set(roots["both"], storage, frames, arguments.max_side)
             for twin, without in TWINS.items():
                 if without:
                     write_twin(roots["both"], roots[twin], without)

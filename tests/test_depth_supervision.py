@@ -1,6 +1,7 @@
-"""Each depth map is learned from the tokens of its own image, whatever shares its batch (the release pairs some wrongly)."""
+"""Each depth map is learned from the tokens of its own image, whatever shares its batch. The release mixes them up."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK
 from torch import Tensor
 
 from lerobot_gem.configuration_parts import BackboneConfig, CamerasConfig, DepthConfig
+from lerobot_gem.depth_supervision import depth_losses
 from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
 from lerobot_gem.processing.depth_target import depth_target
 from lerobot_gem.processing.steps import OBS_SHOWN
@@ -64,10 +66,10 @@ class Case:
         return DEPTH if self.pairs is None else self.pairs
 
     def options(self) -> dict:
-        return {"cameras": CamerasConfig(names=list(self.names)), "depth": self.depth()}
-
-    def depth(self) -> DepthConfig:
-        return DepthConfig(cameras=self.pairs, loss_weight=0.5)
+        return {
+            "cameras": CamerasConfig(names=list(self.names)),
+            "depth": DepthConfig(cameras=self.pairs, loss_weight=0.5),
+        }
 
     def batch(self, root: Path) -> dict:
         raw = read_batch(root, (0, 3, 4, 13, 22), chunk_size=4)
@@ -80,19 +82,22 @@ class Case:
             raw[key][sample] = 0
         return raw
 
-    def pictures(self, batch: dict, config: DepthConfig) -> dict[Image, Tensor]:
-        """What the generator must paint of each image that has depth."""
-        return {
-            (sample, camera): depth_target(
-                batch[key][sample : sample + 1] / 1000,
-                colouring=config.colouring,
-                max_side=config.max_side,
-                rgb_size=tuple(batch[camera].shape[-2:]),
-            ).pictures[0]
-            for camera, key in self.expected_pairs.items()
-            for sample in range(SAMPLES)
-            if (sample, key) not in BLANK
-        }
+
+def pictures_of(
+    batch: dict, pairs: dict[str, str], config: DepthConfig, blank: Collection[tuple[int, str]] = BLANK
+) -> dict[Image, Tensor]:
+    """What the generator must paint of each image that has depth."""
+    return {
+        (sample, camera): depth_target(
+            batch[key][sample : sample + 1] / 1000,
+            colouring=config.colouring,
+            max_side=config.max_side,
+            rgb_size=tuple(batch[camera].shape[-2:]),
+        ).pictures[0]
+        for camera, key in pairs.items()
+        for sample in range(len(batch[camera]))
+        if (sample, key) not in blank
+    }
 
 
 CASES = {
@@ -194,7 +199,7 @@ def test_a_depth_map_is_learned_from_its_own_image_among_questions(
 
     rows = painted(policy, monkeypatch, inputs)
     spans = own_spans(policy, raw, prompts_of_questions(case))
-    check_pairing(rows, spans, case.pictures(raw, policy.config.depth))
+    check_pairing(rows, spans, pictures_of(raw, case.expected_pairs, policy.config.depth))
 
 
 @every_case
@@ -208,7 +213,7 @@ def test_a_depth_map_is_learned_from_its_own_image_beside_actions(
     assert len(inputs[OBS_LANGUAGE_ATTENTION_MASK].sum(dim=1).unique()) == SAMPLES
     rows = painted(policy, monkeypatch, inputs)
     spans = own_spans(policy, raw, [(sample, case.names) for sample in range(SAMPLES)])
-    check_pairing(rows, spans, case.pictures(raw, policy.config.depth))
+    check_pairing(rows, spans, pictures_of(raw, case.expected_pairs, policy.config.depth))
 
 
 @pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
@@ -232,7 +237,7 @@ def test_a_sample_carries_the_depth_losses_of_its_own_images(
         )
         return policy(inputs, reduction="none")[0]
 
-    pictures = case.pictures(raw, policy.config.depth)
+    pictures = pictures_of(raw, case.expected_pairs, policy.config.depth)
     expected = torch.zeros(SAMPLES)
     for (sample, _), picture in pictures.items():
         expected[sample] += (2 + picture.mean()) * SAMPLES / len(pictures)
@@ -265,3 +270,29 @@ def test_generated_depth_is_that_of_each_cameras_own_image(case, make_gem, depth
             torch.testing.assert_close(
                 pictures[position, :, 0, 0], paint(spans[position, camera]), rtol=1e-3, atol=1e-4
             )
+
+
+def test_images_may_be_shown_in_any_order():
+    config = DepthConfig(pairs=CROSSED, max_side=64)
+    torch.manual_seed(0)
+    batch = {camera: torch.rand(3, 3, 64, 64) for camera in CAMERAS}
+    batch |= {key: torch.randint(300, 4500, (3, 1, 64, 64)) for key in DEPTH.values()}
+    shown = [(2, 1), (0, 0), (2, 0), (1, 1), (0, 1)]
+    spans = torch.randn(len(shown), 4, 8)
+    own = {(sample, CAMERAS[camera]): span for (sample, camera), span in zip(shown, spans, strict=True)}
+    pictures = {
+        image: picture for image, picture in pictures_of(batch, CROSSED, config, ()).items() if image in own
+    }
+    rows = []
+
+    class Generator:
+        def loss(self, conditioning: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+            rows.extend(zip(conditioning, targets, strict=True))
+            return targets.mean(dim=(1, 2, 3))
+
+    mask = torch.ones(spans.shape[:2], dtype=torch.bool)
+    losses = depth_losses(Generator(), spans, mask, shown, batch, CAMERAS, config)
+    check_pairing(rows, own, pictures)
+    for sample in range(3):
+        expected = [picture.mean() for (owner, _), picture in pictures.items() if owner == sample]
+        torch.testing.assert_close(losses.per_image[losses.samples == sample].sum(), sum(expected))

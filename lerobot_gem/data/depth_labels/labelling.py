@@ -76,6 +76,8 @@ class LabelDepthConfig:
         cameras: features to label; all RGB cameras when empty.
         storage: how depth is stored: `camera`, as its camera is (videos beside videos), or `image`, which is quicker to read beside
             videos unless the policy has long action chunks (docs/data_depth_labels.md).
+        max_side: longest side of the depth in pixels; None is its camera's. What is more than `depth.max_side` of the training
+            (256 in the release's VLA stage) costs space and reading time alone.
         batch_size: frames that go through the model together.
         num_workers: processes that decode frames, for each process that labels; 0 decodes in between.
         resume: go on with an interrupted run.
@@ -87,15 +89,17 @@ class LabelDepthConfig:
     model: DepthModelConfig = field(default_factory=DepthModelConfig)
     cameras: list[str] = field(default_factory=list)
     storage: str = "camera"
+    max_side: int | None = None
     batch_size: int = 16
     num_workers: int = 4
     resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name, bound in {"batch_size": 1, "num_workers": 0}.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} must be at least {bound}, but is {getattr(self, name)}.")
+        for name, bound in {"batch_size": 1, "num_workers": 0, "max_side": 32}.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"{name} must be at least {bound}, but is {value}.")
         if self.storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, but is {self.storage!r}.")
         if self.resume and self.overwrite:
@@ -234,6 +238,7 @@ def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dic
         "dataset": {"repo_id": config.dataset.repo_id, "info_sha256": hashlib.sha256(info).hexdigest()},
         "cameras": cameras,
         "storage": config.storage,
+        "max_side": config.max_side,
         "model": asdict(config.model),
         "batch_size": config.batch_size,
     }
@@ -339,7 +344,12 @@ def _label_episodes(
             writer = EpisodeDepthWriter(folder, kinds, dataset.fps)
             for _ in batches[episode]:
                 images = next(loader)
-                writer.add({depth_key(camera): model.millimetres(images[camera]) for camera in cameras})
+                writer.add(
+                    {
+                        depth_key(camera): model.millimetres(images[camera], config.max_side)
+                        for camera in cameras
+                    }
+                )
                 progress.update(len(images[cameras[0]]))
             writer.close()
 

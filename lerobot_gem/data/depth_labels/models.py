@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -103,14 +104,15 @@ class DepthModel:
         return cls(model.to(device).eval(), processor, _kind(config, model.config))
 
     @torch.inference_mode()
-    def millimetres(self, images: Tensor) -> NDArray[np.uint16]:
-        """Depth of images of one size, at that size.
+    def millimetres(self, images: Tensor, max_side: int | None = None) -> NDArray[np.uint16]:
+        """Depth of images of one size, at that size or smaller.
 
         Args:
             images: (B, 3, H, W) uint8.
+            max_side: Longest side of the depth; None is the images'.
 
         Returns:
-            (B, H, W) in millimetres, pseudo-depth if the model is relative; 0 where the model predicts none (not
+            (B, H, W), or (B, h, w) in the same aspect ratio, in millimetres, pseudo-depth if the model is relative; 0 where the model predicts none (not
             finite, or not in front of the camera).
 
         Raises:
@@ -129,7 +131,8 @@ class DepthModel:
                 f"{type(self._processor).__name__} resizes depth to {tuple(predicted.shape[1:])}: expected the "
                 f"image's size {(height, width)}, without which pixels don't belong together."
             )
-        return to_millimetres(predicted if self.kind == "metric" else pseudo_depth(predicted))
+        metres = predicted if self.kind == "metric" else pseudo_depth(predicted)
+        return to_millimetres(metres if max_side is None else shrink(metres, max_side))
 
 
 def pseudo_depth(inverse: Tensor) -> Tensor:
@@ -148,6 +151,15 @@ def pseudo_depth(inverse: Tensor) -> Tensor:
     nearness = torch.where(span > 0, (inverse - low) / span, 0)
     depth = 1 / (1 / FARTHEST + nearness * (1 / NEAREST - 1 / FARTHEST))
     return depth.masked_fill(~finite, torch.nan)
+
+
+def shrink(depth: Tensor, max_side: int) -> Tensor:
+    """Depth (B, H, W) whose longest side is at most `max_side`: the nearest pixels, since others mix near and far."""
+    longest = max(depth.shape[1:])
+    if longest <= max_side:
+        return depth
+    size = [max(1, round(side * max_side / longest)) for side in depth.shape[1:]]
+    return F.interpolate(depth[:, None], size=size, mode="nearest-exact")[:, 0]
 
 
 def to_millimetres(metres: Tensor) -> NDArray[np.uint16]:

@@ -135,6 +135,27 @@ def test_depth_as_images_beside_a_video_is_exact(source: Path, pixel_depth: Path
         np.testing.assert_array_equal(item[depth_key(FRONT)][0], pixels_as_millimetres(item[FRONT].numpy()))
 
 
+@pytest.mark.parametrize("storage", ["camera", "image"])
+def test_smaller_depth_is_that_of_the_same_places(
+    source: Path, pixel_depth: Path, tmp_path: Path, storage: str
+) -> None:
+    label_depth(config(source, tmp_path / "set", pixel_depth, cameras=[FRONT], storage=storage, max_side=48))
+    dataset = LeRobotDataset("local/x", root=tmp_path / "set", return_uint8=True)
+    item = dataset[4]
+    whole = torch.from_numpy(pixels_as_millimetres(item[FRONT].numpy()).astype(np.float32))[None, None]
+    height, width = whole.shape[-2:]
+    small = item[depth_key(FRONT)]
+    assert max(small.shape) == 48 < max(height, width)
+    assert small.shape[-2] / small.shape[-1] == pytest.approx(height / width, rel=0.01)
+    expected = torch.nn.functional.interpolate(whole, small.shape[-2:], mode="nearest-exact")[0]
+    np.testing.assert_allclose(small, expected.clip(10, 10000), atol=VIDEO_STEP)
+    assert tuple(dataset.meta.features[depth_key(FRONT)]["shape"]) == (*small.shape[-2:], 1)
+    settings = GemConfig(preset="tiny", device="cpu", dtype="float32", allow_untrained=True)
+    policy, preprocess, _ = build_policy(settings, tmp_path / "set")
+    loss, logs = policy.forward(preprocess(read_batch(tmp_path / "set", (0, 12))))
+    assert loss.isfinite() and logs["images_without_depth"] == 0
+
+
 @pytest.mark.slow
 def test_worker_processes_decode_the_same(
     labelled: Path, source: Path, pixel_depth: Path, tmp_path: Path
@@ -221,6 +242,7 @@ def test_the_labelled_data_set_is_never_written_to(source: Path, pixel_depth: Pa
     [
         ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
         ({"num_workers": -1}, "num_workers must be at least 0"),
+        ({"max_side": 16}, "max_side must be at least 32"),
         ({"storage": "video"}, "storage must be one of camera, image, but is 'video'"),
         ({"resume": True, "overwrite": True}, "contradict"),
     ],
