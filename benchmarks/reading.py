@@ -22,7 +22,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,9 @@ def record(root: Path, storage: str, frames: Sequence[Frame], cameras: Sequence[
     for episode in episodes_of(frames):
         stored = [
             {
-                key: millimetres(frame[key]) if key in DEPTH_CAMERAS and unit == "mm" else frame[key]
+                key: to_millimetres(torch.from_numpy(frame[key]))
+                if key in DEPTH_CAMERAS and unit == "mm"
+                else frame[key]
                 for key in (*features, "task")
             }
             for frame in episode
@@ -153,10 +155,6 @@ def write_labelled(root: Path, storage: str, frames: Sequence[Frame], max_side: 
 
 def episodes_of(frames: Sequence[Frame]) -> list[list[Frame]]:
     return [list(group) for _, group in groupby(frames, key=lambda frame: frame["episode"])]
-
-
-def millimetres(metres: NDArray[np.float32]) -> NDArray[np.uint16]:
-    return (1000 * metres).round().astype(np.uint16)
 
 
 def episode_of_files(dataset: Any, folder: Path, storage: str, episode: Sequence[Frame]) -> Frame:
@@ -194,12 +192,6 @@ def file_of(picture: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def change_features(root: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    file = root / "meta" / "info.json"
-    info = json.loads(file.read_text())
-    file.write_text(json.dumps(info | {"features": change(info["features"])}))
-
-
 def write_twin(root: Path, twin: Path, without: set[str]) -> None:
     """The same data set without "depth" or "language", or both."""
 
@@ -212,9 +204,10 @@ def write_twin(root: Path, twin: Path, without: set[str]) -> None:
         table = pq.read_table(file)
         kept = [name for name in table.column_names if not is_left_out(name)]
         pq.write_table(table.select(kept), file)
-    change_features(
-        twin, lambda features: {name: value for name, value in features.items() if not is_left_out(name)}
-    )
+    file = twin / "meta" / "info.json"
+    info = json.loads(file.read_text())
+    info["features"] = {name: value for name, value in info["features"].items() if not is_left_out(name)}
+    file.write_text(json.dumps(info))
 
 
 class Reader:

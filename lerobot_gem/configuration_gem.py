@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from lerobot.configs import PolicyFeature, PreTrainedConfig
 
 from lerobot_gem.configuration_parts import GemPartsConfig, checked, require
-from lerobot_gem.stages import PRETRAINING, STAGES, loss_weights
+from lerobot_gem.stages import PRETRAINING, loss_weights, skipped_before
 
 
 @PreTrainedConfig.register_subclass("gem")
@@ -78,7 +78,7 @@ class GemConfig(GemPartsConfig):
         """Raise a ValueError if stages before this one were skipped, unless that is acknowledged or there is no depth loss."""
         if "depth" not in self.loss_weights:
             return
-        skipped = [stage for stage in STAGES[self.stage].after if stage not in self.stages_done]
+        skipped = skipped_before(self.stage, self.stages_done)
         if skipped and not self.allow_untrained:
             raise ValueError(
                 f"stage={self.stage!r} starts from weights that {' and '.join(map(repr, skipped))} did not train: "

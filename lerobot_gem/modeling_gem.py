@@ -26,7 +26,7 @@ from lerobot_gem.processing.depth_target import target_size
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_ROW_SAMPLES, OBS_SHOWN, LanguageRowsStep
 from lerobot_gem.processing.tokenizer import load_tokenizer
-from lerobot_gem.sharing import SharedPolicy
+from lerobot_gem.sharing import SharedPolicy, hub_arguments
 from lerobot_gem.what_learns import freeze, learning, parameter_groups
 
 
@@ -68,6 +68,7 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
         self.images = camera_images(config)
         freeze(self, config.stage, config)
         self._tokenizer_source: str | Path | None = config.backbone.pretrained
+        self._hub_arguments: dict[str, Any] = {}
 
     # Training
 
@@ -86,10 +87,10 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
         weights = self.config.loss_weights
         batch_size = len(batch[self.config.cameras.names[0]])
         total = torch.zeros(batch_size, device=batch[OBS_LANGUAGE_TOKENS].device)
-        labels, rows = batch[OBS_LABELS], batch[OBS_ROW_SAMPLES]
+        labels, rows, shown = batch[OBS_LABELS], batch[OBS_ROW_SAMPLES], _pairs(batch[OBS_SHOWN])
         logs = {"frames_with_language": len(rows[(labels != IGNORED).any(dim=1)].unique()) / batch_size}
         with autocast(self):
-            states, tokens = self._final_states(batch, with_text="language" in weights)
+            states, tokens = self._final_states(batch, shown, with_text="language" in weights)
             if "language" in weights:
                 losses, samples, accuracy = self._language_losses(states, labels, rows)
                 total = total + weights["language"] * per_sample(losses, samples, batch_size)
@@ -98,7 +99,7 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
                 depth = depth_losses(
                     self.generator,
                     *self.backbone.vision_spans(states, tokens),
-                    shown=_pairs(batch[OBS_SHOWN]),
+                    shown=shown,
                     batch=batch,
                     cameras=self.config.cameras.names,
                     config=self.config.depth,
@@ -110,14 +111,16 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
             total = total + 0 * learning(self)[0].sum()
         return (total if reduction == "none" else total.mean()), logs
 
-    def _final_states(self, batch: dict[str, Tensor], *, with_text: bool) -> tuple[Tensor, Tensor]:
+    def _final_states(
+        self, batch: dict[str, Tensor], shown: list[tuple[int, int]], *, with_text: bool
+    ) -> tuple[Tensor, Tensor]:
         """Final states (R, L, D) of the prompts, and their tokens (R, L)."""
         tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         if not with_text:
             # Attention is causal and images lead the prompt, which is padded on the right: no text can reach them.
             ends = (tokens == self.backbone.config.vision_end_token_id).nonzero()[:, 1]
             tokens, mask = (tensor[:, : int(ends.max()) + 1] for tensor in (tokens, mask))
-        patches = self.images.patches(batch, _pairs(batch[OBS_SHOWN]))
+        patches = self.images.patches(batch, shown)
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(learning(self.backbone))):
             return self.backbone.final_states(tokens, mask, *patches), tokens
 
@@ -161,9 +164,9 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
         self.eval()
         depth = self.config.depth
         with autocast(self):
-            states, tokens = self._final_states(batch, with_text=False)
-            spans, mask = self.backbone.vision_spans(states, tokens)
             shown = _pairs(batch[OBS_SHOWN])
+            states, tokens = self._final_states(batch, shown, with_text=False)
+            spans, mask = self.backbone.vision_spans(states, tokens)
             pictures = {}
             for position, camera in enumerate(self.config.cameras.names):
                 images = [image for image, (_, shows) in enumerate(shown) if shows == position]
@@ -200,7 +203,7 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return load_tokenizer(self._tokenizer_source, **self.hub_arguments)
+        return load_tokenizer(self._tokenizer_source, **self._hub_arguments)
 
     # Acting
 
@@ -226,7 +229,7 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
         policy = super().from_pretrained(pretrained_name_or_path, **kwargs)
-        policy._tokenizer_source = pretrained_name_or_path
+        policy._tokenizer_source, policy._hub_arguments = pretrained_name_or_path, hub_arguments(kwargs)
         return policy
 
     @classmethod

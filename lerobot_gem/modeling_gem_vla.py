@@ -26,7 +26,7 @@ from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.real_time_chunking import sample_with_rtc
 from lerobot_gem.sharing import SharedPolicy
-from lerobot_gem.stages import STAGES
+from lerobot_gem.stages import skipped_before
 from lerobot_gem.what_learns import freeze, parameter_groups
 
 logger = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class GemVLAPolicy(SharedPolicy, PreTrainedPolicy):
 
 
 def _warn_of_skipped_stages(done: Sequence[str]) -> None:
-    skipped = [stage for stage in STAGES["action"].after if stage not in done]
+    skipped = skipped_before("action", done)
     if skipped:
         logger.warning(
             f"Backbone and depth generator come without the stage(s) {', '.join(skipped)} of GEM's pre-training, which costs "

@@ -7,8 +7,8 @@ from typing import Any, Self
 from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 
-# What LeRobot passes on to the Hub's client.
-_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+# Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
+_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
 # LeRobot's card lists all tasks; a data set of questions may have as many as frames.
 _MOST_TASKS = 20
 _INSTALLATION = """
@@ -21,12 +21,13 @@ while it trains; GEM-VLA adds an action expert. Depth is needed for training onl
 """
 
 
+def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of the arguments of `from_pretrained`, those that tell where on the Hub the checkpoint's other files are."""
+    return {name: arguments[name] for name in _HUB_ARGUMENTS if arguments.get(name)}
+
+
 class SharedPolicy:
     """Mixed into a `PreTrainedPolicy`: how it is loaded, and what its model card says."""
-
-    config: Any
-    # What the Hub's client was told when the policy was loaded, for files that are read later.
-    hub_arguments: dict[str, Any] = {}  # noqa: RUF012  (never changed, only replaced)
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -37,8 +38,9 @@ class SharedPolicy:
                 configuration has other cameras than the checkpoint, whose processor would go on with its own.
         """
         policy = super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)  # type: ignore[misc]
-        policy.hub_arguments = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
-        stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **policy.hub_arguments)
+        if kwargs.get("config") is None:
+            return policy  # with the checkpoint's own configuration
+        stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub_arguments(kwargs))
         if stored.cameras != policy.config.cameras:
             raise ValueError(
                 f"{policy.config.cameras} is not what the checkpoint {str(pretrained_name_or_path)!r} was trained with, "

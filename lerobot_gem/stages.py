@@ -10,7 +10,7 @@
 The autoencoder learns in none of them; it has a training of its own, before all (lerobot-gem-train-autoencoder).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -66,6 +66,11 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
 )
 # Those of the policy `gem`; `action` is `gem_vla`.
 PRETRAINING = ("connector", "generator", "joint")
+
+
+def skipped_before(stage: str, done: Collection[str]) -> list[str]:
+    """The stages that come before a stage and are not among those done, in order."""
+    return [earlier for earlier in STAGES[stage].after if earlier not in done]
 
 
 def part_of(parameter: str) -> str:

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from typing import Any
 
 
 def require_current_format(repo_id: str, root: Path | str | None) -> Path:
@@ -43,8 +42,12 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
     return folder
 
 
-def require_episodes(meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None) -> None:
-    """Check a choice of episodes; None is all.
+def require_episodes(meta: Any, episodes: Sequence[int] | None) -> None:
+    """Check a choice of episodes.
+
+    Args:
+        meta: `LeRobotDatasetMetadata`.
+        episodes: Their indices; None is all.
 
     Raises:
         ValueError: there are none of them, or some that the data set does not have.

@@ -17,6 +17,7 @@ DATA_SET = "meta/info.json"
 
 # No space left, quota exceeded, file too large for its file system.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OF_SQLITE = {sqlite3.SQLITE_FULL: errno.ENOSPC}
 
 
 def check_output(root: Path, overwrite: bool, marker: str) -> None:
@@ -62,7 +63,7 @@ def check_unfinished(staging: Path, resume: bool, work: str) -> None:
 
 
 def begin_or_resume(
-    staging: Path, settings: dict[str, Any], resume: bool, work: str, decided_by: str
+    staging: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool, work: str, decided_by: str
 ) -> None:
     """Make the folder that keeps finished pieces of work, or check that this run may go on with it.
 
@@ -70,13 +71,16 @@ def begin_or_resume(
         staging: The folder.
         settings: What decides the result; kept in it.
         resume: Go on with what is there.
+        overwrite: Delete what is there.
         work: What is kept, for messages: "import".
         decided_by: What `settings` are, for messages: "settings".
 
     Raises:
-        FileExistsError: There is unfinished work, and `resume` is off.
+        FileExistsError: There is unfinished work, and neither `resume` nor `overwrite` is set.
         ValueError: It was started with other settings.
     """
+    if overwrite:
+        shutil.rmtree(staging, ignore_errors=True)
     check_unfinished(staging, resume, work)
     file, content = staging / "settings.json", json.dumps(settings, indent=1)
     if file.exists() and file.read_text() != content:
@@ -111,10 +115,7 @@ def explained_full_disk(folder: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        if isinstance(error, OSError):
-            is_full = error.errno in _FULL
-        else:
-            is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-        if not is_full:
+        number = error.errno if isinstance(error, OSError) else _OF_SQLITE.get(error.sqlite_errorcode)
+        if number not in _FULL:
             raise
-        raise OSError(errno.ENOSPC, f"No space left on the disk of {folder}. {advice}") from error
+        raise OSError(number, f"No space left on the disk of {folder}. {advice}") from error

@@ -246,5 +246,6 @@ def _pad(rows: list[list[int]], value: int, side: Literal["left", "right"]) -> T
     # Through NumPy, which takes lists an order of magnitude faster than torch does.
     padded = np.full((len(rows), max(map(len, rows))), value)
     for line, row in zip(padded, rows, strict=True):
-        line[slice(len(row)) if side == "right" else slice(len(line) - len(row), None)] = row
+        start = 0 if side == "right" else len(line) - len(row)
+        line[start : start + len(row)] = row
     return torch.from_numpy(padded)

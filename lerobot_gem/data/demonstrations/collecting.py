@@ -27,9 +27,14 @@ def _staging(config: LiberoDemosConfig) -> Path:
     """The folder of finished attempts, made or checked; a data set at `root` is never touched without being told."""
     check_output(config.root, config.overwrite, DATA_SET)
     staging = config.root.with_name(config.root.name + ".attempts")
-    if config.overwrite:
-        shutil.rmtree(staging, ignore_errors=True)
-    begin_or_resume(staging, config.content(), config.resume, "collection", "settings")
+    begin_or_resume(
+        staging,
+        config.content(),
+        resume=config.resume,
+        overwrite=config.overwrite,
+        work="collection",
+        decided_by="settings",
+    )
     return staging
 
 

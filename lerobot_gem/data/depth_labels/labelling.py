@@ -29,10 +29,12 @@ from lerobot_gem.data.output_folder import (
     check_unfinished,
     explained_full_disk,
     publish,
+    removed_on_error,
 )
 
 STORAGES = ("camera", "image")
 
+_WORK = "labelling"  # in messages about unfinished ones
 # Processes wait for the slowest, and the default of torch.distributed gives up after 10 to 30 minutes.
 _PATIENCE = timedelta(days=30)
 
@@ -164,7 +166,14 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
         }
         model = DepthModel.load(config.model, state.device)
     if state.is_main_process:
-        _start(config, staging, _settings(config, dataset, cameras))
+        begin_or_resume(
+            staging,
+            _settings(config, dataset, cameras),
+            resume=config.resume,
+            overwrite=config.overwrite,
+            work=_WORK,
+            decided_by="settings",
+        )
     state.wait_for_everyone()
     folders = {episode: staging / f"episode-{episode:06d}" for episode in range(dataset.num_episodes)}
     missing = [episode for episode, folder in folders.items() if not folder.exists()]
@@ -257,15 +266,7 @@ def _check_room(config: LabelDepthConfig, root: Path, staging: Path) -> None:
             f"output.root is {root}, but the data set to label, {source}, is never changed: choose a folder outside of it."
         )
     check_output(root, config.overwrite, DATA_SET)
-    if not config.overwrite:
-        check_unfinished(staging, config.resume, "labelling")
-
-
-def _start(config: LabelDepthConfig, staging: Path, settings: dict[str, Any]) -> None:
-    """Make the folder of finished episodes, or compare its settings."""
-    if config.overwrite:
-        shutil.rmtree(staging, ignore_errors=True)
-    begin_or_resume(staging, settings, config.resume, "labelling", "settings")
+    check_unfinished(staging, config.resume or config.overwrite, _WORK)
 
 
 # -- labelling -----------------------------------------------------------------------------------------------------------
@@ -378,11 +379,8 @@ def _write(
     partial = staging / "dataset"
     shutil.rmtree(partial, ignore_errors=True)
     info = {"depth_unit": "mm", "depth_kind": kind, "depth_model": config.model.pretrained}
-    try:
+    with removed_on_error(partial):  # room for another try
         summaries = add_depth_features(source, partial, folders, storage, info)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)  # room for another try
-        raise
     reports = [_report(key, kind, episodes) for key, episodes in summaries.items()]
     settings = json.loads((staging / "settings.json").read_text())
     content = {"settings": settings, "cameras": [asdict(report) for report in reports]}

@@ -80,8 +80,8 @@ class DepthModel:
         name = config.pretrained
         try:
             processor = AutoImageProcessor.from_pretrained(name, revision=config.revision)
+            # Images come in float32, and half precision would cost metres at a distance millimetres.
             model, report = AutoModelForDepthEstimation.from_pretrained(
-                # Images come in float32, and half precision would cost metres at a distance millimetres.
                 name,
                 revision=config.revision,
                 dtype=torch.float32,
@@ -112,8 +112,8 @@ class DepthModel:
             max_side: Longest side of the depth; None is the images'.
 
         Returns:
-            (B, H, W), or (B, h, w) in the same aspect ratio, in millimetres, pseudo-depth if the model is relative; 0 where the model predicts none (not
-            finite, or not in front of the camera).
+            (B, H, W), or (B, h, w) in the same aspect ratio, in millimetres, pseudo-depth if the model is relative; 0 where
+            the model predicts none (not finite, or not in front of the camera).
 
         Raises:
             ValueError: the image processor resizes to something else.

@@ -330,9 +330,14 @@ def _staging(config: ImportGemConfig) -> Path:
     """The folder of an unfinished import, made or checked."""
     check_output(config.root, config.overwrite, DATA_SET)
     staging = config.root.with_name(config.root.name + ".importing")
-    if config.overwrite:
-        shutil.rmtree(staging, ignore_errors=True)
-    begin_or_resume(staging, config.content(), config.resume, "import", "settings or records")
+    begin_or_resume(
+        staging,
+        config.content(),
+        resume=config.resume,
+        overwrite=config.overwrite,
+        work="import",
+        decided_by="settings or records",
+    )
     return staging
 
 

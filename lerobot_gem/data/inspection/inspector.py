@@ -253,7 +253,7 @@ class _Inspector:
 
     def _read_texts(self) -> None:
         total = len(self.indices)
-        positions = spread(total, total if (most := self.config.num_texts) is None else most, self.random)
+        positions = spread(total, self.config.num_texts or total, self.random)
         for policy, view in self.views.items():
             texts = view.read_texts(self.dataset, positions)
             stages = _STAGES_OF[policy]
