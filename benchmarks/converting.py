@@ -30,8 +30,8 @@ from lerobot_gem.checkpoints import (
     open_checkpoint,
     write_weights,
 )
-from lerobot_gem.checkpoints.backbone import load_backbone
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert, write_sana_configs
+from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture, get_preset

@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.data.depth_labels.episodes import EpisodeDepthWriter
-from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
-from lerobot_gem.data.depth_labels.models import pseudo_depth, to_millimetres
-from lerobot_gem.simulation.experts import make_expert
+from lerobot_gem.data.depth_labels.depth_model import pseudo_depth, to_millimetres
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import apply_benchmark
 from lerobot_gem.simulation.scene import LiberoScene
+from lerobot_gem.simulation.scripted_policies import make_expert
+from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
+from lerobot_gem.storage.depth_files import EpisodeDepthWriter
 
 CAMERA, FPS = "observation.images.image", 10
 LARGEST_SIZE, LARGEST_TIME = 1.5, 1.6

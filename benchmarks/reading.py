@@ -34,14 +34,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lerobot_gem.data.demonstrations.collecting import collect
-from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
-from lerobot_gem.data.demonstrations.single_frames import encode
-from lerobot_gem.data.depth_labels.episodes import EpisodeDepthWriter
-from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
-from lerobot_gem.data.depth_labels.models import shrink, to_millimetres
-from lerobot_gem.data.language_columns import EVENTS, PERSISTENT, add_language_columns
-from lerobot_gem.data.questions.configuration import QuestionsConfig
+from lerobot_gem.data.depth_labels.depth_model import shrink, to_millimetres
+from lerobot_gem.data.libero_demos.collecting import collect
+from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
+from lerobot_gem.storage.depth_files import EpisodeDepthWriter
+from lerobot_gem.storage.language_columns import EVENTS, PERSISTENT, add_language_columns
+from lerobot_gem.storage.single_frames import encode
 
 FPS = 5
 CAMERAS = ("observation.images.image", "observation.images.image2")
@@ -225,10 +225,10 @@ class Reader:
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
         from lerobot.policies.factory import make_pre_post_processors
 
-        from lerobot_gem.configuration_gem import GemConfig
-        from lerobot_gem.configuration_gem_vla import GemVLAConfig
-        from lerobot_gem.data.inspection.stage_checks import bind
+        from lerobot_gem.data.check.stage_checks import bind
         from lerobot_gem.models.presets import get_preset
+        from lerobot_gem.policies.gem.configuration_gem import GemConfig
+        from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
         settings = {"preset": "tiny", "device": "cpu"}
         config: Any = (

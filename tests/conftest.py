@@ -11,7 +11,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from lerobot_gem.data.language_columns import add_language_columns, row  # noqa: E402
+from lerobot_gem.storage.language_columns import add_language_columns, row  # noqa: E402
 
 # The models of the tests are too small to share among threads, which would mostly wait for each other.
 torch.set_num_threads(1)
@@ -191,7 +191,7 @@ def make_policy(data_set: Path):
     """A function that builds (policy, preprocessor, postprocessor) for the small data set."""
 
     def build(root: Path = data_set, **overrides):
-        from lerobot_gem.configuration_gem_vla import GemVLAConfig
+        from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
         config = GemVLAConfig(
             **{"preset": "tiny", "device": "cpu", "dtype": "float32", "chunk_size": 4, **overrides}
@@ -206,7 +206,7 @@ def make_gem(depth_data_set: Path):
     """The same for `gem`, on the data set with depth."""
 
     def build(root: Path = depth_data_set, **overrides):
-        from lerobot_gem.configuration_gem import GemConfig
+        from lerobot_gem.policies.gem.configuration_gem import GemConfig
 
         config = GemConfig(
             **{"preset": "tiny", "device": "cpu", "dtype": "float32", "allow_untrained": True, **overrides}

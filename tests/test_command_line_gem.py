@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lerobot_gem.stages import PARTS
+from lerobot_gem.training.stages import PARTS
 from tests.conftest import CAMERAS, write_data_set
 from tests.test_command_line import BIN, TINY, run
 
@@ -106,7 +106,7 @@ def check_logs(log: str, *, learns: set[str], losses: set[str]) -> None:
 def assert_acts(checkpoint: Path) -> None:
     from lerobot.policies.factory import make_pre_post_processors
 
-    from lerobot_gem.modeling_gem_vla import GemVLAPolicy
+    from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 
     policy = GemVLAPolicy.from_pretrained(checkpoint)
     preprocess, postprocess = make_pre_post_processors(policy.config, pretrained_path=str(checkpoint))

@@ -1,6 +1,5 @@
 """Checkpoints: released layouts in, standard layouts out; never more than one tensor in memory beyond the model."""
 
-from lerobot_gem.checkpoints.expert import expert_from_release, expert_to_release
 from lerobot_gem.checkpoints.files import (
     StoredTensor,
     load_policy_weights,
@@ -14,6 +13,7 @@ from lerobot_gem.checkpoints.layouts import (
     read_part,
     read_sana_architecture,
 )
+from lerobot_gem.checkpoints.release_expert import expert_from_release, expert_to_release
 
 __all__ = [
     "Checkpoint",

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
 
-from lerobot_gem.checkpoints.expert import expert_from_release
 from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
+from lerobot_gem.checkpoints.release_expert import expert_from_release
 from lerobot_gem.models.presets import DepthArchitecture, get_preset
 
 Layout = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]

@@ -10,7 +10,7 @@ depend on them:
 * the final layer's activation is SiLU.
 
 Different on purpose: the conditioning is projected to keys and values once per observation instead of once per
-denoising step, and keys and values have separate weights (the release interleaves them in one; `checkpoints/expert.py`
+denoising step, and keys and values have separate weights (the release interleaves them in one; `checkpoints/release_expert.py`
 converts).
 """
 
@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812
 from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
 from torch import Tensor, nn
 
-from lerobot_gem.models.expert_layers import ExpertBlock, KeyValue, TimeEmbedding, VelocityOutput, mlp
+from lerobot_gem.models.action_expert_layers import ExpertBlock, KeyValue, TimeEmbedding, VelocityOutput, mlp
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 
 

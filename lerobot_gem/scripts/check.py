@@ -5,9 +5,9 @@ from pathlib import Path
 
 from lerobot.configs import parser
 
-from lerobot_gem.data.inspection.inspector import CheckConfig, inspect
-from lerobot_gem.data.inspection.page import write_page
-from lerobot_gem.data.inspection.tables import as_text
+from lerobot_gem.data.check.inspector import CheckConfig, inspect
+from lerobot_gem.data.check.page import write_page
+from lerobot_gem.data.check.tables import as_text
 
 
 @parser.wrap()

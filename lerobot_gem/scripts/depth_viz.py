@@ -3,7 +3,7 @@
 from lerobot.configs import parser
 from lerobot.utils.utils import init_logging
 
-from lerobot_gem.depth_visualisation import (
+from lerobot_gem.evaluation.depth_report import (
     DepthVisualisationConfig,
     read_policy_config,
     table,

@@ -2,8 +2,8 @@
 
 from lerobot.utils.utils import init_logging
 
+from lerobot_gem.evaluation.vqa import VqaEvaluationConfig, evaluate_vqa
 from lerobot_gem.scripts.options import parse_options
-from lerobot_gem.vqa.evaluation import VqaEvaluationConfig, evaluate_vqa
 
 
 def main() -> None:

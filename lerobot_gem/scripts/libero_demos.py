@@ -4,8 +4,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from lerobot_gem.data.demonstrations.collecting import collect
-from lerobot_gem.data.demonstrations.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.collecting import collect
+from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
 from lerobot_gem.scripts.options import parse_options
 
 

@@ -2,8 +2,8 @@
 
 from lerobot.utils.utils import init_logging
 
-from lerobot_gem.autoencoder_training import AutoencoderTrainingConfig, train_autoencoder
 from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.training.autoencoder import AutoencoderTrainingConfig, train_autoencoder
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.experts import DropIntoContainer, PickAndPlaceExpert
 from lerobot_gem.simulation.placements import WIDE_RULES, turned
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, GRIPPER_CLOSE, LiberoScene
+from lerobot_gem.simulation.scripted_policies import DropIntoContainer, PickAndPlaceExpert
 
 _OPEN_FINGERS = np.array([0.0395, -0.0395])
 _TRIES = 50

@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.experts import PickAndPlaceExpert
+from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert
 
 STEPS = ("reach", "descend", "grasp", "lift", "carry", "release")
 # An object that is held, hardly raised and not over its goal is still being lifted, metres.

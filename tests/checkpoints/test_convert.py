@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from lerobot_gem.checkpoints import load_weights, open_checkpoint
-from lerobot_gem.checkpoints.backbone import load_backbone
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
-from lerobot_gem.configuration_parts import BackboneConfig
+from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.policies.base_configuration import BackboneConfig
 from lerobot_gem.processing.chat import conversation
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from lerobot_gem.scripts.convert import main
@@ -185,7 +185,7 @@ def test_generator_that_the_source_does_not_describe(gem_checkpoint, reference_f
 
 def policy_with_whole_backbone(make_policy):
     """A tiny gem_vla that reads the last layer, so that it keeps all of them."""
-    from lerobot_gem.configuration_gem_vla import ExpertConfig
+    from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 
     return make_policy(expert=ExpertConfig(conditioning_layers=[0, 2, 4]))
 

@@ -21,7 +21,7 @@ from lerobot_gem.checkpoints import (
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import get_preset
 from tests.checkpoints.conftest import contents, edit_config, edit_weights
-from tests.checkpoints.test_expert import small_expert
+from tests.checkpoints.test_release_expert import small_expert
 
 TINY = Qwen3VLConfig(**get_preset("tiny").backbone)
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from lerobot_gem.checkpoints.backbone import load_backbone
+from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.presets import get_preset
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from lerobot_gem.data.language_columns import row
 from lerobot_gem.processing.language import (
     Conversation,
     LanguageTable,
@@ -13,6 +12,7 @@ from lerobot_gem.processing.language import (
     messages_of_task,
     parse_messages,
 )
+from lerobot_gem.storage.language_columns import row
 from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, write_data_set
 
 FRONT, WRIST = CAMERAS

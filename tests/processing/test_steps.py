@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from lerobot_gem.data.language_columns import row
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
+from lerobot_gem.storage.language_columns import row
 from tests.conftest import CAMERAS
 
 IMAGES = {

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lerobot_gem.simulation.arm_poses import ArmPoses
-from lerobot_gem.simulation.experts import make_expert
 from lerobot_gem.simulation.placements import apply_wide, layout_rng, wide_layout
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
-from tests.simulation.test_experts import steps_to_success
+from lerobot_gem.simulation.scripted_policies import make_expert
+from tests.simulation.test_scripted_policies import steps_to_success
 
 pytestmark = pytest.mark.libero
 

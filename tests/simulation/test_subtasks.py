@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from lerobot_gem.simulation.experts import make_expert
 from lerobot_gem.simulation.placements import apply_wide, layout_rng
 from lerobot_gem.simulation.scene import LiberoScene
+from lerobot_gem.simulation.scripted_policies import make_expert
 from lerobot_gem.simulation.subtasks import STEPS, current_step, describe, steady
 
 

@@ -17,12 +17,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from lerobot_gem.configuration_parts import is_depth
-from lerobot_gem.data.data_set_format import require_current_format
-from lerobot_gem.data.depth_labels.episodes import DepthSummary, EpisodeDepthWriter
-from lerobot_gem.data.depth_labels.features import add_depth_features, depth_key
-from lerobot_gem.data.depth_labels.models import DepthModel, DepthModelConfig
-from lerobot_gem.data.output_folder import (
+from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig
+from lerobot_gem.policies.base_configuration import is_depth
+from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
+from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
+from lerobot_gem.storage.opening import require_current_format
+from lerobot_gem.storage.output_folder import (
     DATA_SET,
     begin_or_resume,
     check_output,

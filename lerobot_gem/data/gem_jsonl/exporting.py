@@ -17,11 +17,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from lerobot_gem.configuration_parts import METRES, pair_depth
-from lerobot_gem.data.data_set_format import require_current_format
-from lerobot_gem.data.gem_jsonl.image_files import RELATIVE_STEP_MM, write_depth
+from lerobot_gem.data.gem_jsonl.images import RELATIVE_STEP_MM, write_depth
 from lerobot_gem.data.gem_jsonl.records import DEPTH_FOLDER, RECORD, JsonObject, record_of
-from lerobot_gem.data.output_folder import check_output, explained_full_disk, publish, removed_on_error
+from lerobot_gem.policies.base_configuration import METRES, pair_depth
 from lerobot_gem.processing.language import (
     EVENTS,
     MESSAGES,
@@ -32,6 +30,8 @@ from lerobot_gem.processing.language import (
     messages_of_rows,
     parse_messages,
 )
+from lerobot_gem.storage.opening import require_current_format
+from lerobot_gem.storage.output_folder import check_output, explained_full_disk, publish, removed_on_error
 
 ANNOTATIONS = "gem.jsonl"
 

@@ -27,7 +27,9 @@ from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
 from lerobot_gem.data.gem_jsonl.plan import Episode, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import RecordError, annotation_files
 from lerobot_gem.data.gem_jsonl.samples import Sample, SampleLayout, make_sample
-from lerobot_gem.data.output_folder import (
+from lerobot_gem.data.worker_pool import map_in_order, worker_pool
+from lerobot_gem.processing.language import MESSAGES
+from lerobot_gem.storage.output_folder import (
     DATA_SET,
     begin_or_resume,
     check_output,
@@ -35,8 +37,6 @@ from lerobot_gem.data.output_folder import (
     publish,
     removed_on_error,
 )
-from lerobot_gem.data.worker_pool import map_in_order, worker_pool
-from lerobot_gem.processing.language import MESSAGES
 
 REPORT, SKIPPED = "import.json", "import_skipped.jsonl"
 

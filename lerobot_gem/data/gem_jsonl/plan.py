@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lerobot_gem.data.gem_jsonl.clips import clip_size
-from lerobot_gem.data.gem_jsonl.image_files import image_size
+from lerobot_gem.data.gem_jsonl.images import image_size
 from lerobot_gem.data.gem_jsonl.letterbox import Size
 from lerobot_gem.data.gem_jsonl.records import (
     GemRecord,

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.clips import clip_frames
-from lerobot_gem.data.gem_jsonl.image_files import (
+from lerobot_gem.data.gem_jsonl.images import (
     RgbFile,
     millimetres,
     read_depth,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.data.language_columns import row
+from lerobot_gem.storage.language_columns import row
 from tests.conftest import add_language_rows
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"  # a video, images

@@ -15,16 +15,16 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.configuration_gem import GemConfig
 from lerobot_gem.data.depth_labels import labelling
-from lerobot_gem.data.depth_labels.features import depth_key
+from lerobot_gem.data.depth_labels.depth_model import DepthModelConfig
 from lerobot_gem.data.depth_labels.labelling import (
     LabelDepthConfig,
     OutputConfig,
     SourceConfig,
     label_depth,
 )
-from lerobot_gem.data.depth_labels.models import DepthModelConfig
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.storage.depth_columns import depth_key
 from tests.conftest import CAMERAS, build_policy, read_batch
 from tests.data.depth_labels.mixed_source import (
     FRONT,

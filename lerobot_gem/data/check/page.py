@@ -1,0 +1,156 @@
+"""The page with pictures: one HTML file that needs no other, with frames, depth and questions as training sees them."""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lerobot_gem.data.check.facts import Inspection, SampleFrame, SamplePicture
+from lerobot_gem.data.check.tables import summary, tables, verdict
+from lerobot_gem.data.check.template import TEMPLATE
+from lerobot_gem.processing.answers import COORDINATES, places
+from lerobot_gem.processing.depth_target import paint
+
+# Longest side of a picture on the page; larger ones are made smaller.
+_LONGEST_SIDE = 480
+_COLOURS = ("#ff4d4d", "#3ddc68", "#4da3ff", "#ffd23f", "#e36bff", "#35e0e0")
+# Lines and letters are sized for pictures this wide, in pixels.
+_DRAWN_WIDTH = 236
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A point (x, y) or a box (left, top, right, bottom) that an answer names, in pixels, and its label."""
+
+    corners: tuple[float, ...]
+    label: str
+
+
+def write_page(found: Inspection, path: Path) -> None:
+    """Write the page; its folder is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(as_html(found), encoding="utf-8")
+
+
+def as_html(found: Inspection) -> str:
+    """The page."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+    return template.render(
+        found=found,
+        summary=summary(found),
+        verdict=verdict(found),
+        tables=tables(found),
+        frames=[_frame(frame) for frame in found.samples],
+        legend=_legend(found),
+    )
+
+
+def shapes_of(answer: str, width: int, height: int) -> list[Shape]:
+    """Points and boxes of an answer, for an image of this size.
+
+    Args:
+        answer: Qwen3-VL's JSON, objects with "point_2d" or "bbox_2d" in thousandths of the image, as they are or in a block
+            of code; or LeRobot's (lerobot-annotate), "point" or "detections" with "bbox" in pixels. Other text has none.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+    """
+    sides = (width, height)
+    return [
+        Shape(
+            tuple(value * sides[axis % 2] / COORDINATES for axis, value in enumerate(place.corners)),
+            place.label,
+        )
+        for place in places(answer, sides)
+    ]
+
+
+def _frame(frame: SampleFrame) -> dict[str, Any]:
+    exchanges = [
+        {
+            "question": question["content"],
+            "answer": answer["content"],
+            "camera": question.get("camera"),
+            "colour": _COLOURS[number % len(_COLOURS)],
+        }
+        for number, (question, answer) in enumerate(
+            zip(frame.messages[::2], frame.messages[1::2], strict=True)
+        )
+    ]
+    return {
+        "index": frame.index,
+        "episode": frame.episode,
+        "timestamp": frame.timestamp,
+        "task": frame.task,
+        "exchanges": exchanges,
+        "views": [
+            _view(picture, exchanges, is_first=number == 0) for number, picture in enumerate(frame.pictures)
+        ],
+    }
+
+
+def _view(picture: SamplePicture, exchanges: list[dict[str, Any]], *, is_first: bool) -> dict[str, Any]:
+    height, width = picture.rgb.shape[:2]
+    unit = width / _DRAWN_WIDTH
+    drawn = []
+    for exchange in exchanges:
+        # A place that is asked about no camera can only be meant in the first.
+        if exchange["camera"] == picture.camera or (exchange["camera"] is None and is_first):
+            drawn += [
+                _drawn(shape, exchange["colour"], width, height, unit)
+                for shape in shapes_of(exchange["answer"], width, height)
+            ]
+    reach = picture.depth_range
+    distances = f"{reach[0]:.2f} to {reach[1]:.2f} m" if reach else "no valid pixel"
+    return {
+        "camera": picture.camera,
+        "rgb": _data_uri(picture.rgb),
+        "depth": _data_uri(picture.depth) if picture.depth is not None else None,
+        "caption": f"depth: {distances}, {picture.invalid:.1%} invalid",
+        "width": width,
+        "height": height,
+        "unit": unit,
+        "shapes": drawn,
+    }
+
+
+def _drawn(shape: Shape, colour: str, width: int, height: int, unit: float) -> dict[str, Any]:
+    """A shape with its label beside it, inside the picture."""
+    x, y = shape.corners[0], shape.corners[1]
+    to_left = x > width / 2
+    is_box = len(shape.corners) == 4
+    if is_box:
+        x = shape.corners[2] if to_left else x
+        y = y - 3 * unit if y > 14 * unit else shape.corners[3] + 10 * unit
+    else:
+        x, y = x + (-6 if to_left else 6) * unit, y + 3 * unit
+    return {
+        "corners": shape.corners,
+        "label": shape.label,
+        "colour": colour,
+        "at": (x, min(max(y, 9 * unit), height - 3 * unit)),
+        "anchor": "end" if to_left else "start",
+    }
+
+
+def _legend(found: Inspection) -> str:
+    values = torch.linspace(0, 1, 128)[None, None, None].expand(1, 1, 8, 128)
+    if found.colouring == "inferno":
+        values = 1 - values  # there, 1 is near
+    picture = (paint(values, found.colouring)[0].movedim(0, -1) + 1) * 127.5
+    return _data_uri(picture.round().byte().numpy())
+
+
+def _data_uri(picture: NDArray[np.uint8]) -> str:
+    image = Image.fromarray(picture)
+    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

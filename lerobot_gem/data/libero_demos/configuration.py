@@ -1,0 +1,94 @@
+"""What `lerobot-gem-libero-demos` collects."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.simulation.placements import PLACEMENTS
+
+MODES = ("demonstrations", "scenes")
+
+
+@dataclass
+class LiberoDemosConfig:
+    """What to collect and where to put it.
+
+    Attributes:
+        root: folder of the data set; must not exist unless `resume` or `overwrite` says so.
+        repo_id: LeRobot's name of the data set.
+        suite: LIBERO suite.
+        task_ids: tasks of the suite; all of them when empty.
+        mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
+            picture can show, an object that is held placed between the fingers instead of gripped.
+        episodes_per_task: successful demonstrations for each task; 0 in `scenes` mode.
+        scenes_per_task: episodes of one frame for each task, behind its demonstrations: a random wide layout seen
+            from the robot's first pose or a random one, free or holding the target, and labelled with the expert's
+            action.
+        placement: `wide` or `benchmark`, of the demonstrations. Wide layouts, scenes and random starts are for suites
+            in `WIDE_RULES`.
+        fps: control steps, and frames, per second.
+        image_size: height and width of both cameras in pixels.
+        depth: store both cameras' depth in metres.
+        qa: questions about what the cameras show, and sub-tasks, from the simulator's state; None for neither.
+        action_noise: standard deviation of Gaussian noise on the translation that is executed; the recorded action
+            stays the expert's (DART, Laskey et al. 2017). 1 is full scale, 0.1 to 0.2 leave the expert its success.
+        random_start: start demonstrations from a random arm pose.
+        multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
+        seed: of layouts, poses and noise.
+        num_workers: processes that simulate; 1 stays in this process.
+        resume: go on with an interrupted collection.
+        overwrite: replace the data set at `root`, and an interrupted collection.
+    """
+
+    root: Path
+    repo_id: str = "local/libero_demos"
+    suite: str = "libero_object"
+    task_ids: list[int] = field(default_factory=list)
+    mode: str = "demonstrations"
+    episodes_per_task: int = 50
+    scenes_per_task: int = 0
+    placement: str = "wide"
+    fps: int = 20
+    image_size: int = 128
+    depth: bool = True
+    qa: QuestionsConfig | None = None
+    action_noise: float = 0.0
+    random_start: bool = False
+    multisampling: bool = False
+    seed: int = 0
+    num_workers: int = 1
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root)
+        if self.mode not in MODES:
+            raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
+        if self.mode == "scenes":
+            self.episodes_per_task = 0
+            if self.scenes_per_task == 0:
+                raise ValueError(
+                    "mode=scenes collects scenes alone: say how many with --scenes_per_task=1000."
+                )
+        if self.placement not in PLACEMENTS:
+            raise ValueError(f"placement is one of {', '.join(PLACEMENTS)}, but is {self.placement!r}.")
+        least = {"episodes_per_task": 0, "scenes_per_task": 0, "seed": 0, "action_noise": 0}
+        for name, bound in {**least, "fps": 1, "image_size": 16, "num_workers": 1}.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, but is {getattr(self, name)}.")
+        if not self.episodes_per_task and not self.scenes_per_task:
+            raise ValueError("episodes_per_task and scenes_per_task are both 0: there is nothing to collect.")
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite contradict each other: choose one.")
+
+    def content(self) -> dict[str, Any]:
+        """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
+        others: tuple[str, ...] = ("root", "repo_id", "num_workers", "resume", "overwrite")
+        others += ("task_ids", "episodes_per_task", "scenes_per_task")
+        content = {key: value for key, value in asdict(self).items() if key not in others}
+        if self.mode == "demonstrations":
+            del content["mode"]  # collections that were begun before there was another one go on
+        if self.qa is None:
+            del content["qa"]
+        return content

@@ -1,0 +1,70 @@
+"""Writes the questions and sub-tasks of a collection into its data set."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.data.libero_demos.questions.question_types import Question
+from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
+from lerobot_gem.data.libero_demos.questions.selection import Selection, balanced
+from lerobot_gem.storage.language_columns import Row, add_language_columns, question_rows, subtask_rows
+
+# Beside the data set's metadata: rows of LeRobot's columns do not say what kind of question they are.
+QUESTIONS_FILE = "meta/questions.parquet"
+_SCHEMA = pa.schema(
+    [("index", pa.int64()), *((name, pa.string()) for name in ("kind", "camera", "question", "answer"))]
+)
+
+
+def write_language(
+    root: Path, config: QuestionsConfig, fps: int, attempts: Iterable[tuple[bool, Sequence[FrameLanguage]]]
+) -> dict[str, Any]:
+    """Choose questions, and write them with the sub-tasks as LeRobot's language columns.
+
+    Args:
+        root: folder of a finalised LeRobotDataset.
+        config: which questions.
+        fps: frames per second.
+        attempts: whether its frames are unrelated, each an episode, or together a demonstration; and what can be said
+            of each frame; in the data set's order.
+
+    Returns:
+        For each kind the number of questions and the share of its most common answer.
+    """
+    selection, with_subtasks = Selection(config.questions_per_image), "subtask" in config.asked()
+    persistent: list[list[Row]] = []
+    alone: list[tuple[int, str]] = []  # frames that are episodes, and their sub-tasks
+    for unrelated, frames in attempts:
+        first = len(persistent)
+        for index, frame in enumerate(frames, start=first):
+            for _, candidates in groupby(frame.questions, key=lambda question: question.camera):
+                selection.offer(index, list(candidates))
+        subtasks = [frame.subtask for frame in frames] if with_subtasks else []
+        if unrelated:
+            alone += enumerate(subtasks, start=first)
+        persistent += [[] if unrelated else subtask_rows(subtasks, fps)] * len(frames)
+    # An episode's sub-tasks are what they are; of single frames there may be too many of a kind.
+    for kept in balanced([subtask for _, subtask in alone]):
+        index, subtask = alone[kept]
+        persistent[index] = subtask_rows([subtask], fps)
+    chosen = sorted(selection.balanced(), key=lambda one: one[0])
+    events: list[list[Row]] = [[] for _ in persistent]
+    for index, group in groupby(chosen, key=lambda one: one[0]):
+        events[index] = question_rows([(q.camera, q.question, q.answer) for _, q in group])
+    add_language_columns(root, persistent, events)
+    table = [{"index": index, **asdict(question)} for index, question in chosen]
+    pq.write_table(pa.Table.from_pylist(table, _SCHEMA), root / QUESTIONS_FILE)
+    return {kind: _summary([q for _, q in chosen if q.kind == kind]) for kind in config.asked()}
+
+
+def _summary(questions: Sequence[Question]) -> dict[str, Any]:
+    answers = Counter(question.answer for question in questions)
+    share = max(answers.values(), default=0) / max(len(questions), 1)
+    return {"questions": len(questions), "most_common_answer": round(share, 3)}

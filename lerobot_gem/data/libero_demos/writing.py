@@ -1,0 +1,157 @@
+"""Writes the data set of a collection from the files of its attempts."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, stored_frames, stored_language
+from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
+from lerobot_gem.data.libero_demos.questions.writing import write_language
+from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
+from lerobot_gem.storage.output_folder import publish, removed_on_error
+from lerobot_gem.storage.single_frames import FrameBatch, append_frames
+
+
+@dataclass(frozen=True)
+class StoredAttempt:
+    """A successful attempt on disk.
+
+    Attributes:
+        attempt: which one.
+        folder: where `store_attempt` put it.
+        instruction: the task's text.
+    """
+
+    attempt: Attempt
+    folder: Path
+    instruction: str
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """How often the expert solved a task: successes of attempts."""
+
+    task_id: int
+    instruction: str
+    successes: int
+    attempts: int
+
+
+def dataset_features(height: int, width: int, depth: bool) -> dict[str, dict[str, Any]]:
+    """LeRobot features of the data set: keys and shapes of LeRobot's libero env, plus depth in metres."""
+    features: dict[str, dict[str, Any]] = {}
+    for camera in CAMERAS:
+        key, names = f"observation.images.{camera}", ["height", "width", "channels"]
+        features[key] = {"dtype": "image", "shape": (height, width, 3), "names": names}
+        if depth:
+            features[f"{key}_depth"] = {
+                "dtype": "image",
+                "shape": (height, width, 1),
+                "names": names,
+                "info": {"is_depth_map": True, "depth_unit": "m"},
+            }
+    state = [*(f"eef.{a}" for a in ("x", "y", "z")), *(f"eef.r{a}" for a in ("x", "y", "z"))]
+    state += ["gripper.0", "gripper.1"]
+    action = [*(f"delta.{a}" for a in ("x", "y", "z", "rx", "ry", "rz")), "gripper"]
+    features["observation.state"] = {"dtype": "float32", "shape": (STATE_DIM,), "names": state}
+    features["action"] = {"dtype": "float32", "shape": (ACTION_DIM,), "names": action}
+    return features
+
+
+def write_dataset(
+    config: LiberoDemosConfig, stored: Sequence[StoredAttempt], reports: Sequence[TaskReport]
+) -> None:
+    """Write the data set to the collection's root, where it appears when it is complete.
+
+    Args:
+        config: of the collection.
+        stored: its attempts, in the order of the data set: by task, demonstrations before scenes.
+        reports: for `collection.json`.
+    """
+    partial = config.root.with_name(config.root.name + ".writing")
+    shutil.rmtree(partial, ignore_errors=True)
+    with removed_on_error(partial):
+        _write(config, partial, stored, reports)
+    publish(partial, config.root)
+
+
+def _write(
+    config: LiberoDemosConfig, root: Path, stored: Sequence[StoredAttempt], reports: Sequence[TaskReport]
+) -> None:
+    import datasets
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+    from tqdm.auto import tqdm
+
+    datasets.disable_progress_bars()  # one bar per episode otherwise
+    dataset: LeRobotDataset | None = LeRobotDataset.create(
+        config.repo_id,
+        fps=config.fps,
+        features=dataset_features(config.image_size, config.image_size, config.depth),
+        root=root,
+        robot_type="panda",
+        use_videos=False,
+    )
+    with tqdm(stored, desc="writing") as progress:
+        for scenes, group in groupby(progress, key=lambda one: one.attempt.scenes):
+            if not scenes:
+                dataset = dataset or LeRobotDataset.resume(config.repo_id, root=root)
+                for one in group:
+                    data = _episode_data(one.folder, one.instruction, dataset)
+                    dataset.save_episode(episode_data=data)
+            if dataset is not None:
+                dataset.finalize()
+                dataset = None
+            if scenes:
+                append_frames(root, (_batch(config, one) for one in group))
+    report: dict[str, Any] = {"settings": config.content(), "tasks": [asdict(r) for r in reports]}
+    if config.qa is not None:
+        languages = (_language_of(config, one) for one in stored)
+        report["questions"] = write_language(root, config.qa, config.fps, languages)
+    (root / "collection.json").write_text(json.dumps(report, indent=1))
+
+
+def _batch(config: LiberoDemosConfig, one: StoredAttempt) -> FrameBatch:
+    return FrameBatch(stored_frames(one.folder), one.instruction, _scenes_of(config, one.attempt))
+
+
+def _language_of(config: LiberoDemosConfig, one: StoredAttempt) -> tuple[bool, list[FrameLanguage]]:
+    language = stored_language(one.folder)
+    return one.attempt.scenes, language[: _scenes_of(config, one.attempt)] if one.attempt.scenes else language
+
+
+def _scenes_of(config: LiberoDemosConfig, attempt: Attempt) -> int:
+    """How many frames of a batch the data set takes: the last batch has more than are wanted."""
+    return min(SCENES_PER_BATCH, config.scenes_per_task - attempt.number * SCENES_PER_BATCH)
+
+
+def _episode_data(folder: Path, instruction: str, dataset: Any) -> dict[str, Any]:
+    """An episode buffer as `LeRobotDataset.save_episode` takes it, with image files already encoded.
+
+    Args:
+        folder: of a finished attempt.
+        instruction: the task's text.
+        dataset: the LeRobotDataset that the episode goes to.
+    """
+    length = len(np.load(folder / "action.npy"))
+    data: dict[str, Any] = {
+        "size": length,
+        "task": [instruction] * length,
+        "episode_index": dataset.meta.total_episodes,
+        "frame_index": np.arange(length),
+        "timestamp": np.arange(length) / dataset.fps,
+        "index": [],
+        "task_index": [],
+    }
+    for key in dataset.meta.features:
+        if key.startswith("observation.images."):
+            data[key] = sorted(str(path) for path in (folder / key).iterdir())
+        elif key not in data:
+            data[key] = np.load(folder / f"{key}.npy")
+    return data

@@ -1,0 +1,61 @@
+"""`--env.type=libero_wide`: LIBERO's tasks with objects drawn wide, so that a policy must look to solve them.
+
+Imported with the plugin: nothing here may import the simulator.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lerobot.envs.configs import EnvConfig, LiberoEnv as LiberoEnvConfig
+
+
+@EnvConfig.register_subclass("libero_wide")
+@dataclass
+class LiberoWideEnvConfig(LiberoEnvConfig):
+    """LeRobot's `libero` env with wide layouts: same observations, actions, tasks and success test.
+
+    The layout of an episode depends on the seed given to reset alone (`lerobot-eval` counts up from `--seed`) and is
+    never one that `lerobot-gem-libero-demos` draws. Resets are always soft; `init_states` and `hard_reset` have no
+    effect here.
+
+    Attributes:
+        task: LIBERO suite, or several separated by commas.
+        multisampling: MuJoCo's default 4x antialiasing, as in LeRobot's `libero` env. Off by default as in
+            `lerobot-gem-libero-demos`, since pictures cost half then; set it to what the policy was trained on.
+        blank_images: the policy's pictures are black (videos are not). A policy that looks fails then, one that
+            merely repeats what it remembers does not.
+    """
+
+    task: str = "libero_object"
+    multisampling: bool = False
+    blank_images: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.is_libero_plus:
+            raise ValueError("libero_wide has no LIBERO-plus variants: leave env.is_libero_plus false.")
+
+    @property
+    def gym_kwargs(self) -> dict[str, Any]:
+        kwargs = super().gym_kwargs
+        kwargs.pop("hard_reset")
+        return {**kwargs, "multisampling": self.multisampling, "blank_images": self.blank_images}
+
+    def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:
+        from lerobot_gem.simulation.libero_setup import require_libero
+
+        require_libero()
+        from lerobot_gem.envs.libero_wide import create_libero_wide_envs
+
+        return create_libero_wide_envs(
+            suites=[name.strip() for name in self.task.split(",") if name.strip()],
+            task_ids=self.task_ids,
+            n_envs=n_envs,
+            # One environment needs no process of its own.
+            use_async_envs=use_async_envs and n_envs > 1,
+            camera_name=self.camera_name,
+            camera_name_mapping=self.camera_name_mapping,
+            control_mode=self.control_mode,
+            episode_length=self.episode_length,
+            **{key: value for key, value in self.gym_kwargs.items() if key != "task_ids"},
+        )

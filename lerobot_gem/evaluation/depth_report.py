@@ -1,0 +1,362 @@
+"""What a `gem` policy knows of geometry, to look at and in numbers: generated depth beside measured depth."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lerobot.configs import PreTrainedConfig, RGBEncoderConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.video_utils import encode_video_frames
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.processor import PolicyProcessorPipeline
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from lerobot_gem.evaluation.depth_metrics import DepthScores, score_depth
+from lerobot_gem.policies.base_configuration import pair_depth
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.gem.modeling_gem import GemPolicy
+from lerobot_gem.processing.depth_target import ColouringName, depth_target, is_inverse, relative_depth
+from lerobot_gem.storage.frames import DepthDataConfig, open_depth_data_set, read_frames
+
+logger = logging.getLogger(__name__)
+
+# What is scored:
+# `generated`, the generated picture;
+# `swapped`, the one that was generated for the frame before: what knowing the place, but not the frame, scores;
+# `flat`, a picture of one colour: what the alignment alone scores;
+# `target`, the picture that the generator is taught: what its colours and size allow at best.
+SCORED = ("generated", "swapped", "flat", "target")
+
+
+@dataclass
+class DepthVisualisationConfig:
+    """What to look at.
+
+    Attributes:
+        dataset: A data set with depth for the policy's cameras.
+        output_dir: Folder to write; must not exist or be empty.
+        policy: A `gem` checkpoint: --policy.path, with other fields of it overridden as in lerobot-eval, such as
+            --policy.device or --policy.depth.num_inference_steps.
+        num_frames: How many frames, evenly spread over the data set.
+        batch_size: Frames whose depth is generated at once.
+        fps: Frames per second of the video.
+        seed: Of the noise that depth is generated from.
+        display: Show them in rerun too.
+    """
+
+    dataset: DepthDataConfig
+    output_dir: Path
+    policy: PreTrainedConfig | None = None
+    num_frames: int = 16
+    batch_size: int = 8
+    fps: int = 2
+    seed: int = 1000
+    display: bool = False
+
+    @classmethod
+    def __get_path_fields__(cls) -> list[str]:
+        """What LeRobot's parser lets come from a checkpoint."""
+        return ["policy"]
+
+
+@dataclass
+class CameraReport:
+    """Scores of one camera.
+
+    Attributes:
+        frames: Of each frame its `file`, its `index` and `episode_index` in the data set, and `scores` by the names of
+            `SCORED`; the first has no `swapped`.
+        skipped: Frames without a depth map to compare with.
+    """
+
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    skipped: int = 0
+
+    @property
+    def mean(self) -> dict[str, DepthScores]:
+        """Means over the frames, by name."""
+        found = {
+            name: [frame["scores"][name] for frame in self.frames if name in frame["scores"]]
+            for name in SCORED
+        }
+        return {
+            name: DepthScores(*np.mean(scores, axis=0).tolist()) for name, scores in found.items() if scores
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """`n`, `skipped`, `mean` and `frames`."""
+        return {
+            "n": len(self.frames),
+            "skipped": self.skipped,
+            "mean": _by_name(self.mean),
+            "frames": [{**frame, "scores": _by_name(frame["scores"])} for frame in self.frames],
+        }
+
+
+def read_policy_config(path: str, overrides: list[str]) -> PreTrainedConfig:
+    """The configuration of a checkpoint.
+
+    Args:
+        path: Hub id or folder.
+        overrides: As on the command line, without "policy.".
+
+    Raises:
+        ValueError: There is no policy.
+    """
+    try:
+        config = PreTrainedConfig.from_pretrained(path, cli_overrides=overrides)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"No policy at policy.path={path} ({error}): expected the folder pretrained_model/ of a 'gem' checkpoint, or "
+            "its Hub id."
+        ) from error
+    config.pretrained_path = Path(path)
+    return config
+
+
+def visualise_depth(config: DepthVisualisationConfig) -> dict[str, CameraReport]:
+    """Generate the depth of some frames; write strips, a video and scores.
+
+    In `output_dir`: `frames/frame-<number>.png`, in which each camera has a row of RGB, true and generated depth,
+    coloured alike; `depth.mp4` of the same; and `metrics.json`. Cameras without depth are left out, with a warning.
+
+    Returns:
+        Camera -> its scores.
+
+    Raises:
+        FileExistsError: `output_dir` is not empty.
+        FileNotFoundError: No data set at `dataset.root`.
+        ImportError: `display` without rerun.
+        ValueError: `policy` is no `gem` checkpoint; `num_frames`, `batch_size` or `fps` is below 1; or the data set
+            lacks the policy's cameras, or depth for them.
+    """
+    checkpoint = _checked(config)
+    dataset = open_depth_data_set(config.dataset)
+    pairs = _depth_of_cameras(checkpoint, dataset)
+    if config.display:
+        from lerobot.utils.rerun_visualization import init_rerun
+
+        init_rerun("lerobot-gem-depth-viz")
+
+    path = str(checkpoint.pretrained_path)
+    policy = GemPolicy.from_pretrained(path, config=checkpoint)
+    device = {"device_processor": {"device": str(checkpoint.device)}}
+    preprocess, _ = make_pre_post_processors(checkpoint, pretrained_path=path, preprocessor_overrides=device)
+
+    reports = {camera: CameraReport() for camera in pairs}
+    folder = config.output_dir / "frames"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(_frames(config, policy, preprocess, dataset, pairs)):
+        file = folder / f"frame-{number:06d}.png"
+        Image.fromarray(draw_strips([list(row.values()) for row in frame.rows.values()])).save(file)
+        if config.display:
+            _display(frame)
+        for camera, scores in frame.scores.items():
+            if scores is None:
+                reports[camera].skipped += 1
+            else:
+                reports[camera].frames.append({"file": file.name, **frame.place, "scores": scores})
+    # x264 would print its statistics.
+    video = RGBEncoderConfig(vcodec="h264", crf=18, extra_options={"x264-params": "log=0"})
+    encode_video_frames(folder, config.output_dir / "depth.mp4", config.fps, video)
+    _check_found(reports, pairs, dataset)
+    _write_metrics(config, checkpoint, reports)
+    return reports
+
+
+class _Frame(NamedTuple):
+    """One frame.
+
+    Attributes:
+        place: Its `index` and `episode_index` in the data set.
+        rows: Camera -> its pictures by name, (3, h, w) in [0, 1].
+        scores: Camera -> scores by name; None without depth to compare with.
+    """
+
+    place: dict[str, int]
+    rows: dict[str, dict[str, Tensor]]
+    scores: dict[str, dict[str, DepthScores] | None]
+
+
+def _frames(
+    config: DepthVisualisationConfig,
+    policy: GemPolicy,
+    preprocess: PolicyProcessorPipeline,
+    dataset: LeRobotDataset,
+    pairs: Mapping[str, str],
+) -> Iterator[_Frame]:
+    """Generate the depth of the frames that are asked for, and score it."""
+    depth = policy.config.depth
+    positions = _spread(len(dataset), config.num_frames)
+    noise = torch.Generator().manual_seed(config.seed)
+    colouring, max_side = cast(ColouringName, depth.colouring), cast(int, depth.max_side)
+    previous: dict[str, Tensor] = {}
+    for batch in tqdm(read_frames(dataset, positions, batch_size=config.batch_size), desc="batches"):
+        # Cameras alone: depth needs no text, and without questions every image is seen after the same others.
+        cameras = {camera: batch[camera] for camera in policy.config.image_features}
+        generated = policy.generate_depth(preprocess(cameras), generator=noise)
+        targets = {
+            camera: depth_target(
+                batch[key], colouring=colouring, max_side=max_side, rgb_size=batch[camera].shape[-2:]
+            )
+            for camera, key in pairs.items()
+        }
+        for i in range(len(batch["index"])):
+            rows: dict[str, dict[str, Tensor]] = {}
+            scores: dict[str, dict[str, DepthScores] | None] = {}
+            for camera, key in pairs.items():
+                picture, target = generated[camera][i].cpu(), targets[camera].pictures[i] / 2 + 0.5
+                rows[camera] = {"rgb": batch[camera][i], "true depth": target, "generated depth": picture}
+                scores[camera] = None
+                if targets[camera].has_depth[i]:
+                    swapped = {"swapped": previous[camera]} if previous else {}
+                    flat = torch.zeros_like(picture)
+                    scored = {"generated": picture, **swapped, "flat": flat, "target": target}
+                    scores[camera] = _score(scored, batch[key][i], colouring)
+            previous = {camera: row["generated depth"] for camera, row in rows.items()}
+            place = {name: int(batch[name][i]) for name in ("index", "episode_index")}
+            yield _Frame(place, rows, scores)
+
+
+def draw_strips(rows: Sequence[Sequence[Tensor]]) -> np.ndarray:
+    """Rows of pictures below each other.
+
+    Args:
+        rows: Pictures (3, h, w) in [0, 1]; in each row, all are scaled to the size of its first.
+
+    Returns:
+        (H, W, 3) uint8 with even sides, as video codecs need them.
+    """
+    strips = [
+        torch.cat(
+            [F.interpolate(picture[None], size=row[0].shape[-2:], mode="nearest-exact") for picture in row],
+            dim=3,
+        )
+        for row in rows
+    ]
+    width = max(strip.shape[3] for strip in strips)
+    sheet = torch.cat([F.pad(strip, (0, width - strip.shape[3])) for strip in strips], dim=2)[0]
+    sheet = F.pad(sheet, (0, sheet.shape[2] % 2, 0, sheet.shape[1] % 2))
+    return (sheet.clamp(0, 1) * 255).round().byte().movedim(0, 2).numpy()
+
+
+def table(reports: Mapping[str, CameraReport]) -> str:
+    """The mean scores as lines of text."""
+    lines = [f"{'camera':32} {'frames':>6} {'skipped':>7} {'':>9} {'AbsRel':>7} {'d<1.25':>7} {'rank':>7}"]
+    for camera, report in reports.items():
+        start = f"{camera:32} {len(report.frames):6d} {report.skipped:7d}"
+        for name, scores in report.mean.items():
+            lines.append(
+                f"{start:47} {name:>9} {scores.abs_rel:7.3f} {scores.delta:7.3f} {scores.rank_correlation:7.3f}"
+            )
+            start = ""
+    return "\n".join(lines)
+
+
+def _checked(config: DepthVisualisationConfig) -> GemConfig:
+    """The checkpoint's configuration, once all that was asked for makes sense."""
+    policy = config.policy
+    if policy is None or policy.pretrained_path is None:
+        raise ValueError("No policy: expected --policy.path=<gem checkpoint>.")
+    if not isinstance(policy, GemConfig) or policy.depth.architecture is None:
+        raise ValueError(
+            f"policy.path={policy.pretrained_path} is a {policy.type!r} checkpoint: expected a 'gem' checkpoint (stages 1 "
+            "to 3) with its depth generator. A 'gem_vla' acts without one; take the checkpoint that it started from."
+        )
+    for name in ("num_frames", "batch_size", "fps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)}: expected at least 1.")
+    if config.output_dir.exists() and any(config.output_dir.iterdir()):
+        raise FileExistsError(
+            f"output_dir={config.output_dir} is not empty: take another folder, or delete it."
+        )
+    return policy
+
+
+def _depth_of_cameras(policy: GemConfig, dataset: LeRobotDataset) -> dict[str, str]:
+    """RGB key -> depth key, of the policy's cameras that have depth in the data set."""
+    names = list(policy.image_features)
+    missing = [name for name in names if name not in dataset.meta.camera_keys]
+    if missing:
+        raise ValueError(
+            f"The data set {dataset.repo_id!r} lacks the camera(s) {missing} that the policy was trained with: expected "
+            f"{names}, but it has {dataset.meta.camera_keys}."
+        )
+    found = pair_depth(dataset.meta.features, policy.depth.cameras)
+    pairs = {name: found[name] for name in names if name in found}
+    if not pairs:
+        raise ValueError(
+            f"No depth for the cameras {names} in {dataset.repo_id!r}: expected a depth camera <camera>_depth flagged "
+            "is_depth_map, or one named in --policy.depth.cameras. It has "
+            f"{dataset.meta.depth_keys}."
+        )
+    for name in names:
+        if name not in pairs:
+            logger.warning(f"{name} is left out: {dataset.repo_id!r} has no depth for it.")
+    return pairs
+
+
+def _spread(length: int, number: int) -> list[int]:
+    """At most `number` positions in a data set of this length, evenly spread."""
+    if number > length:
+        logger.warning(f"num_frames={number}, but there are {length} frames: taking them all.")
+    return np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()
+
+
+def _score(pictures: Mapping[str, Tensor], depth: Tensor, colouring: ColouringName) -> dict[str, DepthScores]:
+    """Scores of pictures (3, h, w) in [0, 1] against depth (1, H, W) in metres, at the depth map's own size."""
+    scores = {}
+    for name, picture in pictures.items():
+        nearness = relative_depth(picture[None], colouring)
+        nearness = F.interpolate(nearness, size=depth.shape[-2:], mode="bilinear", antialias=True)
+        scores[name] = score_depth(nearness[0], depth, inverse=is_inverse(colouring))
+    return scores
+
+
+def _check_found(
+    reports: Mapping[str, CameraReport], pairs: Mapping[str, str], dataset: LeRobotDataset
+) -> None:
+    for camera, report in reports.items():
+        if not report.frames:
+            raise ValueError(
+                f"No depth in {report.skipped} frames of {pairs[camera]!r} of {dataset.repo_id!r}: expected distances of "
+                "11 mm to 9.99 m. Check info.depth_unit in its meta/info.json, or take other frames."
+            )
+
+
+def _write_metrics(
+    config: DepthVisualisationConfig, policy: GemConfig, reports: Mapping[str, CameraReport]
+) -> None:
+    metrics = {
+        "policy": str(policy.pretrained_path),
+        "dataset": config.dataset.repo_id,
+        "episodes": config.dataset.episodes,
+        "colouring": policy.depth.colouring,
+        "guidance_scale": policy.depth.guidance_scale,
+        "num_inference_steps": policy.depth.num_inference_steps,
+        "seed": config.seed,
+        "cameras": {camera: report.as_json() for camera, report in reports.items()},
+    }
+    (config.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def _by_name(scores: Mapping[str, DepthScores]) -> dict[str, dict[str, float]]:
+    return {name: values._asdict() for name, values in scores.items()}
+
+
+def _display(frame: _Frame) -> None:
+    """Log the pictures to rerun."""
+    import rerun
+
+    rerun.set_time("index", sequence=frame.place["index"])
+    for camera, row in frame.rows.items():
+        for name, picture in row.items():
+            rerun.log(f"{camera}/{name}", rerun.Image(draw_strips([[picture]])))

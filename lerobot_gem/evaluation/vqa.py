@@ -1,0 +1,286 @@
+"""Scores of a vision-language model on the questions of a data set: asked in batches, answered greedily, scored by kind."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import draccus
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.device_utils import auto_select_torch_device, get_safe_torch_device
+from torch import Tensor
+from tqdm import tqdm
+from transformers import Qwen3VLConfig
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+from lerobot_gem.checkpoints import Checkpoint, open_checkpoint
+from lerobot_gem.checkpoints.loading import load_backbone
+from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
+from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
+from lerobot_gem.inference.answering import write_answers
+from lerobot_gem.policies.base_configuration import DTYPES, require
+from lerobot_gem.processing.images import CameraImages, camera_images
+from lerobot_gem.processing.tokenizer import load_tokenizer
+from lerobot_gem.storage.opening import require_current_format, require_episodes
+
+logger = logging.getLogger(__name__)
+
+Question = tuple[Sequence[Tensor], str]
+# Images and questions of a batch -> answers.
+Answerer = Callable[[Sequence[Question]], list[str]]
+
+
+@dataclass
+class VqaDataConfig:
+    """Where the questions come from.
+
+    Attributes:
+        repo_id: LeRobot's name of the data set.
+        root: Its folder; None for LeRobot's own place, or the Hub.
+        episodes: Those to ask about; None for all. Best such as the model was not trained on.
+    """
+
+    repo_id: str
+    root: Path | None = None
+    episodes: list[int] | None = None
+
+
+@dataclass
+class VqaEvaluationConfig:
+    """Which model to ask what.
+
+    Attributes:
+        model: Hub id or folder of a `gem` policy (its `pretrained_model`), of GEM-2B's layout, or of Qwen3-VL.
+        dataset: A data set with questions.
+        output_dir: Folder to write `predictions.jsonl` and `scores.json` to; must not exist or be empty.
+        kinds: Kinds of questions to ask; None for all.
+        max_rows: Questions at most, spread evenly over the kinds; None for all.
+        batch_size: Questions that are answered together.
+        max_new_tokens: Where a longer answer is cut.
+        device: "cuda", "cpu", ...; None takes the fastest there is.
+        dtype: "float32" or "bfloat16"; None is a policy's own `dtype`, or the type of the stored weights.
+        min_pixels: Smallest image area that the model is shown; None is a policy's own, or what the image processor that
+            comes with the model says. To compare models, show them the same.
+        max_pixels: The same for the largest area.
+        seed: Of the choice of `max_rows` and of the bootstrap.
+    """
+
+    model: str
+    dataset: VqaDataConfig
+    output_dir: Path
+    kinds: list[str] | None = None
+    max_rows: int | None = None
+    batch_size: int = 16
+    max_new_tokens: int = 128
+    device: str | None = None
+    dtype: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    seed: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "batch_size", "max_new_tokens", "min_pixels", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1.")
+        if self.dtype is not None:
+            require(self.dtype, DTYPES, "dtype")
+
+
+@dataclass(frozen=True)
+class VqaReport:
+    """What came out.
+
+    Attributes:
+        scores: By kind.
+        rows: Questions that were answered.
+        skipped: Reason -> questions of the data set that could not be asked.
+        seconds: Time that reading frames and answering took.
+    """
+
+    scores: list[KindScores]
+    rows: int
+    skipped: dict[str, int]
+    seconds: float
+
+
+def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
+    """Load the model, ask, score and write.
+
+    Raises:
+        FileExistsError: `output_dir` is not empty.
+        FileNotFoundError: There is no such model.
+        ValueError: The data set has no questions, or none of a kind that was asked for; or the model can't answer.
+    """
+    _check_output(config.output_dir)
+    dataset = _open_data_set(config.dataset)
+    found = read_rows(dataset)
+    rows = select_rows(found.rows, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
+    logger.info(f"{len(rows)} of {len(found.rows)} questions, {sum(found.skipped.values())} skipped")
+    answer = load_answerer(config)
+    start = time.perf_counter()
+    answers = ask(dataset, rows, answer, config.batch_size, config.output_dir / "predictions.jsonl")
+    seconds = time.perf_counter() - start
+    scores = score_answers(rows, answers, seed=config.seed)
+    report = VqaReport(scores, len(rows), dict(found.skipped), seconds)
+    values = {
+        "config": draccus.encode(config),
+        "device": str(_device(config)),
+        "versions": {
+            name: version(name) for name in ("lerobot", "lerobot_policy_gem", "torch", "transformers")
+        },
+        **asdict(report),
+    }
+    (config.output_dir / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
+    return report
+
+
+def ask(
+    dataset: LeRobotDataset, rows: Sequence[VqaRow], answer: Answerer, batch_size: int, predictions: Path
+) -> list[str]:
+    """Ask all questions in batches and write down each with its answer and scores as soon as there are any.
+
+    Args:
+        dataset: Holds the frames.
+        rows: Questions; those about one frame should follow each other, since a frame is read once for all of them.
+        answer: Answers a batch.
+        batch_size: Questions in it.
+        predictions: File to write, one line of JSON for each question.
+    """
+    predictions.parent.mkdir(parents=True, exist_ok=True)
+    answers: list[str] = []
+    questions = _questions(dataset, rows)
+    with predictions.open("w") as file:
+        for start in tqdm(range(0, len(rows), batch_size), desc="Answering", unit="batch"):
+            batch = rows[start : start + batch_size]
+            written = answer([next(questions) for _ in batch])
+            for row, text in zip(batch, written, strict=True):
+                file.write(json.dumps(_prediction(row, text)) + "\n")
+            file.flush()
+            answers += written
+    return answers
+
+
+def load_answerer(config: VqaEvaluationConfig) -> Answerer:
+    """A function that answers questions with the backbone of `config.model`; nothing else of it is read.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It has no backbone, or one that is truncated or without language head; or `min_pixels` is more than
+            `max_pixels`.
+        OSError: It comes without tokenizer, or without image processor.
+    """
+    checkpoint = open_checkpoint(config.model)
+    _check_language_model(checkpoint)
+    device = _device(config)
+    if checkpoint.layout == "policy":
+        policy: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
+        images = camera_images(policy)
+        # As the policy itself answers: its weights as they are, and autocast.
+        weights_dtype, autocast = torch.float32, (config.dtype or policy.dtype) == "bfloat16"
+    else:
+        images = _images_of_qwen(checkpoint)
+        stored = checkpoint.weights["backbone.model.language_model.embed_tokens.weight"].dtype
+        weights_dtype, autocast = (getattr(torch, config.dtype) if config.dtype else stored), False
+    images = replace(
+        images,
+        min_pixels=config.min_pixels or images.min_pixels,
+        max_pixels=config.max_pixels or images.max_pixels,
+    )
+    if images.min_pixels > images.max_pixels:
+        raise ValueError(
+            f"min_pixels={images.min_pixels} and max_pixels={images.max_pixels}: expected the first to be the smaller one; "
+            "those not given are the model's."
+        )
+    backbone = load_backbone(checkpoint.path, language_head=True, dtype=weights_dtype).to(device).eval()
+    tokenizer = load_tokenizer(checkpoint.path)
+
+    @torch.no_grad()
+    def answer(questions: Sequence[Question]) -> list[str]:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+            return write_answers(backbone, images, tokenizer, questions, config.max_new_tokens)
+
+    return answer
+
+
+def _check_output(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"output_dir={str(folder)!r} exists and is not an empty folder: name another, or remove it."
+        )
+
+
+def _device(config: VqaEvaluationConfig) -> torch.device:
+    return get_safe_torch_device(config.device) if config.device else auto_select_torch_device()
+
+
+def _open_data_set(config: VqaDataConfig) -> LeRobotDataset:
+    require_current_format(config.repo_id, config.root)
+    meta = LeRobotDatasetMetadata(config.repo_id, root=config.root)
+    require_episodes(meta, config.episodes)
+    return LeRobotDataset(config.repo_id, root=config.root, episodes=config.episodes)
+
+
+def _questions(dataset: LeRobotDataset, rows: Sequence[VqaRow]) -> Iterator[Question]:
+    """Images and text of each question."""
+    positions = {
+        index: position for position, index in enumerate(dataset.hf_dataset.data.column("index").to_pylist())
+    }
+    index, frame = -1, {}
+    for row in rows:
+        if row.index != index:
+            index, frame = row.index, dataset[positions[row.index]]
+        yield [frame[camera] for camera in row.cameras], row.question
+
+
+def _prediction(row: VqaRow, answer: str) -> dict[str, Any]:
+    scores = score_answer(row, answer)
+    return {
+        "index": row.index,
+        "episode": row.episode,
+        "cameras": row.cameras,
+        "kind": row.kind,
+        "question": row.question,
+        "answer": row.answer,
+        "prediction": answer,
+        "region": row.region,
+        "unparsed": scores is None,
+        "scores": scores,
+    }
+
+
+def _images_of_qwen(checkpoint: Checkpoint) -> CameraImages:
+    """The patches of the checkpoint's own image processor."""
+    processor = Qwen2VLImageProcessor.from_pretrained(checkpoint.path)
+    return CameraImages(
+        cameras=[],
+        layout="separate",
+        patch_size=processor.patch_size,
+        temporal_patch_size=processor.temporal_patch_size,
+        merge_size=processor.merge_size,
+        min_pixels=processor.size["shortest_edge"],
+        max_pixels=processor.size["longest_edge"],
+    )
+
+
+def _check_language_model(checkpoint: Checkpoint) -> None:
+    """Raise a ValueError if the checkpoint's backbone can't write."""
+    weights = checkpoint.part("backbone")
+    config = Qwen3VLConfig.from_dict(checkpoint.backbone_config)
+    depth = config.get_text_config().num_hidden_layers
+    kept = sum(name.endswith(".input_layernorm.weight") and ".language_model." in name for name in weights)
+    remedy = "Evaluate the `gem` checkpoint or the Qwen3-VL that its backbone came from."
+    if kept < depth:
+        raise ValueError(
+            f"model={str(checkpoint.path)!r} can't answer: it keeps {kept} of {depth} decoder layers, as a gem_vla policy "
+            f"without depth loss does, whose expert reads no more. {remedy}"
+        )
+    if not config.tie_word_embeddings and "lm_head.weight" not in weights:
+        raise ValueError(f"model={str(checkpoint.path)!r} can't answer: it has no language head. {remedy}")

@@ -1,0 +1,319 @@
+"""Scores of answers about images, by kind of question; no model in here.
+
+| form of the right answer | metric | what it is |
+|---|---|---|
+| point | `in_object` | share of points inside the box of the object, which another question of the frame gives |
+| | `within_5%` | share of points at most 50 of Qwen3-VL's 0 to 1000 coordinates away from the right one |
+| box | `iou` | intersection over union |
+| | `acc@0.5` | share of at least a half, the criterion of RefCOCO |
+| number | `exact` | share of equal numbers |
+| | `mra` | mean relative accuracy of VSI-Bench (arXiv 2412.14171) |
+| choice, text | `exact` | share of equal answers |
+
+An answer that can't be read as what was asked for counts as wrong, and is counted.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lerobot_gem.processing.answers import Box, Form, Point, Quantity, form_of, parse
+
+# theta = 0.5, 0.55, ... 0.95 (VSI-Bench, section 3).
+MRA_THRESHOLDS = tuple(Decimal(percent) / 100 for percent in range(50, 100, 5))
+POINT_TOLERANCE = 50.0
+# The 97.5th percentile of the normal distribution.
+_Z = 1.959964
+_RESAMPLES = 1000
+# Constant answers that are tried for the baseline; the most common ones.
+_CONSTANTS = 100
+
+
+@dataclass(frozen=True)
+class VqaRow:
+    """A question about a frame, and its right answer.
+
+    Attributes:
+        index: Of the frame in the whole data set.
+        episode: Its episode.
+        cameras: Observation keys of the images that are shown, in order.
+        question: As asked.
+        answer: The right one.
+        kind: What is asked for, by which scores are grouped.
+        size: Width and height of the first image in pixels.
+        region: Where the object of a point is, in coordinates from 0 to 1000; None if no row tells.
+    """
+
+    index: int
+    episode: int
+    cameras: tuple[str, ...]
+    question: str
+    answer: str
+    kind: str
+    size: tuple[int, int]
+    region: Box | None = None
+
+    @cached_property
+    def form(self) -> Form:
+        """The form of the right answer."""
+        return form_of(self.question, self.answer)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to score answers of a form.
+
+    Attributes:
+        name: As reported.
+        score: From the answer, the right one, and the row's region: 0 (wrong) to 1 (right).
+        is_proportion: Scores are 0 or 1, nothing between.
+        needs_region: Applies to rows with a region only.
+    """
+
+    name: str
+    score: Callable[[Any, Any, Any], float]
+    is_proportion: bool = True
+    needs_region: bool = False
+
+
+@dataclass(frozen=True)
+class MetricScore:
+    """A metric over the rows of a kind.
+
+    Attributes:
+        metric: Its name.
+        n: Rows that it applies to.
+        score: Mean over them.
+        low: Lower end of the 95 % interval.
+        high: Upper end of it.
+        baseline: Score on the same rows of always giving the same answer, the best of the most common ones. For exact
+            matches that is the majority answer.
+        baseline_answer: That answer.
+    """
+
+    metric: str
+    n: int
+    score: float
+    low: float
+    high: float
+    baseline: float
+    baseline_answer: str
+
+
+@dataclass(frozen=True)
+class KindScores:
+    """The scores of one kind of question.
+
+    Attributes:
+        kind: Its name.
+        n: Rows.
+        unparsed: Answers that could not be read.
+        without_region: Points whose object has no box among the questions of its frame, which `in_object` leaves out.
+        metrics: The metrics that apply to at least one row.
+    """
+
+    kind: str
+    n: int
+    unparsed: int
+    without_region: int
+    metrics: list[MetricScore]
+
+
+def mean_relative_accuracy(predicted: Decimal, truth: Decimal) -> float:
+    """VSI-Bench's MRA: share of thresholds theta with `|predicted - truth| / |truth| < 1 - theta`.
+
+    Decimals, so that an error that equals a limit is not decided by rounding. Where the truth is zero the relative error
+    does not exist: 1 for zero, else 0. The benchmark's code counts an error that equals a limit as right (`<=`); its
+    paper, followed here, does not.
+    """
+    if truth == 0:
+        return float(predicted == 0)
+    error = abs(predicted - truth) / abs(truth)
+    return sum(error < 1 - theta for theta in MRA_THRESHOLDS) / len(MRA_THRESHOLDS)
+
+
+def box_iou(first: Box, second: Box) -> float:
+    """Intersection over union; 0 if either box has no area, as one whose right end is left of its left end."""
+    areas = [_area(first), _area(second)]
+    if min(areas) <= 0:
+        return 0.0
+    overlap = _area(
+        (
+            max(first[0], second[0]),
+            max(first[1], second[1]),
+            min(first[2], second[2]),
+            min(first[3], second[3]),
+        )
+    )
+    return overlap / (sum(areas) - overlap)
+
+
+def boxes_iou(predicted: Sequence[Box], truth: Sequence[Box]) -> float:
+    """Mean IoU of boxes matched one to one, the best pair first; a box without partner counts as 0.
+
+    For one box each, that is their IoU.
+    """
+    if len(predicted) == len(truth) == 1:
+        return box_iou(predicted[0], truth[0])
+    pairs = [(box_iou(p, t), i, j) for i, p in enumerate(predicted) for j, t in enumerate(truth)]
+    matched: list[float] = []
+    free_p, free_t = set(range(len(predicted))), set(range(len(truth)))
+    for iou, i, j in sorted(pairs, reverse=True):
+        if i in free_p and j in free_t:
+            matched.append(iou)
+            free_p.remove(i)
+            free_t.remove(j)
+    return sum(matched) / max(len(predicted), len(truth))
+
+
+def contains(box: Box, point: Point) -> bool:
+    """Whether a point is in a box or on its edge."""
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
+
+
+def _compared(predicted: Quantity, truth: Quantity) -> tuple[Decimal, Decimal]:
+    """Both values in one unit; as they were written if either has none."""
+    if predicted.unit and truth.unit:
+        return predicted.value, truth.value
+    return predicted.written, truth.written
+
+
+def _equal(predicted: Any, truth: Any, _: None) -> float:
+    if isinstance(truth, Quantity):
+        predicted, truth = _compared(predicted, truth)
+    return float(predicted == truth)
+
+
+_EXACT = Metric("exact", _equal)
+METRICS: Mapping[Form, Sequence[Metric]] = {
+    "point": (
+        Metric("in_object", lambda point, _, region: float(contains(region, point)), needs_region=True),
+        Metric("within_5%", lambda point, truth, _: float(math.dist(point, truth) <= POINT_TOLERANCE)),
+    ),
+    "box": (
+        Metric("iou", lambda boxes, truth, _: boxes_iou(boxes, truth), is_proportion=False),
+        Metric("acc@0.5", lambda boxes, truth, _: float(boxes_iou(boxes, truth) >= 0.5)),
+    ),
+    "number": (
+        _EXACT,
+        Metric(
+            "mra",
+            lambda number, truth, _: mean_relative_accuracy(*_compared(number, truth)),
+            is_proportion=False,
+        ),
+    ),
+    "choice": (_EXACT,),
+    "text": (_EXACT,),
+}
+
+
+def score_answer(row: VqaRow, answer: str) -> dict[str, float] | None:
+    """Score one answer.
+
+    Returns:
+        Metric -> 0 to 1, of those that apply to the row; None if the answer can't be read.
+    """
+    form = row.form
+    read, truth = (parse(text, form, row.size) for text in (answer, row.answer))
+    if read is None:
+        return None
+    return {metric.name: metric.score(read, truth, row.region) for metric in _applying(row)}
+
+
+def score_answers(rows: Sequence[VqaRow], answers: Sequence[str], *, seed: int = 0) -> list[KindScores]:
+    """Score answers, by kind in alphabetical order.
+
+    Args:
+        rows: Questions, in any order.
+        answers: One for each row.
+        seed: Of the bootstrap.
+    """
+    scores = [score_answer(row, answer) for row, answer in zip(rows, answers, strict=True)]
+    results = []
+    for kind in sorted({row.kind for row in rows}):
+        members = [(row, found) for row, found in zip(rows, scores, strict=True) if row.kind == kind]
+        metrics = {metric.name: metric for row, _ in members for metric in _applying(row)}
+        results.append(
+            KindScores(
+                kind=kind,
+                n=len(members),
+                unparsed=sum(found is None for _, found in members),
+                without_region=sum(row.form == "point" and row.region is None for row, _ in members),
+                metrics=[_over(metric, members, seed) for metric in metrics.values()],
+            )
+        )
+    return results
+
+
+def _applying(row: VqaRow) -> list[Metric]:
+    return [metric for metric in METRICS[row.form] if row.region is not None or not metric.needs_region]
+
+
+def _over(
+    metric: Metric, members: Sequence[tuple[VqaRow, dict[str, float] | None]], seed: int
+) -> MetricScore:
+    """One metric over those rows of a kind that it applies to."""
+    asked = [(row, found) for row, found in members if metric in _applying(row)]
+    values = [found[metric.name] if found else 0.0 for _, found in asked]
+    low, high = wilson_interval(values) if metric.is_proportion else bootstrap_interval(values, seed)
+    baseline, constant = constant_baseline(metric, [row for row, _ in asked])
+    return MetricScore(
+        metric.name, len(values), math.fsum(values) / len(values), low, high, baseline, constant
+    )
+
+
+def constant_baseline(metric: Metric, rows: Sequence[VqaRow]) -> tuple[float, str]:
+    """The best score of giving one of the right answers to every question, and that answer.
+
+    Of the 100 most common answers, since most points and boxes occur once.
+    """
+    asked = [(row.form, row.size) for row in rows]
+    truths = [parse(row.answer, *how) for row, how in zip(rows, asked, strict=True)]
+    best = (-1.0, "")
+    for answer, _ in Counter(row.answer for row in rows).most_common(_CONSTANTS):
+        read = {how: parse(answer, *how) for how in set(asked)}
+        scores = [
+            0.0 if read[how] is None else metric.score(read[how], truth, row.region)
+            for row, how, truth in zip(rows, asked, truths, strict=True)
+        ]
+        # The first of equals is the most common.
+        best = max(best, (math.fsum(scores) / len(scores), answer), key=lambda found: found[0])
+    return best
+
+
+def wilson_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Wilson's 95 % interval of the share of ones.
+
+    Args:
+        values: 0 or 1 each; or between, for which it is wider than it need be.
+    """
+    n = len(values)
+    share = math.fsum(values) / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float]:
+    """95 % percentile interval of the mean, from 1,000 resamples; Wilson's if all values are equal.
+
+    Equal values resample to themselves, which would claim certainty.
+    """
+    if min(values) == max(values):
+        return wilson_interval(values)
+    from scipy.stats import bootstrap
+
+    resampled = bootstrap(
+        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
+    )
+    return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])

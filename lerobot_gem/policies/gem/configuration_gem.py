@@ -1,0 +1,110 @@
+"""Configuration of GEM's pre-training: stages 1 to 3."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from lerobot.configs import PolicyFeature, PreTrainedConfig
+
+from lerobot_gem.policies.base_configuration import GemPartsConfig, checked, require
+from lerobot_gem.training.stages import PRETRAINING, loss_weights, skipped_before
+
+
+@PreTrainedConfig.register_subclass("gem")
+@dataclass
+class GemConfig(GemPartsConfig):
+    """GEM: a backbone that learns geometry by generating depth. Defaults are the release's unless said otherwise.
+
+    Attributes:
+        stage: "connector", "generator" or "joint", in this order; what learns and from which losses is in stages.py. Go on
+            with --policy.path=<last stage's checkpoint> --policy.stage=<next stage>.
+        allow_untrained: Go on although stages were skipped (in the paper's ablation, joint training without the
+            first two costs 1.4 to 5.4 points) or the autoencoder was never trained.
+        preset: Architecture by name: "tiny" (random weights, learns on two CPU cores), "2b" or "8b".
+        backbone: The vision-language model.
+        cameras: How cameras become images of the prompt.
+        depth: The depth generator and what it learns from.
+        dtype: Precision of training and generation alike: "float32", or "bfloat16" (autocast; the weights stay
+            float32).
+        normalization_mapping: LeRobot's; images are not normalised by it.
+        optimizer_name: "adamw", or "muon", which learns from scratch with fewer samples (docs/demo.md).
+        optimizer_lr: Learning rate of connector and transformer.
+        optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
+        optimizer_betas: AdamW's betas (torch's default; the release states none).
+        optimizer_eps: AdamW's epsilon.
+        optimizer_weight_decay: Weight decay.
+        optimizer_grad_clip_norm: Largest norm of the gradient.
+        scheduler_name: "cosine" (release), "constant_with_warmup" or "linear".
+        scheduler_warmup_steps: Steps over which the learning rate rises to its value (release: 3 % of all).
+        push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.
+        stages_done: Stages that trained these weights, in order; written when the policy is built. Not to be set by
+            hand.
+    """
+
+    stage: str = "connector"
+    allow_untrained: bool = False
+    scheduler_name: str = "cosine"
+    stages_done: list[str] = field(default_factory=list)
+
+    @checked
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.stage, PRETRAINING, "stage")
+        if self.depth.loss_weight is None:
+            self.depth.loss_weight = 0.1
+        if self.cameras.layout != "separate":
+            raise ValueError(
+                f"cameras.layout={self.cameras.layout!r}: pre-training needs 'separate', since each image has its own "
+                "questions and its own depth map."
+            )
+
+    def validate_features(self) -> None:
+        """Check and settle what the policy reads, once the data set is known.
+
+        Raises:
+            ValueError: No camera, or an unknown one.
+        """
+        self.settle_cameras()
+        self.input_features: dict[str, PolicyFeature] = {
+            name: self.input_features[name] for name in self.cameras.names
+        }
+        self.output_features: dict[str, PolicyFeature] = {}
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Losses that apply in this stage, with their weights."""
+        return loss_weights(self.stage, self.depth.loss_weight)
+
+    def check_stages(self) -> None:
+        """Raise a ValueError if stages before this one were skipped, unless that is acknowledged or there is no depth loss."""
+        if "depth" not in self.loss_weights:
+            return
+        skipped = skipped_before(self.stage, self.stages_done)
+        if skipped and not self.allow_untrained:
+            raise ValueError(
+                f"stage={self.stage!r} starts from weights that {' and '.join(map(repr, skipped))} did not train: "
+                f"expected --policy.path=<checkpoint of stage {skipped[-1]}> --policy.stage={self.stage}, or released "
+                "weights of GEM in --policy.backbone.pretrained. Skipping stages costs accuracy (arXiv 2605.28548, ablation); "
+                "acknowledge it with --policy.allow_untrained=true."
+            )
+
+    def check_untrained(self, parts: Collection[str]) -> None:
+        """Raise a ValueError for parts with random weights that no stage would train well.
+
+        Args:
+            parts: Those of connector, transformer and autoencoder whose weights are random.
+        """
+        if self.allow_untrained:
+            return
+        if "autoencoder" in parts:
+            raise ValueError(
+                "The autoencoder has random weights, and no stage trains it: expected "
+                "--policy.depth.autoencoder=<folder that lerobot-gem-train-autoencoder wrote>, or "
+                "--policy.depth.pretrained=<SANA pipeline or GEM checkpoint>. Acknowledge random weights with "
+                "--policy.allow_untrained=true."
+            )
+        if "transformer" in parts and self.preset != "tiny":
+            raise ValueError(
+                f"preset={self.preset!r} needs a pretrained depth generator: expected "
+                "--policy.depth.pretrained=<SANA pipeline or GEM checkpoint>. Acknowledge random weights with "
+                "--policy.allow_untrained=true."
+            )

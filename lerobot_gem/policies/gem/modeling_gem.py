@@ -1,0 +1,244 @@
+"""GEM's pre-training as a LeRobot policy: backbone and depth generator."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from torch import Tensor
+
+from lerobot_gem.checkpoints import load_policy_weights
+from lerobot_gem.inference.answering import write_answers
+from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.policies.base_policy import SharedPolicy, hub_arguments
+from lerobot_gem.policies.building import (
+    autocast,
+    build_backbone,
+    build_generator,
+    stages_behind,
+)
+from lerobot_gem.policies.depth_loss import depth_losses, mean, per_sample
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.processing.depth_target import target_size
+from lerobot_gem.processing.images import camera_images
+from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_ROW_SAMPLES, OBS_SHOWN, LanguageRowsStep
+from lerobot_gem.processing.tokenizer import load_tokenizer
+from lerobot_gem.training.trainable import freeze, learning, parameter_groups
+
+
+class GemPolicy(SharedPolicy, PreTrainedPolicy):
+    """GEM (arXiv 2605.28548, section 3.2): a backbone that learns geometry by generating depth, and to answer questions.
+
+    Args:
+        config: Features must be set, as LeRobot's `make_policy` does.
+        dataset_meta: Metadata of the training data set, when there is one.
+        weights_follow: A checkpoint's weights will be loaded next: nothing is downloaded or initialised.
+
+    Raises:
+        ValueError: The features or parts don't fit together, a stage was skipped, or a part that must be trained is not.
+    """
+
+    config_class = GemConfig
+    name = "gem"
+
+    def __init__(
+        self, config: GemConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(config)
+        config.validate_features()
+        if not weights_follow:
+            config.stages_done = stages_behind(config)
+        if dataset_meta is not None:
+            config.check_data_set(dataset_meta)
+            config.check_stages()
+            LanguageRowsStep.bind(dataset_meta)
+        self.backbone = build_backbone(config, weights_follow=weights_follow, language_head=True)
+        self.generator: DepthGenerator | None = None
+        if "depth" in config.loss_weights:
+            self.generator, untrained = build_generator(
+                config, self.backbone.hidden_size, weights_follow=weights_follow
+            )
+            config.check_untrained(untrained)
+        if dataset_meta is not None and config.stage not in config.stages_done:
+            config.stages_done = [*config.stages_done, config.stage]
+        self.images = camera_images(config)
+        freeze(self, config.stage, config)
+        self._tokenizer_source: str | Path | None = config.backbone.pretrained
+        self._hub_arguments: dict[str, Any] = {}
+
+    # Training
+
+    def forward(self, batch: dict[str, Tensor], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
+        """The losses of the stage (stages.py), weighted and added.
+
+        Args:
+            batch: A preprocessed batch, with depth (B, 1, H, W) under each paired depth key.
+            reduction: "mean" gives a scalar, "none" shares of it per sample (B,), whose mean it is: each answer token
+                and each image counts alike.
+
+        Returns:
+            Loss, and logs: each loss before weighting, `token_accuracy`, the share of frames with language and with
+            depth (`frames_with_...`), and how many images had a depth map without any valid pixel.
+        """
+        weights = self.config.loss_weights
+        batch_size = len(batch[self.config.cameras.names[0]])
+        total = torch.zeros(batch_size, device=batch[OBS_LANGUAGE_TOKENS].device)
+        labels, rows, shown = batch[OBS_LABELS], batch[OBS_ROW_SAMPLES], _pairs(batch[OBS_SHOWN])
+        logs = {"frames_with_language": len(rows[(labels != IGNORED).any(dim=1)].unique()) / batch_size}
+        with autocast(self):
+            states, tokens = self._final_states(batch, shown, with_text="language" in weights)
+            if "language" in weights:
+                losses, samples, accuracy = self._language_losses(states, labels, rows)
+                total = total + weights["language"] * per_sample(losses, samples, batch_size)
+                logs |= {"language_loss": mean(losses), "token_accuracy": accuracy}
+            if self.generator is not None:
+                depth = depth_losses(
+                    self.generator,
+                    *self.backbone.vision_spans(states, tokens),
+                    shown=shown,
+                    batch=batch,
+                    cameras=self.config.cameras.names,
+                    config=self.config.depth,
+                )
+                total = total + weights["depth"] * depth.per_sample(batch_size)
+                logs |= depth.logs(batch_size)
+        if torch.is_grad_enabled() and not total.requires_grad:
+            # Nothing to learn from in this batch, but LeRobot calls backward all the same.
+            total = total + 0 * learning(self)[0].sum()
+        return (total if reduction == "none" else total.mean()), logs
+
+    def _final_states(
+        self, batch: dict[str, Tensor], shown: list[tuple[int, int]], *, with_text: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Final states (R, L, D) of the prompts, and their tokens (R, L)."""
+        tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
+        if not with_text:
+            # Attention is causal and images lead the prompt, which is padded on the right: no text can reach them.
+            ends = (tokens == self.backbone.config.vision_end_token_id).nonzero()[:, 1]
+            tokens, mask = (tensor[:, : int(ends.max()) + 1] for tensor in (tokens, mask))
+        patches = self.images.patches(batch, shown)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(learning(self.backbone))):
+            return self.backbone.final_states(tokens, mask, *patches), tokens
+
+    def _language_losses(self, states: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Cross-entropy of each answer token (M,), its sample (M,), and the share that is predicted right."""
+        learned = labels[:, 1:] != IGNORED
+        targets = labels[:, 1:][learned]
+        logits = self.backbone.logits(states[:, :-1][learned]).float()
+        right = (logits.argmax(dim=-1) == targets).float()
+        return F.cross_entropy(logits, targets, reduction="none"), rows[learned.nonzero()[:, 0]], mean(right)
+
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """Parameter groups: the generator, and the backbone at its own learning rate; what is frozen is left out."""
+        parts = [] if self.generator is None else [self.generator]
+        return parameter_groups(self.config, *parts, backbone=self.backbone)
+
+    # What it has learned
+
+    @torch.no_grad()
+    def generate_depth(
+        self, batch: dict[str, Tensor], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Generate the depth of every camera's image.
+
+        Args:
+            batch: A preprocessed batch; needs no depth.
+            generator: Draws the noise.
+
+        Returns:
+            Camera -> pictures (B, 3, h, w) in [0, 1], coloured by `depth.colouring`; `relative_depth` of
+            processing/depth_target.py inverts that.
+
+        Raises:
+            ValueError: The policy was trained without a depth loss, and has no generator.
+        """
+        if self.generator is None:
+            raise ValueError(
+                f"depth.loss_weight={self.config.depth.loss_weight}: this policy learns no depth and has no depth generator. "
+                "Expected a checkpoint that was trained with a depth loss."
+            )
+        self.eval()
+        depth = self.config.depth
+        with autocast(self):
+            shown = _pairs(batch[OBS_SHOWN])
+            states, tokens = self._final_states(batch, shown, with_text=False)
+            spans, mask = self.backbone.vision_spans(states, tokens)
+            pictures = {}
+            for position, camera in enumerate(self.config.cameras.names):
+                images = [image for image, (_, shows) in enumerate(shown) if shows == position]
+                pictures[camera] = self.generator.sample(
+                    spans[images],
+                    mask[images],
+                    target_size(
+                        *batch[camera].shape[-2:], colouring=depth.colouring, max_side=depth.max_side
+                    ),
+                    guidance_scale=depth.guidance_scale,
+                    num_inference_steps=depth.num_inference_steps,
+                    generator=generator,
+                )
+        return pictures
+
+    def answer(self, images: Sequence[Tensor], question: str, max_new_tokens: int = 256) -> str:
+        """Answer a question about some images, greedily.
+
+        Args:
+            images: (3, H, W) floats in [0, 1], of any sizes.
+            question: Asked after the images.
+            max_new_tokens: Where a longer answer is cut.
+        """
+        return self.answer_all([(images, question)], max_new_tokens)[0]
+
+    @torch.no_grad()
+    def answer_all(
+        self, questions: Sequence[tuple[Sequence[Tensor], str]], max_new_tokens: int = 256
+    ) -> list[str]:
+        """The same for several questions, each with images of its own, in one batch."""
+        self.eval()
+        with autocast(self):
+            return write_answers(self.backbone, self.images, self._tokenizer, questions, max_new_tokens)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._tokenizer_source, **self._hub_arguments)
+
+    # Acting
+
+    def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> NoReturn:
+        """GEM does not act.
+
+        Raises:
+            RuntimeError: Always; it says how to go on to a policy that acts.
+        """
+        raise RuntimeError(
+            "A `gem` policy is pre-trained to see and to answer, not to act. Train an action policy on it (stage 4): "
+            "lerobot-train --policy.type=gem_vla --policy.preset=" + self.config.preset + " "
+            "--policy.backbone.pretrained=<this checkpoint> --dataset.repo_id=<demonstrations>"
+        )
+
+    predict_action_chunk = select_action
+
+    def reset(self) -> None:
+        """Nothing is kept between frames."""
+
+    # Checkpoints
+
+    @classmethod
+    def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
+        policy = super().from_pretrained(pretrained_name_or_path, **kwargs)
+        policy._tokenizer_source, policy._hub_arguments = pretrained_name_or_path, hub_arguments(kwargs)
+        return policy
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
+        # The baseline without depth may start from a checkpoint that has a generator.
+        leave_out = None if model.generator is not None else lambda name: name.startswith("generator.")
+        load_policy_weights(model, model_file, leave_out=leave_out)
+        return model
+
+
+def _pairs(shown: Tensor) -> list[tuple[int, int]]:
+    return [(sample, camera) for sample, camera in shown.tolist()]

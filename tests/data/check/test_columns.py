@@ -1,0 +1,89 @@
+"""Facts from columns, against the data set that was written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lerobot_gem.data.check.columns import (
+    language_rows,
+    observation_vectors,
+    padding,
+    tasks,
+    texts_of_frames,
+    vector_facts,
+)
+from lerobot_gem.storage.language_columns import row
+from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, write_data_set
+
+
+def load(root: Path, **options) -> LeRobotDataset:
+    return LeRobotDataset("local/noise", root=root, **options)
+
+
+def test_tasks_with_their_episodes_and_frames(data_set: Path):
+    found = [(task.text, task.episodes, task.frames) for task in tasks(load(data_set))]
+    assert found == [(TASKS[0], 2, 2 * FRAMES), (TASKS[1], 1, FRAMES)]
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 10, 32])
+def test_padding_is_the_share_of_actions_that_lerobot_pads(data_set: Path, chunk_size: int):
+    dataset = load(data_set, delta_timestamps={"action": [i / 5 for i in range(chunk_size)]})
+    padded = [dataset[i]["action_is_pad"].float().mean() for i in range(FRAMES)]
+    assert padding(dataset, chunk_size) == pytest.approx(float(np.mean(padded)))
+
+
+def test_persistent_rows_are_counted_once_per_episode(tmp_path: Path):
+    root = write_data_set(tmp_path / "data")
+    persistent = [
+        row("assistant", "reach", "subtask", timestamp=0.0),
+        row("assistant", "hm", "memory", timestamp=0.0),
+    ]
+    add_language_rows(root, persistent, {7: [row("user", "Where?", "vqa", CAMERAS[0])]})
+    found, messages = language_rows(load(root))
+    assert messages is None
+    assert [(row.column, row.style, row.role, row.camera, row.count) for row in found] == [
+        ("language_events", "vqa", "user", CAMERAS[0], 1),
+        ("language_persistent", "memory", "assistant", None, EPISODES),
+        ("language_persistent", "subtask", "assistant", None, EPISODES),
+    ]
+    assert np.flatnonzero(texts_of_frames(load(root))).tolist() == [7]
+
+
+def test_empty_messages_are_no_text(tmp_path: Path):
+    dataset = load(write_data_set(tmp_path / "data", messages="[]"))
+    assert language_rows(dataset) == ([], 0)
+    assert not texts_of_frames(dataset).any()
+
+
+def test_ranges_are_those_of_the_data(data_set: Path):
+    dataset = load(data_set)
+    action, state = vector_facts(dataset)
+    values = np.stack([dataset[i]["action"] for i in range(EPISODES * FRAMES)])
+    assert action.minimum == pytest.approx(values.min(axis=0)) and action.maximum == pytest.approx(
+        values.max(axis=0)
+    )
+    assert (action.constant, action.stale, action.not_finite, action.has_stats) == ([], [], 0, True)
+    assert state.names == [str(i) for i in range(8)]
+    assert observation_vectors(dataset)["observation.state"].shape == (EPISODES * FRAMES, 8)
+
+
+def test_statistics_of_other_data_are_noticed(data_set: Path, tmp_path: Path):
+    root = shutil.copytree(data_set, tmp_path / "copy")
+    file = root / "meta" / "stats.json"
+    stats = json.loads(file.read_text())
+    stats["action"]["max"][2] = 5.0
+    del stats["observation.state"]
+    file.write_text(json.dumps(stats))
+    action, state = vector_facts(load(root))
+    assert action.stale == ["2"]
+    assert not state.has_stats
+    # A choice of episodes has a smaller range than the whole.
+    assert vector_facts(load(root, episodes=[0]))[0].stale == []
+    stats["action"] |= {"min": [0.0] * 3, "max": [1.0] * 3}
+    file.write_text(json.dumps(stats))
+    action, _ = vector_facts(load(root))
+    assert action.stale == action.names

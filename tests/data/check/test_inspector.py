@@ -1,0 +1,341 @@
+"""What an inspection finds, and that its errors are those that training raises."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from lerobot.configs.default import DatasetConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from PIL import Image
+
+from lerobot_gem.data.check.inspector import CheckConfig, inspect, spread
+from lerobot_gem.policies.base_configuration import CamerasConfig, DepthConfig
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from tests.conftest import (
+    CAMERAS,
+    EPISODES,
+    FRAMES,
+    TASKS,
+    build_policy,
+    read_batch,
+    write_data_set,
+)
+
+FRONT, WRIST = CAMERAS
+DEPTH = f"{FRONT}_depth"
+TOTAL = EPISODES * FRAMES
+
+
+def check(root: Path, policy=None, *, dataset: dict | None = None, **options):
+    data = DatasetConfig(
+        **{"repo_id": "local/noise", "root": str(root), "video_backend": "pyav", **(dataset or {})}
+    )
+    return inspect(CheckConfig(dataset=data, policy=policy, **options))
+
+
+def gem(**settings) -> GemConfig:
+    return GemConfig(
+        **{"preset": "tiny", "device": "cpu", "dtype": "float32", "allow_untrained": True, **settings}
+    )
+
+
+def gem_vla(**settings) -> GemVLAConfig:
+    return GemVLAConfig(
+        **{"preset": "tiny", "device": "cpu", "dtype": "float32", "chunk_size": 4, **settings}
+    )
+
+
+@pytest.fixture
+def copy(depth_data_set: Path, tmp_path: Path) -> Path:
+    """A data set with depth and language rows that a test may spoil."""
+    return shutil.copytree(depth_data_set, tmp_path / "copy")
+
+
+def edit_feature(root: Path, key: str, **values) -> None:
+    file = root / "meta" / "info.json"
+    info = json.loads(file.read_text())
+    info["features"][key] |= values
+    file.write_text(json.dumps(info))
+
+
+def edit_cell(root: Path, column: str, frame: int, change: Callable) -> None:
+    """Change one cell; all frames of a small data set are in one file."""
+    [file] = (root / "data").glob("*/*.parquet")
+    table = pq.read_table(file)
+    values = table.column(column).to_pylist()
+    values[frame] = change(values[frame])
+    position = table.schema.get_field_index(column)
+    field = table.schema.field(position)
+    pq.write_table(table.set_column(position, field, pa.array(values, type=field.type)), file)
+
+
+def test_a_data_set_with_depth_and_language_is_described_as_it_is(depth_data_set: Path):
+    found = check(depth_data_set)
+    assert (found.episodes, found.frames, found.sampled) == (EPISODES, TOTAL, TOTAL)
+    assert found.errors == []
+    assert [(camera.key, camera.size, camera.depth) for camera in found.cameras] == [
+        (camera, (64, 64), f"{camera}_depth") for camera in CAMERAS
+    ]
+    for depth in found.depth:
+        low, median, high = depth.spread
+        assert 0.3 <= low < 0.31 and 2.2 < median < 2.6 and 4.49 < high < 4.5
+        assert depth.invalid == pytest.approx(0.1, abs=0.01)
+        assert (depth.unit, depth.empty) == ("mm", 0)
+    # Frame 0 has a question about each camera, frame 3 one about the second; the others learn the task.
+    rows = {(row.style, row.role, row.camera): row.count for row in found.rows}
+    assert rows == {
+        ("vqa", role, camera): n
+        for role in ("user", "assistant")
+        for camera, n in zip(CAMERAS, (1, 2), strict=True)
+    }
+    prompts = {prompts.policy: prompts for prompts in found.prompts}
+    assert prompts["gem"].questions == {FRONT: 1, WRIST: 2, None: TOTAL - 2}
+    assert prompts["gem"].task_only == TOTAL - 2
+    # Frame 0 and 3 need a prompt for each camera.
+    assert (prompts["gem"].prompts, prompts["gem_vla"].prompts) == (TOTAL + 2, TOTAL)
+    assert prompts["gem"].image_tokens == [4, 4]
+    assert {task.text: (task.episodes, task.frames) for task in found.tasks} == {
+        TASKS[0]: (2, 2 * FRAMES),
+        TASKS[1]: (1, FRAMES),
+    }
+    shares = {stage.name: (stage.depth, stage.language, stage.action) for stage in found.stages}
+    assert shares == {
+        "connector": (1, None, None),
+        "generator": (1, None, None),
+        "joint": (1, 1, None),
+        "action": (1, 1, 1),
+    }
+
+
+def test_prompt_lengths_are_those_of_the_batches_that_training_reads(depth_data_set: Path):
+    found = check(depth_data_set, gem(stage="joint"))
+    policy, preprocess, _ = build_policy(gem(stage="joint"), depth_data_set)
+    lengths = preprocess(read_batch(depth_data_set, range(TOTAL)))["observation.language.attention_mask"].sum(
+        1
+    )
+    [prompts] = [prompts for prompts in found.prompts if prompts.policy == "gem"]
+    assert prompts.lengths == (np.median(lengths), np.percentile(lengths, 95), lengths.max())
+    assert prompts.context == policy.config.backbone.architecture["text_config"]["max_position_embeddings"]
+
+
+def test_what_the_data_set_is_not_made_for_is_no_error(data_set: Path):
+    found = check(data_set, num_frames=2)
+    assert found.errors == []
+    assert {stage.name: stage.lacking for stage in found.stages} == {
+        "connector": "no depth",
+        "generator": "no depth",
+        "joint": "no depth",
+        "action": None,
+    }
+    assert any("No frame has text of its own" in warning for warning in found.warnings)
+
+
+def unflag(root: Path) -> None:
+    edit_feature(root, DEPTH, info={"depth_unit": "mm"})
+
+
+def forget_unit(root: Path) -> None:
+    edit_feature(root, DEPTH, info={"is_depth_map": True})
+
+
+def say_other_size(root: Path) -> None:
+    edit_feature(root, DEPTH, shape=[64, 32, 1])
+
+
+def zero_statistics(root: Path) -> None:
+    file = root / "meta" / "stats.json"
+    stats = json.loads(file.read_text())
+    stats[DEPTH]["max"] = np.zeros_like(stats[DEPTH]["max"]).tolist()
+    file.write_text(json.dumps(stats))
+
+
+def name_unknown_camera(root: Path) -> None:
+    edit_cell(
+        root, "language_events", 3, lambda rows: [{**row, "camera": "observation.images.top"} for row in rows]
+    )
+
+
+def drop_answer(root: Path) -> None:
+    edit_cell(root, "language_events", 3, lambda rows: rows[:1])
+
+
+def write_nan(root: Path) -> None:
+    edit_cell(root, "observation.state", 3, lambda values: [float("nan"), *values[1:]])
+
+
+def forget_task(root: Path) -> None:
+    file = root / "meta" / "tasks.parquet"
+    tasks = pq.read_table(file).to_pandas()
+    tasks.index = [" " if task == TASKS[1] else task for task in tasks.index]
+    tasks.to_parquet(file)
+
+
+def training_error(root: Path, config) -> str:
+    """What training raises: when the policy is built, or at a batch with the frames that are spoiled."""
+    chunk_size = config.chunk_size if isinstance(config, GemVLAConfig) else 0
+    with pytest.raises(ValueError) as caught:
+        policy, preprocess, _ = build_policy(config, root)
+        policy.forward(preprocess(read_batch(root, (3, FRAMES), chunk_size=chunk_size)))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "config", "message"),
+    [
+        (unflag, gem, "is not flagged as depth"),
+        (forget_unit, gem, "The unit of 'observation.images.image_depth' is unknown"),
+        (say_other_size, gem, "expected one aspect ratio"),
+        (zero_statistics, gem, "is zero in the whole data set"),
+        (name_unknown_camera, gem, "Unknown camera(s) ['observation.images.top']"),
+        (drop_answer, gem, "frame 3: A frame has 1 vqa question(s) and 0 answer(s)"),
+        (write_nan, gem_vla, "observation.state holds NaN"),
+        (forget_task, gem_vla, "frame 10: No task text"),
+        (
+            None,
+            lambda: gem(cameras=CamerasConfig(names=["observation.images.top"])),
+            "cameras.names has unknown entries",
+        ),
+        (
+            None,
+            lambda: gem(depth=DepthConfig(cameras={FRONT: "x"})),
+            "depth.cameras names 'x', which the data set lacks",
+        ),
+        (None, lambda: gem_vla(expert=ExpertConfig(action_dim=6)), "Actions have 7 numbers here"),
+    ],
+)
+def test_errors_are_the_words_of_training(copy: Path, spoil, config, message):
+    if spoil is not None:
+        spoil(copy)
+    found = check(copy, config(), num_frames=2)
+    assert any(message in error for error in found.errors), found.errors
+    raised = training_error(copy, config())
+    quoted = [error.split(": ", 1)[1] if error.startswith("frame ") else error for error in found.errors]
+    if spoil is not forget_task:  # which names all tasks of the batch
+        assert raised in quoted
+
+
+def test_a_broken_message_is_found_in_whichever_frame_it_is(tmp_path: Path):
+    good = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}]'
+    root = write_data_set(tmp_path / "data", depth=True, action_dim=0, state_dim=0, messages=good)
+    for frame in (11, 12, 13, 17):
+        edit_cell(root, "messages", frame, lambda _: "Where?")
+    found = check(root, num_frames=4)
+    assert found.messages == TOTAL
+    assert [error.split(":")[0] for error in found.errors] == [
+        "frame 11",
+        "frame 12",
+        "frame 13",
+        "and the like at 1 more frame(s)",
+    ]
+    with pytest.raises(ValueError) as caught:
+        _, preprocess, _ = build_policy(gem(), root)
+        preprocess(read_batch(root, [17]))
+    assert str(caught.value) == found.errors[0].removeprefix("frame 11: ")
+
+
+def test_depth_in_another_unit_than_the_policy_reads_is_an_error(depth_data_set: Path):
+    found = check(depth_data_set, gem(), dataset={"depth_output_unit": "m"}, num_frames=8)
+    assert "which can't be mm: expected depth in mm (--policy.depth.unit)" in found.errors[0]
+    assert found.depth[0].spread[2] == pytest.approx(4.5, abs=0.05)  # what was measured is right all the same
+    metres = gem(depth=DepthConfig(unit="m"))
+    fits = check(depth_data_set, metres, dataset={"depth_output_unit": "m"}, num_frames=8)
+    assert fits.errors == []
+
+
+def test_an_image_that_cannot_be_decoded_is_an_error_that_names_its_frame(copy: Path):
+    edit_cell(copy, FRONT, 7, lambda cell: {**cell, "bytes": b"broken"})
+    found = check(copy)
+    assert found.errors == ["frame 7: " + found.errors[0].removeprefix("frame 7: ")]
+    assert "image" in found.errors[0]
+    assert found.sampled == TOTAL - 1
+
+
+def test_images_of_several_sizes_are_an_error(copy: Path):
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(picture, "PNG")
+    edit_cell(copy, FRONT, 7, lambda cell: {**cell, "bytes": picture.getvalue()})
+    assert any("stack expects each tensor to be equal size" in error for error in check(copy).errors)
+
+
+def test_nan_in_actions_is_an_error_for_the_stage_that_learns_them(copy: Path):
+    edit_cell(copy, "action", 5, lambda values: [float("inf"), *values[1:]])
+    assert "holds NaN or infinite values in 1 frame(s)" in check(copy, gem_vla(), num_frames=2).errors[0]
+    assert check(copy, gem(), num_frames=2).errors == []
+
+
+def test_a_data_set_without_actions_is_an_error_only_if_they_are_asked_for(tmp_path: Path):
+    root = write_data_set(tmp_path / "data", depth=True, action_dim=0)
+    assert check(root, num_frames=2).errors == []
+    assert any("No 'action' feature" in error for error in check(root, gem_vla(), num_frames=2).errors)
+
+
+def test_an_empty_data_set_is_an_error(tmp_path: Path):
+    image = {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
+    LeRobotDataset.create(
+        "local/noise", root=tmp_path / "data", fps=5, use_videos=False, features={FRONT: image}
+    )
+    found = check(tmp_path / "data", gem_vla())
+    assert found.frames == 0
+    assert found.errors
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [("v2.1", "--push-to-hub=false`."), ("v2.0", "bring it to v2.1")]
+)
+def test_an_older_format_is_an_error_that_names_the_converter(copy: Path, version, advice):
+    file = copy / "meta" / "info.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"codebase_version": version}))
+    with pytest.raises(ValueError, match="lerobot.scripts.convert_dataset_v21_to_v30") as caught:
+        check(copy)
+    assert version in str(caught.value) and advice in str(caught.value)
+
+
+def test_a_folder_without_data_set_is_an_error_and_stays_as_it_is(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="No data set in"):
+        check(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_streaming_is_refused(depth_data_set: Path):
+    with pytest.raises(ValueError, match="dataset.streaming=true: expected false"):
+        check(depth_data_set, dataset={"streaming": True})
+
+
+def test_another_policy_is_refused(depth_data_set: Path):
+    from lerobot.policies.act.configuration_act import ACTConfig
+
+    with pytest.raises(ValueError, match="policy.type='act': expected 'gem' or 'gem_vla'"):
+        check(depth_data_set, ACTConfig())
+
+
+def test_samples_are_seeded_and_episodes_can_be_chosen(depth_data_set: Path):
+    found = check(depth_data_set, dataset={"episodes": [1]}, num_frames=4, num_texts=6)
+    assert (found.episodes, found.frames, found.sampled) == (1, FRAMES, 4)
+    assert [prompts.frames for prompts in found.prompts] == [6, 6]
+    assert [task.text for task in found.tasks] == [TASKS[1]]
+
+
+def test_spread_draws_one_of_each_part():
+    drawn = spread(1000, 10, np.random.default_rng(0))
+    assert [position // 100 for position in drawn] == list(range(10))
+    assert drawn == spread(1000, 10, np.random.default_rng(0)) != spread(1000, 10, np.random.default_rng(1))
+    assert spread(3, 10, np.random.default_rng(0)) == [0, 1, 2]
+
+
+def test_frames_to_look_at_are_those_with_text(depth_data_set: Path, tmp_path: Path):
+    found = check(depth_data_set, num_frames=2, html=tmp_path / "page.html")
+    assert [sample.index for sample in found.samples] == [0, 3]
+    first, second = found.samples
+    assert [message["content"] for message in second.messages] == [f"Where is it in {WRIST}?", "There."]
+    picture = first.pictures[0]
+    raw = read_batch(depth_data_set, [0])
+    assert np.array_equal(picture.rgb, (raw[FRONT][0].movedim(0, -1) * 255).round().byte().numpy())
+    assert picture.depth.shape == (128, 128, 3)
+    assert picture.depth_range == pytest.approx((0.3, 4.5), abs=0.05)

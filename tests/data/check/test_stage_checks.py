@@ -1,0 +1,131 @@
+"""Stages bound to a data set without a model, and its texts without its pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lerobot_gem.data.check.stage_checks import (
+    FrameErrors,
+    TrainingView,
+    bind,
+    lacks,
+    stage_config,
+    stage_of,
+    text_batches,
+    usable_depth,
+)
+from lerobot_gem.policies.base_configuration import CamerasConfig
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.training.stages import STAGES
+from tests.conftest import CAMERAS, build_policy, read_batch
+
+FRONT, WRIST = CAMERAS
+
+
+@pytest.fixture
+def dataset(depth_data_set: Path) -> LeRobotDataset:
+    return LeRobotDataset("local/noise", root=depth_data_set)
+
+
+def gem(**settings) -> GemConfig:
+    return GemConfig(
+        **{"preset": "tiny", "device": "cpu", "dtype": "float32", "allow_untrained": True, **settings}
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("given", [None, "joint", "action"])
+def test_each_stage_has_a_configuration_with_the_cameras_of_the_given_one(stage, given):
+    cameras = CamerasConfig(names=[FRONT])
+    policies = {
+        None: None,
+        "joint": gem(stage="joint", cameras=cameras),
+        "action": GemVLAConfig(preset="tiny", cameras=cameras, chunk_size=5),
+    }
+    config = stage_config(stage, policies[given])
+    assert stage_of(config) == stage
+    assert config.cameras.names == ([FRONT] if given else None)
+    assert config.depth.loss_weight == (0.0 if stage == "action" else 0.1)
+    assert config is not policies[given] and config.cameras is not cameras
+    if stage == given == "action":
+        assert config.chunk_size == 5
+
+
+def test_binding_gives_what_building_the_policy_gives(depth_data_set: Path):
+    built = build_policy(gem(), depth_data_set)[0].config
+    bound = gem()
+    bind(bound, LeRobotDatasetMetadata("local/noise", root=depth_data_set), {})
+    for name in ("input_features", "output_features", "cameras"):
+        assert getattr(bound, name) == getattr(built, name)
+    assert bound.depth.pairs == built.depth.pairs == {camera: f"{camera}_depth" for camera in CAMERAS}
+
+
+def test_a_checkpoint_with_other_cameras_does_not_bind(depth_data_set: Path, data_set: Path):
+    config = gem()
+    bind(config, LeRobotDatasetMetadata("local/noise", root=depth_data_set), {})
+    features = dict(config.input_features)
+    config.input_features = {"observation.images.top": features[FRONT], FRONT: features[FRONT]}
+    config.cameras.names = None
+    with pytest.raises(ValueError, match="mismatch"):
+        bind(config, LeRobotDatasetMetadata("local/noise", root=depth_data_set), {})
+
+
+def test_what_a_stage_lacks(data_set: Path, depth_data_set: Path):
+    plain, deep = (LeRobotDatasetMetadata("local/noise", root=root) for root in (data_set, depth_data_set))
+    assert {stage: lacks(stage, plain) for stage in STAGES} == {
+        "connector": "no depth",
+        "generator": "no depth",
+        "joint": "no depth",
+        "action": None,
+    }
+    assert not any(lacks(stage, deep) for stage in STAGES)
+
+
+def test_texts_without_pictures_are_the_prompts_of_training(dataset, depth_data_set: Path):
+    _, preprocess, _ = build_policy(gem(), depth_data_set)
+    prompts = preprocess(read_batch(depth_data_set, range(5)))["observation.language.attention_mask"]
+    config = gem()
+    bind(config, dataset.meta, {})
+    texts = TrainingView(config, dataset.meta, {}).read_texts(dataset, range(5))
+    assert texts.lengths == prompts.sum(dim=1).tolist()
+    assert texts.questions == {FRONT: 1, WRIST: 2, None: 3}
+    assert (texts.frames, texts.with_language, texts.task_only, texts.left_out) == (5, 5, 3, 0)
+
+
+def test_questions_about_cameras_that_the_policy_lacks_are_counted(dataset):
+    config = gem(cameras=CamerasConfig(names=[FRONT]))
+    bind(config, dataset.meta, {})
+    texts = TrainingView(config, dataset.meta, {}).read_texts(dataset, range(5))
+    assert (texts.left_out, texts.questions) == (2, {FRONT: 1, None: 3})
+    assert texts.with_language == 4  # frame 3 has but a question about the other camera
+
+
+def test_text_batches_are_those_of_the_collate_function(dataset, depth_data_set: Path):
+    [batch] = text_batches(dataset, [0, 11, 29])
+    raw = read_batch(depth_data_set, [0, 11, 29])
+    assert batch["task"] == raw["task"]
+    for name in ("index", "timestamp"):
+        assert torch.equal(batch[name], raw[name]) and batch[name].dtype == raw[name].dtype
+
+
+def test_frames_have_usable_depth_if_one_camera_has(depth_data_set: Path):
+    config = gem()
+    batch = read_batch(depth_data_set, range(3))
+    batch[f"{FRONT}_depth"][1:] = 0
+    batch[f"{WRIST}_depth"][2] = 10.0  # what LeRobot's videos make of 0
+    pairs = {camera: f"{camera}_depth" for camera in CAMERAS}
+    assert usable_depth(batch, config, pairs).tolist() == [True, True, False]
+
+
+def test_errors_of_many_frames_are_counted():
+    errors = FrameErrors()
+    assert errors.lines == []
+    for frame in (4, 8, 15, 16, 23):
+        errors.add(frame, ValueError("broken"))
+    assert errors.lines[0] == "frame 4: broken" and len(errors.lines) == 4
+    assert errors.lines[-1] == "and the like at 2 more frame(s)"
+    assert errors.frames == {4, 8, 15, 16, 23}

@@ -1,0 +1,74 @@
+"""Warnings: each has a case that raises it, and a good data set has none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lerobot_gem.data.check.facts import (
+    CameraFacts,
+    DepthFacts,
+    Inspection,
+    PromptFacts,
+    RowFacts,
+    VectorFacts,
+)
+from lerobot_gem.data.check.warnings import USED_STYLES, warnings_of
+from lerobot_gem.processing.language import messages_of_rows
+from lerobot_gem.storage.language_columns import row
+
+CAMERA = CameraFacts("observation.images.image", (64, 64), "image", "observation.images.image_depth", 0.0)
+DEPTH = DepthFacts(
+    "observation.images.image_depth", CAMERA.key, (64, 64), "image", "mm", (0.3, 1.0, 4.0), 0.1, 0.0
+)
+PROMPTS = PromptFacts("gem", "tiny", 10, [4], 10, (50, 60, 70), 4096, 0, {None: 10}, 3, 0)
+ACTION = VectorFacts("action", ["x", "grip"], np.zeros(2), np.ones(2), 0, [], True)
+
+
+def inspection(**facts) -> Inspection:
+    good = {"cameras": [CAMERA], "depth": [DEPTH], "prompts": [PROMPTS], "vectors": [ACTION], "padding": 0.1}
+    return Inspection("local/noise", Path("noise"), None, 5, 1, 10, **{**good, **facts})
+
+
+def test_a_good_data_set_has_none():
+    assert warnings_of(inspection()) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "warning"),
+    [
+        ({"cameras": [replace(CAMERA, one_colour=0.25)]}, "a single colour in 25.0% of the sampled frames"),
+        ({"cameras": [CAMERA, replace(CAMERA, key="wrist", depth=None)]}, "wrist has no depth camera"),
+        ({"depth": [replace(DEPTH, empty=0.5)]}, "no valid pixel in 50.0% of the sampled frames"),
+        ({"depth": [replace(DEPTH, invalid=0.9)]}, "90.0% of the pixels are invalid"),
+        (
+            {"rows": [RowFacts("language_persistent", "memory", "assistant", None, 7)]},
+            "7 language row(s) of style",
+        ),
+        ({"prompts": [replace(PROMPTS, too_long=2)]}, "2 of 10 prompts are longer than the context of 4,096"),
+        ({"prompts": [replace(PROMPTS, left_out=5)]}, "5 question(s) about cameras that are not in"),
+        ({"prompts": [replace(PROMPTS, task_only=10)]}, "No frame has text of its own"),
+        ({"vectors": [replace(ACTION, maximum=np.array([1.0, 0.0]))]}, "action is constant in grip"),
+        ({"vectors": [replace(ACTION, has_stats=False)]}, "action has no statistics"),
+        ({"vectors": [replace(ACTION, stale=["x"])]}, "meta/stats.json has another range than the data in x"),
+        ({"padding": 0.8}, "80.0% of the actions in chunks"),
+    ],
+)
+def test_what_is_hardly_meant_is_warned_of(facts, warning):
+    [found] = warnings_of(inspection(**facts))
+    assert warning in found
+
+
+def test_actions_do_not_matter_to_pretraining():
+    constant = replace(ACTION, maximum=np.zeros(2))
+    assert warnings_of(inspection(vectors=[constant], padding=0.9, asked="joint")) == []
+    assert len(warnings_of(inspection(vectors=[constant], padding=0.9, asked="action"))) == 2
+
+
+def test_the_styles_that_are_used_are_those_that_training_reads():
+    for style in ("vqa", "subtask", "plan", "memory", "motion", "interjection"):
+        rows = [row(role, "text", style, timestamp=0.0) for role in ("user", "assistant")]
+        events, persistent = (rows, []) if style == "vqa" else ([], rows)
+        read = messages_of_rows(persistent, events, timestamp=1.0, task="task", index=0)
+        assert bool(read) == (style in USED_STYLES)

@@ -1,0 +1,103 @@
+"""Reading and writing image and depth files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lerobot_gem.data.gem_jsonl.images import (
+    image_size,
+    millimetres,
+    read_depth,
+    read_rgb,
+    write_depth,
+    write_rgb,
+)
+from lerobot_gem.data.gem_jsonl.records import RecordError
+from lerobot_gem.processing.depth_target import MAX_DEPTH, MIN_DEPTH
+from tests.data.conftest import GemFolder
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "usable", "lossy"),
+    [
+        ("a.jpg", "RGB", True, True),
+        ("a.webp", "RGB", True, True),
+        ("a.png", "RGB", True, False),
+        ("a.png", "RGBA", False, False),
+        ("a.png", "P", False, False),
+        ("a.jpg", "L", False, True),
+    ],
+)
+def test_which_files_can_be_used_as_they_are(
+    folder: GemFolder, name: str, mode: str, usable: bool, lossy: bool
+) -> None:
+    path = folder.root / folder.image(name, mode=mode)
+    found = read_rgb(path)
+    assert (found.image.mode, found.is_usable, found.is_lossy) == ("RGB", usable, lossy)
+    assert image_size(path) == found.image.size == (64, 48)
+
+
+def test_an_orientation_tag_is_ignored_as_in_the_release(folder: GemFolder) -> None:
+    path = folder.root / folder.image("a.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    found = read_rgb(path)
+    assert found.image.size == (64, 48) and not found.is_usable
+
+
+def test_broken_and_missing_files(folder: GemFolder) -> None:
+    with pytest.raises(RecordError, match="missing image"):
+        image_size(folder.root / "none.jpg")
+    path = folder.root / folder.image("a.jpg")
+    path.write_bytes(path.read_bytes()[:-400])
+    assert image_size(path) == (64, 48), "the header is whole"
+    with pytest.raises(RecordError, match="broken image"):
+        read_rgb(path)
+    path.write_text("no image")
+    for read, reason in (
+        (image_size, "broken image"),
+        (read_rgb, "broken image"),
+        (read_depth, "broken depth"),
+    ):
+        with pytest.raises(RecordError, match=reason):
+            read(path)
+
+
+def test_depth_of_16_bits_is_in_the_unit_asked_for(folder: GemFolder) -> None:
+    depth = read_depth(folder.root / folder.depth("a.jpg"))
+    assert depth.bits == 16
+    values = np.asarray(depth.image)
+    assert np.array_equal(millimetres(depth, 1.0), values)
+    assert np.array_equal(millimetres(depth, 0.25), np.rint(values / 4))
+    assert millimetres(depth, 100.0).max() == 65535
+
+
+def test_every_value_of_8_bits_but_0_counts_as_depth(folder: GemFolder) -> None:
+    path = folder.root / "depth.png"
+    write_depth(np.arange(256, dtype=np.uint8)[None], path)
+    depth = read_depth(path)
+    metres = millimetres(depth, 5.0)[0] / 1000
+    assert depth.bits == 8 and metres[0] == 0
+    assert metres[1] > MIN_DEPTH and metres[255] < MAX_DEPTH
+    assert np.allclose(metres[1:] / metres[1], np.arange(1, 256)), (
+        "8 bits have no unit: --depth_unit_mm is not theirs"
+    )
+
+
+def test_colourised_depth_is_refused(folder: GemFolder) -> None:
+    with pytest.raises(RecordError, match="depth format"):
+        read_depth(folder.root / folder.image("depth.png"))
+
+
+def test_written_files_have_the_suffix_of_their_format(folder: GemFolder) -> None:
+    image = Image.fromarray(np.full((4, 4, 3), 90, np.uint8))
+    for lossy, suffix in ((True, ".jpg"), (False, ".png")):
+        path = write_rgb(image, folder.root / "x", lossy=lossy)
+        assert path.suffix == suffix
+        assert np.array_equal(np.asarray(read_rgb(path).image), np.asarray(image))
+    write_depth(np.full((4, 4), 1234, np.uint16), folder.root / "x.tiff")
+    assert np.asarray(read_depth(Path(folder.root / "x.tiff")).image).max() == 1234

@@ -1,0 +1,187 @@
+"""What is asked and answered, on facts made up by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lerobot_gem.data.libero_demos.questions.question_types import KINDS, Question, candidates, interior
+from lerobot_gem.data.libero_demos.questions.scene_facts import OTHER, Facts, Thing, View
+from lerobot_gem.processing.answers import kind_of
+from lerobot_gem.simulation.cameras import Camera
+from lerobot_gem.simulation.subtasks import STEPS
+
+_SIZE = 100
+
+
+def _camera() -> Camera:
+    """At (0, -2, 2), looking at the origin, 45 degrees down; the stored picture's left is +x."""
+    down = np.sqrt(0.5)
+    rotation = np.array([[1, 0, 0], [0, down, -down], [0, down, down]])
+    return Camera(np.array([0.0, -2.0, 2.0]), rotation, 0.4, _SIZE, _SIZE)
+
+
+def _facts(**view) -> Facts:
+    """Milk in front on the left, ketchup behind on the right, a basket far behind, each seen as a square."""
+    things = (
+        Thing("milk", np.array([0.5, -0.3, 0.0]), True, "carton"),
+        Thing("ketchup", np.array([-0.3, 0.2, 0.0]), True, "bottle"),
+        Thing("basket", np.array([0.0, 0.6, 0.0])),
+    )
+    camera = _camera()
+    labels = np.full((_SIZE, _SIZE), OTHER, np.int16)
+    for number, thing in enumerate(things):
+        column, row = camera.project(thing.centre)[0].astype(int)
+        labels[row - 3 : row + 3, column - 3 : column + 3] = number
+    made = View("observation.images.image", camera, labels, (0, 1, 2), True, True, np.array([30.5, 60.5]))
+    return Facts(
+        things,
+        (replace(made, **view),),
+        np.array([0.5, -0.3, 0.2]),
+        0,
+        2,
+        "in",
+        "pick up the milk and so on",
+        1,
+    )
+
+
+def _ask(kind: str, facts: Facts | None = None, times: int = 30) -> set[tuple[str, str]]:
+    facts = facts or _facts()
+    rng = np.random.default_rng(0)
+    return {
+        (q.question, q.answer) for _ in range(times) for q in candidates(facts, facts.views[0], [kind], rng)
+    }
+
+
+def _between(question: str, *names: str) -> list[str]:
+    """The names in the order in which a question has them."""
+    return sorted((name for name in names if name in question), key=question.index)
+
+
+def test_points_are_on_their_object_and_boxes_around_it() -> None:
+    labels = _facts().views[0].labels
+    for question, answer in _ask("point"):
+        x, y = json.loads(answer)["point_2d"]
+        [name] = _between(question, "milk", "ketchup", "basket")
+        number = ["milk", "ketchup", "basket"].index(name)
+        assert labels[int(y / 1000 * _SIZE), int(x / 1000 * _SIZE)] == number
+    for question, answer in _ask("box"):
+        left, top, right, bottom = (value * _SIZE // 1000 for value in json.loads(answer)["bbox_2d"])
+        [name] = _between(question, "milk", "ketchup", "basket")
+        mask = labels == ["milk", "ketchup", "basket"].index(name)
+        assert mask[top:bottom, left:right].all() and mask.sum() == (bottom - top) * (right - left)
+
+
+def test_the_middle_of_a_ring_is_not_on_it() -> None:
+    mask = np.zeros((21, 21), bool)
+    mask[3:18, 3:18] = True
+    mask[8:13, 8:13] = False
+    column, row = np.floor(interior(mask)).astype(int)
+    assert mask[row - 1 : row + 2, column - 1 : column + 2].all()
+
+
+def test_left_and_right_are_the_pictures() -> None:
+    answers = _ask("left_right")
+    columns = {"milk": 0, "basket": 1, "ketchup": 2}  # the picture is mirrored: +x is left
+    assert {answer for _, answer in answers} == {"left", "right"}
+    for question, answer in answers:
+        first, second = _between(question, *columns)
+        subject, other = (second, first) if question.startswith("On which side") else (first, second)
+        assert answer == ("left" if columns[subject] < columns[other] else "right")
+
+
+def test_in_front_is_nearer_along_the_ground() -> None:
+    order = ["milk", "ketchup", "basket"]
+    answers = _ask("front_behind")
+    assert {answer for _, answer in answers} == {"in front", "behind"}
+    for question, answer in answers:
+        first, second = _between(question, *order)
+        assert answer == ("in front" if order.index(first) < order.index(second) else "behind")
+
+
+def test_a_camera_that_looks_down_has_no_front() -> None:
+    facts = _facts(camera=replace(_camera(), rotation=np.eye(3)))
+    assert not _ask("front_behind", facts) and _ask("left_right", facts)
+
+
+def test_the_nearer_one_is_named() -> None:
+    for question, answer in _ask("nearer"):
+        first, second = _between(question, "milk", "ketchup", "basket")
+        order = ["milk", "ketchup", "basket"]  # from the camera and from the gripper, which is above the milk
+        assert answer == min(first, second, key=order.index)
+    assert any("gripper" in question for question, _ in _ask("nearer"))
+    assert not any("gripper" in question for question, _ in _ask("nearer", _facts(gripper=False)))
+
+
+def test_distances_are_metric() -> None:
+    expected = {("ketchup", "milk"): 0.943, ("basket", "milk"): 1.030, ("basket", "ketchup"): 0.5}
+    for question, answer in _ask("object_distance"):
+        metres = expected[tuple(sorted(_between(question, "milk", "ketchup", "basket")))]
+        assert answer == (f"{metres * 100:.0f} cm" if "centimetres" in question else f"{metres:.2f} m")
+    assert ("How far is the gripper from the milk, in centimetres?", "20 cm") in _ask("gripper_distance")
+    assert not _ask("gripper_distance", _facts(gripper=False))
+
+
+def test_counts() -> None:
+    answers = dict(_ask("count", times=200))
+    assert answers["How many objects can be seen, without the robot and furniture?"] == "3"
+    assert answers["How many cartons can be seen?"] == "1"
+    assert answers["How many other objects are to the left of the ketchup in the picture?"] == "2"
+    assert answers["How many other objects are closer to the camera than the basket?"] == "2"
+    assert not _ask("count", _facts(complete=False))
+
+
+def test_what_is_done_and_what_comes_next() -> None:
+    assert {answer for _, answer in _ask("subtask")} == {"Lower the gripper around the milk."}
+    assert {answer for _, answer in _ask("next_subtask")} == {"Close the gripper on the milk."}
+    assert {answer for _, answer in _ask("progress")} == {"17%"}
+    last = replace(_facts(), step=len(STEPS) - 1)
+    assert not _ask("next_subtask", last) and {answer for _, answer in _ask("progress", last)} == {"83%"}
+
+
+def test_where_to_grasp() -> None:
+    assert {answer for _, answer in _ask("affordance")} == {'{"point_2d": [305, 605]}'}
+    assert not _ask("affordance", _facts(grasp=None))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_visible_is_not_mentioned(kind: str) -> None:
+    """Neither milk, which the task is about, nor anything else."""
+    for visible in ((), (1,), (1, 2)):
+        for question, answer in _ask(kind, _facts(visible=visible)):
+            for number, name in enumerate(("milk", "ketchup", "basket")):
+                assert number in visible or name not in question + answer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ambiguous_name_is_not_used(kind: str) -> None:
+    facts = _facts()
+    first, second, basket = facts.things
+    twins = (replace(first, name="bowl", unique=False), replace(second, name="bowl", unique=False), basket)
+    facts = replace(facts, things=twins, task="pick up the left bowl")
+    for question, _ in _ask(kind, facts):
+        assert (
+            "bowl" not in question or "The task is: Pick up the left bowl." in question or "told" in question
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_vary_and_are_understood_by_the_evaluation(kind: str) -> None:
+    answers = _ask(kind, times=60)
+    assert len({question for question, _ in answers}) > 2
+    for question, answer in answers:
+        assert question[0].isupper() and question[-1] in ".?" and "{" not in question
+        assert kind_of(question, answer) == kind
+
+
+def test_candidates_depend_on_the_generator_alone() -> None:
+    facts = _facts()
+    one, same, other = (
+        candidates(facts, facts.views[0], KINDS, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert one == same != other
+    assert all(isinstance(question, Question) and question.camera == facts.views[0].key for question in one)
+    answers = {kind: [question.answer for question in one if question.kind == kind] for kind in KINDS}
+    assert all(len(set(found)) == len(found) <= 2 for found in answers.values())

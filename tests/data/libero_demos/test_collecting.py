@@ -1,0 +1,288 @@
+"""Collecting demonstrations: what is written, that nothing is lost, repeated or overwritten."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lerobot_gem.data.libero_demos import collecting
+from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, close_scene, run_attempt
+from lerobot_gem.data.libero_demos.collecting import LiberoDemosConfig, collect
+from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.data.libero_demos.questions.question_types import KINDS
+from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON
+from lerobot_gem.evaluation.vqa_questions import read_rows
+from lerobot_gem.scripts.libero_demos import parse
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"placement": "tight"}, "placement is one of benchmark, wide, but is 'tight'"),
+        ({"fps": 0}, "fps must be at least 1, but is 0"),
+        ({"num_workers": 0}, "num_workers must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"action_noise": -0.1}, "action_noise must be at least 0"),
+        ({"episodes_per_task": 0}, "nothing to collect"),
+        ({"mode": "frames"}, "mode is one of demonstrations, scenes, but is 'frames'"),
+        ({"mode": "scenes"}, "say how many with --scenes_per_task"),
+        ({"resume": True, "overwrite": True}, "contradict"),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LiberoDemosConfig(root=tmp_path / "set", **change)
+
+
+def test_parses_from_the_command_line(tmp_path: Path) -> None:
+    config = parse([f"--root={tmp_path}/a", "--task_ids=[0, 3]", "--depth=false", "--resume=true"])
+    assert config.task_ids == [0, 3] and not config.depth and config.resume and config.root == tmp_path / "a"
+    assert config.qa is None
+    config = parse(
+        [f"--root={tmp_path}/a", "--mode=scenes", "--scenes_per_task=9", "--qa.kinds=[box, point]"]
+    )
+    assert config.episodes_per_task == 0 and config.qa is not None and config.qa.asked() == ["point", "box"]
+
+
+def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
+    for flag in ("--qa", "--qa=true"):
+        assert parse([f"--root={tmp_path}/a", flag]).qa == QuestionsConfig()
+    assert parse([f"--root={tmp_path}/a", "--qa=false"]).qa is None
+    config = parse([f"--root={tmp_path}/a", "--qa.questions_per_image=3", "--qa"])
+    assert config.qa == QuestionsConfig(questions_per_image=3)
+
+
+def test_a_collection_from_before_there_were_questions_goes_on(tmp_path: Path) -> None:
+    content = LiberoDemosConfig(root=tmp_path / "a").content()
+    assert not {"qa", "mode"} & set(content) and content["seed"] == 0
+    other = LiberoDemosConfig(root=tmp_path / "a", mode="scenes", scenes_per_task=1, qa=QuestionsConfig())
+    assert {"qa", "mode"} <= set(other.content())
+
+
+# -- with the simulator ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def simulator(libero: Path) -> Iterator[None]:
+    yield
+    close_scene()
+
+
+def _config(root: Path, **change) -> LiberoDemosConfig:
+    settings = {"task_ids": [0], "episodes_per_task": 2, "scenes_per_task": 3, "fps": 5, "image_size": 64}
+    settings["qa"] = QuestionsConfig(interval=1.0)
+    return LiberoDemosConfig(root=root, **{**settings, **change})
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("collected") / "set"
+    reports = collect(_config(root))
+    assert [(r.task_id, r.successes) for r in reports] == [(0, 2)]
+    assert reports[0].attempts >= 2
+    return root
+
+
+@pytest.mark.libero
+def test_lerobot_reads_it_with_depth(collected: Path) -> None:
+    dataset = LeRobotDataset("local/x", root=collected, depth_output_unit="m")
+    assert sorted(dataset.meta.depth_keys) == [
+        "observation.images.image2_depth",
+        "observation.images.image_depth",
+    ]
+    assert dataset.num_episodes == 2 + 3 and dataset.fps == 5
+    assert [e["length"] for e in dataset.meta.episodes][2:] == [1, 1, 1]
+    item = dataset[0]
+    assert item["observation.images.image"].shape == (3, 64, 64)
+    assert item["observation.images.image_depth"].shape == (1, 64, 64)
+    assert 0.5 < item["observation.images.image_depth"].median() < 3  # metres
+    assert item["observation.state"].shape == (8,) and item["action"].shape == (7,)
+    assert item["task"] == "pick up the alphabet soup and place it in the basket"
+    assert not list(collected.parent.glob("set.*"))
+    report = json.loads((collected / "collection.json").read_text())
+    assert report["tasks"][0]["successes"] == 2 and report["settings"]["placement"] == "wide"
+
+
+@pytest.mark.libero
+def test_demonstrations_have_sub_tasks_and_questions(collected: Path) -> None:
+    table = LeRobotDataset("local/x", root=collected).hf_dataset.data.to_pylist()
+    for episode in (0, 1):
+        frames = [row for row in table if row["episode_index"] == episode]
+        steps = frames[0]["language_persistent"]
+        assert all(row["language_persistent"] == steps for row in frames)
+        assert [step["style"] for step in steps] == ["subtask"] * len(steps) and len(steps) >= 4
+        assert steps[0]["content"] == "Move the gripper above the alphabet soup."
+        assert steps[-1]["content"] == "Let go of the alphabet soup in the basket."
+        starts = [step["timestamp"] for step in steps]
+        assert starts == sorted(starts) and starts[0] == 0 and starts[-1] <= frames[-1]["timestamp"]
+        # One second is five frames.
+        assert all(not row["language_events"] for row in frames if row["frame_index"] % 5)
+    for row in table:
+        events = row["language_events"]
+        assert len(events) % 2 == 0 and len(events) <= 2 * 2  # one question about each camera
+        assert {event["style"] for event in events} <= {"vqa"}
+    questions = pq.read_table(collected / "meta" / "questions.parquet").to_pylist()
+    written = {
+        (row["index"], event["camera"], event["content"])
+        for row in table
+        for event in row["language_events"]
+        if event["role"] == "user"
+    }
+    assert len(questions) > 8
+    assert {(q["index"], q["camera"], q["question"]) for q in questions} == written
+
+
+@pytest.mark.libero
+def test_scenes_alone_with_every_kind_of_question_from_any_number_of_workers(tmp_path: Path) -> None:
+    roots = [tmp_path / "one", tmp_path / "two"]
+    for workers, root in enumerate(roots, start=1):
+        # As the command, since workers that are forked from a process which has simulated wait for its OpenMP threads.
+        command = [sys.executable, "-m", "lerobot_gem.scripts.libero_demos", f"--root={root}"]
+        command += [f"--num_workers={workers}", "--task_ids=[0]", "--fps=5", "--mode=scenes"]
+        command += [f"--scenes_per_task={2 * SCENES_PER_BATCH}", f"--qa.questions_per_image={len(KINDS)}"]
+        # LeRobot writes statistics in the order of a set, which depends on the hash seed.
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    one, two = (_files(root) for root in roots)
+    assert one.keys() == two.keys()
+    assert {name for name in one if one[name] != two[name]} <= {"collection.json"}
+    report = json.loads(one["collection.json"])
+    assert report["settings"]["mode"] == "scenes" and set(report["questions"]) == set(KINDS)
+    for kind, found in report["questions"].items():
+        assert found["questions"] >= 20, kind
+        assert found["most_common_answer"] <= MOST_COMMON, kind
+
+    # What scores answers (lerobot-gem-eval-vqa) tells the kinds from the words, and finds the boxes of points.
+    rows = read_rows(LeRobotDataset("local/x", root=roots[0])).rows
+    kinds = {
+        (q["index"], q["camera"], q["question"], q["answer"]): q["kind"]
+        for q in pq.read_table(roots[0] / "meta" / "questions.parquet").to_pylist()
+    }
+    assert len(rows) == len(kinds)
+    for row in rows:
+        assert row.kind == kinds[(row.index, *row.cameras, row.question, row.answer)]
+    assert sum(row.region is not None for row in rows if row.kind == "point") >= 10
+
+
+@pytest.mark.libero
+def test_nothing_is_overwritten_without_being_told(collected: Path) -> None:
+    before = _files(collected)
+    for change in ({}, {"resume": True}):
+        with pytest.raises(FileExistsError, match=r"exists already.*--overwrite=true"):
+            collect(_config(collected, **change))
+    assert _files(collected) == before
+
+
+@pytest.mark.libero
+def test_resumes_without_loss_or_repetition(
+    collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, store, finished = tmp_path / "set", collecting.store_attempt, []
+
+    def killed_in_the_second(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
+        if finished:
+            (staging / f".{attempt.name}").mkdir()  # half-written
+            raise KeyboardInterrupt
+        finished.append(attempt)
+        return store(config, attempt, staging)
+
+    monkeypatch.setattr(collecting, "store_attempt", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        collect(_config(root))
+    assert not root.exists()
+    monkeypatch.setattr(collecting, "store_attempt", store)
+
+    with pytest.raises(FileExistsError, match=r"unfinished collection.*--resume=true"):
+        collect(_config(root))
+    with pytest.raises(ValueError, match="started with other settings"):
+        collect(_config(root, resume=True, seed=1))
+
+    again: list = []
+    monkeypatch.setattr(collecting, "store_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
+    collect(_config(root, resume=True))
+    assert finished[0] not in again and len(set(again)) == len(again)
+    whole, resumed = (LeRobotDataset("local/x", root=path) for path in (collected, root))
+    assert len(whole) == len(resumed)
+    for index in range(len(whole)):
+        one, other = whole[index], resumed[index]
+        for key in (
+            "observation.images.image",
+            "observation.images.image2_depth",
+            "observation.state",
+            "action",
+        ):
+            np.testing.assert_array_equal(one[key], other[key])
+    rows = [d.hf_dataset.data.select(["language_events", "language_persistent"]) for d in (whole, resumed)]
+    assert rows[0].equals(rows[1]) and any(rows[0].column("language_events").to_pylist())
+    files = [pq.read_table(path / "meta" / "questions.parquet") for path in (collected, root)]
+    assert files[0].equals(files[1])
+
+
+def test_gives_up_when_the_expert_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
+        (staging / attempt.name).mkdir()
+        return False
+
+    monkeypatch.setattr(collecting, "store_attempt", fails)
+    with pytest.raises(RuntimeError, match="failed 11 times while 2 successes were wanted"):
+        collect(_config(tmp_path / "set"))
+
+
+@pytest.mark.libero
+def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    (root / "meta").mkdir(parents=True)
+    (root / "old").write_text("old")
+    with pytest.raises(FileExistsError, match=r"holds no meta/info.json: .* is not replaced"):
+        collect(_config(root, overwrite=True))
+    (root / "meta" / "info.json").write_text("{}")
+    alone = {"episodes_per_task": 0, "scenes_per_task": SCENES_PER_BATCH + 1}
+    collect(_config(root, **alone, depth=False, qa=None, overwrite=True))
+    dataset = LeRobotDataset("local/x", root=root)
+    assert not (root / "old").exists()
+    assert dataset.num_episodes == dataset.num_frames == SCENES_PER_BATCH + 1
+    assert not dataset.meta.depth_keys and not dataset.meta.has_language_columns
+    assert not (root / "meta" / "questions.parquet").exists()
+    actions = np.stack([dataset[i]["action"] for i in range(len(dataset))])
+    assert len(np.unique(actions, axis=0)) > SCENES_PER_BATCH // 2
+    assert set(np.unique(actions[:, -1])) == {-1.0, 1.0}
+
+
+@pytest.mark.libero
+def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
+    config = _config(tmp_path / "set", action_noise=0.1, random_start=True, qa=None)
+    for number in range(3):
+        result = run_attempt(config, Attempt(0, number))
+        if result is not None:
+            break
+    assert result is not None
+    frames, language = result
+    assert language is None
+    starts = frames[0]["observation.state"][:3]
+    assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
+    # The expert's straight lines: full deflection in one axis wherever it travels.
+    largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
+    assert (largest > 0.999).mean() > 0.3
+
+
+@pytest.mark.libero
+def test_unknown_task_and_suite(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="libero_object has tasks 0 to 9, but task_ids has 10"):
+        collect(_config(tmp_path / "set", task_ids=[10]))
+    with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_fruit'"):
+        collect(_config(tmp_path / "set", suite="libero_fruit"))
+    with pytest.raises(ValueError, match="no scripted expert for libero_goal"):
+        collect(_config(tmp_path / "set", suite="libero_goal"))
+    with pytest.raises(ValueError, match="no wide placements for libero_spatial.*--placement=benchmark"):
+        collect(_config(tmp_path / "set", suite="libero_spatial"))

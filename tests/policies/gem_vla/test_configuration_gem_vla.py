@@ -1,0 +1,275 @@
+"""Configuration files parse with LeRobot's own parser; each user mistake is one error that names it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs import FeatureType, PolicyFeature, parser
+from lerobot.configs.eval import EvalPipelineConfig
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+from lerobot_gem.models.presets import get_preset
+from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.training.stages import PRETRAINING
+from tests.conftest import CAMERAS, write_data_set
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+def parse(kind: type, file: Path, *overrides: str, validate: bool = False):
+    """What the command line does with --config_path and overrides; training also validates, which reads --policy.path."""
+    captured = []
+    arguments = [sys.argv[0], f"--config_path={file}", *overrides]
+
+    @parser.wrap()
+    def command(config: kind):
+        if validate:
+            config.validate()
+        captured.append(config)
+
+    command.__wrapped__.__annotations__["config"] = kind
+    before, sys.argv = sys.argv, arguments
+    try:
+        command()
+    finally:
+        sys.argv = before
+        # LeRobot keeps a file's `path` for the rest of the process, which is one command in real life.
+        parser._config_path_args.clear()
+        parser._config_yaml_overrides.clear()
+    return captured[0]
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "policy").glob("*.yaml")), ids=lambda file: file.stem)
+def test_policy_files_are_complete_and_the_command_line_overrides_them(file: Path, tmp_path: Path):
+    arguments = ["--batch_size=3", "--policy.depth.num_inference_steps=7", f"--output_dir={tmp_path}/x"]
+    if "\n  path: " in file.read_text():  # goes on from the checkpoint of the stage before
+        folder = tmp_path / "before"
+        folder.mkdir()
+        GemConfig(preset="tiny", device="cpu").save_pretrained(folder)
+        arguments.append(f"--policy.path={folder}")
+    config = parse(TrainPipelineConfig, file, *arguments, validate=True)
+    assert config.policy.type == ("gem_vla" if file.stem.startswith("gem_vla") else "gem")
+    assert (config.batch_size, config.policy.depth.num_inference_steps) == (3, 7)
+    assert config.optimizer.lr == config.policy.optimizer_lr
+    assert config.scheduler.name == config.policy.scheduler_name
+    assert not config.policy.push_to_hub
+    if file.stem.startswith("gem_vla"):
+        assert config.policy.depth.loss_weight == (0.1 if file.stem.endswith("_depth") else 0)
+    else:
+        assert config.policy.stage == PRETRAINING[int(file.stem[-1]) - 1]
+
+
+def test_the_published_recipe():
+    config = parse(TrainPipelineConfig, CONFIGS / "policy" / "gem_vla_2b.yaml")
+    policy = config.policy
+    assert (config.steps, 8 * config.batch_size, policy.optimizer_lr) == (50_000, 256, 1e-5)
+    assert (policy.chunk_size, policy.dtype, policy.expert.depth) == (32, "bfloat16", 14)
+    assert policy.expert.conditioning_layers == list(range(14))
+
+
+@pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
+def test_env_files_are_complete_and_the_command_line_overrides_them(suite: str):
+    config = parse(
+        EvalPipelineConfig, CONFIGS / "env" / f"{suite}.yaml", "--env.fps=5", "--eval.n_episodes=2"
+    )
+    assert (config.env.type, config.env.task, config.env.fps) == ("libero", suite, 5)
+    assert config.eval.n_episodes == 2
+
+
+def test_a_configuration_survives_saving(tmp_path: Path):
+    config = GemVLAConfig(
+        preset="tiny",
+        device="cpu",
+        expert=ExpertConfig(conditioning_layers=[0, 2, 1]),
+        cameras=CamerasConfig(layout="concat"),
+    )
+    config.save_pretrained(tmp_path)
+    assert GemVLAConfig.from_pretrained(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"preset": "3b"}, r"'3b'.*'tiny', '2b', '8b'"),
+        ({"preset": "2b"}, r"preset='2b' needs pretrained.*backbone.pretrained=Qwen/Qwen3-VL-2B-Instruct"),
+        ({"chunk_size": 0}, r"chunk_size=0: expected at least 1"),
+        ({"chunk_size": 4, "n_action_steps": 5}, r"n_action_steps=5: expected 1 to chunk_size=4"),
+        ({"n_action_steps": 0}, r"n_action_steps=0: expected 1 to"),
+        ({"dtype": "float16"}, r"dtype='float16' is unknown: expected one of 'float32', 'bfloat16'"),
+        ({"scheduler_name": "step"}, r"scheduler_name='step' is unknown"),
+        (
+            {"expert": lambda: ExpertConfig(num_inference_steps=0)},
+            r"num_inference_steps=0: expected at least 1",
+        ),
+        (
+            {"expert": lambda: ExpertConfig(time_distribution="gaussian")},
+            r"time_distribution='gaussian' is unknown",
+        ),
+        (
+            {"expert": lambda: ExpertConfig(conditioning_layers=[0])},
+            r"has 1 entries for expert.depth=\d blocks",
+        ),
+        ({"backbone": lambda: BackboneConfig(conditioning="last")}, r"conditioning='last' is unknown"),
+        (
+            {"cameras": lambda: CamerasConfig(layout="grid")},
+            r"layout='grid' is unknown: expected one of 'separate', 'conc",
+        ),
+    ],
+)
+def test_bad_values_are_named_with_what_is_expected(arguments: dict, message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        built = {key: value() if callable(value) else value for key, value in arguments.items()}
+        GemVLAConfig(**{"preset": "tiny", "device": "cpu", **built})
+
+
+def test_a_layer_past_the_backbone_is_named(make_policy):
+    depth = get_preset("tiny").expert.depth
+    with pytest.raises(ValueError, match=r"num_layers=99 must be between 1 and"):
+        make_policy(expert=ExpertConfig(conditioning_layers=[99] * depth))
+
+
+def test_no_camera_and_unknown_camera_are_named(make_policy):
+    with pytest.raises(
+        ValueError, match=r"unknown entries \['observation.images.top'\]: expected some of .*image2"
+    ):
+        make_policy(cameras=CamerasConfig(names=["observation.images.top"]))
+    config = GemVLAConfig(preset="tiny", device="cpu")
+    config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, (8,))}
+    config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (7,))}
+    with pytest.raises(ValueError, match=r"No camera: expected at least one RGB feature"):
+        config.validate_features()
+
+
+def test_depth_cameras_are_no_inputs():
+    config = GemVLAConfig(preset="tiny", device="cpu")
+    config.input_features = {
+        key: PolicyFeature(FeatureType.VISUAL, (channels, 8, 8))
+        for key, channels in (("observation.images.image", 3), ("observation.images.image_depth", 1))
+    }
+    features = {
+        "observation.images.image": {"dtype": "image", "info": None},
+        "observation.images.image_depth": {"dtype": "image", "info": {"is_depth_map": True}},
+    }
+    config.set_dataset_feature_metadata(features)
+    assert list(config.input_features) == ["observation.images.image"]
+
+
+@pytest.mark.parametrize("size", ["action_dim", "state_dim"])
+def test_data_of_another_robot_is_named_before_training(make_policy, tmp_path: Path, size: str):
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+    from lerobot.policies.factory import make_policy as lerobot_make_policy
+
+    policy, *_ = make_policy()
+    policy.save_pretrained(tmp_path / "policy")
+    other = write_data_set(tmp_path / "data", **{size: 3})
+    config = GemVLAConfig.from_pretrained(tmp_path / "policy")
+    config.pretrained_path = tmp_path / "policy"
+    message = {
+        "action_dim": r"Actions have 3 numbers.*trained with 7",
+        "state_dim": r"shape \(3,\).*with \(8,\)",
+    }
+    with pytest.raises(ValueError, match=message[size]):
+        lerobot_make_policy(config, ds_meta=LeRobotDatasetMetadata("local/noise", root=other))
+
+
+def test_an_empty_data_set_is_named(make_policy, tmp_path: Path):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    image = {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
+    dataset = LeRobotDataset.create(
+        "local/empty",
+        fps=5,
+        root=tmp_path / "empty",
+        use_videos=False,
+        features={
+            "observation.images.image": image,
+            "action": {"dtype": "float32", "shape": (7,), "names": None},
+        },
+    )
+    from lerobot.policies.factory import make_policy as lerobot_make_policy
+
+    with pytest.raises(ValueError, match=r"'local/empty' is empty: expected at least one episode"):
+        lerobot_make_policy(GemVLAConfig(preset="tiny", device="cpu"), ds_meta=dataset.meta)
+
+
+@pytest.mark.parametrize("task", [None, [""], ["  "], [None]])
+def test_no_task_text(make_policy, batch, task):
+    _, preprocess, _ = make_policy()
+    one = {key: value[:1] for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    with pytest.raises(ValueError, match=r"No task text: .* expected one sentence per sample"):
+        preprocess({**one, "task": task})
+
+
+@pytest.mark.parametrize("key", [CAMERAS[1], "observation.state"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_observations_are_named(make_policy, batch, key, value):
+    _, preprocess, _ = make_policy()
+    broken = batch[key].clone()
+    broken.view(-1)[5] = value
+    with pytest.raises(ValueError, match=rf"{key} holds NaN or infinite values"):
+        preprocess({**batch, key: broken})
+
+
+def test_missing_camera_and_wrong_state_are_named_at_run_time(make_policy, batch):
+    _, preprocess, _ = make_policy()
+    without = {key: value for key, value in batch.items() if key != CAMERAS[1]}
+    with pytest.raises(ValueError, match=r"lacks the camera\(s\) \['observation.images.image2'\]"):
+        preprocess(without)
+    with pytest.raises(ValueError, match=r"observation.state has 3 numbers, the policy was trained with 8"):
+        preprocess({**batch, "observation.state": torch.zeros(4, 3)})
+    with pytest.raises(ValueError, match=r"lacks 'observation.state'.*use_state=false"):
+        preprocess({key: value for key, value in batch.items() if key != "observation.state"})
+
+
+def test_a_hub_id_offline_is_named(make_policy):
+    with pytest.raises(FileNotFoundError, match=r"'nobody/nowhere'.*HF_HUB_OFFLINE"):
+        make_policy(backbone=BackboneConfig(pretrained="nobody/nowhere"))
+
+
+def test_nothing_learns_is_an_error(make_policy):
+    with pytest.raises(ValueError, match="Nothing learns"):
+        make_policy(
+            backbone=BackboneConfig(freeze_vision_tower=True, freeze_language_model=True),
+            expert=ExpertConfig(freeze=True),
+        )
+
+
+def test_the_plugin_is_cheap_to_import():
+    """No model code, no simulator, nothing written until a policy is built."""
+    import subprocess
+
+    code = (
+        "import sys, lerobot.configs, lerobot.processor, lerobot.envs, lerobot.policies; before = set(sys.modules)\n"
+        "import lerobot_policy_gem\n"
+        "new = set(sys.modules) - before\n"
+        "assert not [m for m in new if m.startswith(('lerobot_gem.mod', 'libero', 'robosuite', 'mujoco'))"
+        " and not m.startswith('lerobot_gem.models.presets') and m != 'lerobot_gem.models'], sorted(new)\n"
+        "assert not [m for m in new if m.split('.')[0] in ('transformers', 'diffusers', 'tokenizers')], sorted(new)\n"
+        "from lerobot.configs import PreTrainedConfig\n"
+        "assert 'gem_vla' in PreTrainedConfig.get_known_choices()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_names_of_an_action_are_kept_for_the_robot(make_policy, data_set, tmp_path):
+    root = shutil.copytree(data_set, tmp_path / "data")
+    info = json.loads((root / "meta" / "info.json").read_text())
+    names = [f"joint_{number}.pos" for number in range(info["features"]["action"]["shape"][0])]
+    info["features"]["action"]["names"] = names
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    policy, *_ = make_policy(root)
+    assert policy.config.action_feature_names == names
+
+
+def test_a_state_that_is_renamed_is_left_to_the_first_batch(make_policy, data_set, tmp_path):
+    policy, *_ = make_policy()
+    meta = LeRobotDatasetMetadata("local/noise", root=data_set)
+    meta.info.features["observation.joints"] = meta.info.features.pop("observation.state")
+    policy.config.check_data_set(meta)

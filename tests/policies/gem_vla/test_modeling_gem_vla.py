@@ -1,0 +1,289 @@
+"""The policy's behaviour through LeRobot's own factory and processors."""
+
+import pytest
+import torch
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from tests.conftest import ACTION_DIM, CAMERAS
+
+
+def grads(module):
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+def warm(policy):
+    """Leave the zero-initialised outputs, so that every part can matter."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return policy
+
+
+def test_loss_ignores_actions_past_the_end_of_an_episode(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    warm(policy)
+    inputs = preprocess(batch)
+    assert inputs["action_is_pad"][3].tolist() == [False, False, True, True]
+    noise, time = torch.randn(4, 4, ACTION_DIM), torch.rand(4)
+
+    loss, _ = policy(inputs, noise=noise, time=time, reduction="none")
+    changed = inputs["action"].clone()
+    changed[3, 2:] += 10
+    padded, _ = policy({**inputs, "action": changed}, noise=noise, time=time, reduction="none")
+    # Noisy padded actions still enter self-attention, so only the sample's own error terms are compared exactly.
+    assert padded[:3].equal(loss[:3])
+    changed[3, 0] += 10
+    worse, _ = policy({**inputs, "action": changed}, noise=noise, time=time, reduction="none")
+    assert worse[3] > 10 * padded[3]
+
+
+def test_mean_loss_is_the_mean_of_the_sample_losses(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    inputs = preprocess(batch)
+    noise, time = torch.randn(4, 4, ACTION_DIM), torch.rand(4)
+    per_sample, _ = policy(inputs, noise=noise, time=time, reduction="none")
+    loss, logs = policy(inputs, noise=noise, time=time)
+    assert per_sample.shape == (4,)
+    torch.testing.assert_close(per_sample.mean(), loss)
+    assert logs == {"action_loss": loss.item()}
+
+
+def test_every_part_learns_by_default(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    warm(policy)
+    loss, _ = policy(preprocess(batch))
+    loss.backward()
+    without = {name for name, _ in policy.named_parameters()} - grads(policy).keys()
+    assert not without
+
+
+@pytest.mark.parametrize(
+    ("overrides", "frozen"),
+    [
+        ({"backbone": BackboneConfig(freeze_vision_tower=True)}, "vision_tower"),
+        ({"backbone": BackboneConfig(freeze_language_model=True)}, "language_model"),
+        ({"expert": ExpertConfig(freeze=True)}, "expert"),
+    ],
+)
+def test_what_is_frozen_gets_no_gradient_and_the_rest_does(make_policy, batch, overrides, frozen):
+    policy, preprocess, _ = make_policy(**overrides)
+    warm(policy)
+    policy(preprocess(batch))[0].backward()
+    parts = {
+        "vision_tower": policy.backbone.vision_tower,
+        "language_model": policy.backbone.language_model,
+        "expert": policy.expert,
+    }
+    for name, part in parts.items():
+        expected = set() if name == frozen else {n for n, _ in part.named_parameters()}
+        assert grads(part).keys() == expected, name
+    learning = {id(p) for group in policy.get_optim_params() for p in group["params"]}
+    assert learning == {id(p) for p in policy.parameters() if p.requires_grad}
+
+
+def test_learning_rates_per_group(make_policy):
+    policy, *_ = make_policy(optimizer_lr=1e-3, optimizer_lr_backbone=1e-4)
+    expert, backbone = policy.get_optim_params()
+    assert (expert["lr"], backbone["lr"]) == (1e-3, 1e-4)
+    assert {id(p) for p in expert["params"]} == {id(p) for p in policy.expert.parameters()}
+
+
+def test_muon_gets_the_weight_matrices_and_adamw_the_rest(make_policy):
+    policy, *_ = make_policy(optimizer_name="muon", optimizer_lr=1e-3, optimizer_lr_backbone=1e-4)
+    groups = policy.get_optim_params()
+    assert [(group["lr"], group["matrices"]) for group in groups] == [
+        (1e-3, True),
+        (1e-3, False),
+        (1e-4, True),
+        (1e-4, False),
+    ]
+    names = {id(parameter): name for name, parameter in policy.named_parameters()}
+    chosen = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert sorted(chosen) == sorted(names.values())
+    matrices = {
+        names[id(parameter)] for group in groups if group["matrices"] for parameter in group["params"]
+    }
+    assert "expert.blocks.0.self_attention.query.weight" in matrices
+    assert not any("embed_tokens" in name or "pos_embed" in name or "norm" in name for name in matrices)
+    policy.config.get_optimizer_preset().build(groups)
+
+
+def test_chunks_repeat_for_the_same_noise_and_see_images_state_and_task(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    warm(policy)
+    noise = torch.randn(4, 4, ACTION_DIM)
+
+    def act(**changes):
+        return policy.predict_action_chunk(preprocess({**batch, **changes}), noise=noise)
+
+    chunk = act()
+    assert chunk.shape == (4, 4, ACTION_DIM)
+    assert act().equal(chunk)
+    for key in (*CAMERAS, "observation.state"):
+        assert not act(**{key: batch[key].flip(0)}).allclose(chunk), key
+    assert not act(task=["wave"] * 4).allclose(chunk)
+
+
+def test_a_sample_does_not_depend_on_the_rest_of_its_batch(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    warm(policy)
+    noise = torch.randn(4, 4, ACTION_DIM)
+    tasks = ["pick up the milk", "a much longer task text that pads the others on the left", "go", "pick"]
+    together = policy.predict_action_chunk(preprocess({**batch, "task": tasks}), noise=noise)
+    for i, task in enumerate(tasks):
+        one = {key: value[i : i + 1] for key, value in batch.items() if isinstance(value, torch.Tensor)}
+        alone = policy.predict_action_chunk(preprocess({**one, "task": [task]}), noise=noise[i : i + 1])
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
+
+
+def test_queue_hands_out_the_chunk_and_reset_empties_it(make_policy, batch):
+    policy, preprocess, _ = make_policy(n_action_steps=2)
+    warm(policy)
+    inputs = preprocess(batch)
+    noise = torch.randn(4, 4, ACTION_DIM)
+    chunk = policy.predict_action_chunk(inputs, noise=noise)
+    other = torch.randn(4, 4, ACTION_DIM)
+    assert policy.select_action(inputs, noise=noise).equal(chunk[:, 0])
+    assert policy.select_action(inputs, noise=other).equal(chunk[:, 1])
+    third = policy.predict_action_chunk(inputs, noise=other)
+    assert policy.select_action(inputs, noise=other).equal(third[:, 0])
+    policy.reset()
+    assert policy.select_action(inputs, noise=noise).equal(chunk[:, 0])
+
+
+@pytest.mark.parametrize("num_cameras", [1, 2])
+@pytest.mark.parametrize("layout", ["separate", "concat"])
+def test_any_number_of_cameras_in_both_layouts(make_policy, batch, num_cameras, layout):
+    policy, preprocess, _ = make_policy(
+        cameras=CamerasConfig(names=list(CAMERAS[:num_cameras]), layout=layout)
+    )
+    inputs = preprocess(batch)
+    loss, _ = policy(inputs)
+    assert loss.isfinite()
+    spans = (inputs["observation.language.tokens"] == policy.backbone.config.vision_start_token_id).sum(dim=1)
+    assert spans.tolist() == [num_cameras if layout == "separate" else 1] * 4
+
+
+@pytest.mark.parametrize("size", [(48, 64), (96, 128), (250, 333)])
+def test_any_image_size(make_policy, batch, size):
+    policy, preprocess, _ = make_policy()
+    images = {camera: torch.rand(4, 3, *size) for camera in CAMERAS}
+    assert policy.predict_action_chunk(preprocess({**batch, **images})).isfinite().all()
+
+
+def test_without_state(make_policy, batch):
+    policy, preprocess, _ = make_policy(expert=ExpertConfig(use_state=False))
+    warm(policy)
+    noise = torch.randn(4, 4, ACTION_DIM)
+    chunk = policy.predict_action_chunk(preprocess(batch), noise=noise)
+    other = {**batch, "observation.state": batch["observation.state"] + 1}
+    assert policy.predict_action_chunk(preprocess(other), noise=noise).equal(chunk)
+
+
+def test_state_noise_has_the_asked_ratio_and_only_in_training(make_policy, batch):
+    policy, preprocess, _ = make_policy(expert=ExpertConfig(state_noise_snr=20.0))
+    state = torch.randn(512, 8) * torch.linspace(0.1, 3, 8)
+    policy.train()
+    noise = policy._state({"observation.state": state}) - state
+    ratio = 10 * torch.log10(state.square().mean(0) / noise.square().mean(0))
+    torch.testing.assert_close(ratio, torch.full((8,), 20.0), atol=1.0, rtol=0)
+    policy.eval()
+    assert policy._state({"observation.state": state}).equal(state)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_precision_is_the_configured_one_within_accelerates_autocast_and_without(
+    make_policy, batch, dtype
+):
+    """LeRobot runs training within an autocast of its own, and acting, in most of its commands, without any."""
+    policy, preprocess, _ = make_policy(dtype=dtype)
+    warm(policy)
+    inputs = preprocess(batch)
+    noise, time = torch.randn(4, 4, ACTION_DIM), torch.rand(4)
+
+    def results(outer: bool) -> dict[str, torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=outer):
+            losses, _ = policy.train()(inputs, noise=noise, time=time, reduction="none")
+            return {"losses": losses, "chunk": policy.predict_action_chunk(inputs, noise=noise)}
+
+    within, without = results(True), results(False)
+    policy.config.dtype = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
+    other = results(False)
+    for name, values in without.items():
+        assert values.dtype == torch.float32
+        assert within[name].equal(values), name
+        assert not other[name].equal(values), name
+        torch.testing.assert_close(other[name], values, rtol=0.05, atol=0.05)
+    assert all(parameter.dtype == torch.float32 for parameter in policy.parameters())
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_policy, batch):
+    noise, time = torch.randn(4, 4, ACTION_DIM), torch.rand(4)
+    results = []
+    for checkpointing in (False, True):
+        policy, preprocess, _ = make_policy(backbone=BackboneConfig(gradient_checkpointing=checkpointing))
+        warm(policy).train()
+        policy(preprocess(batch), noise=noise, time=time)[0].backward()
+        results.append(grads(policy))
+    plain, recomputed = results
+    assert plain.keys() == recomputed.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, msg=name)
+
+
+def test_real_time_chunking_keeps_the_promised_actions_with_a_short_chunk(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    warm(policy)
+    inputs = {
+        key: value[:1] if isinstance(value, torch.Tensor) else value
+        for key, value in preprocess(batch).items()
+    }
+    noise = torch.randn(1, 4, ACTION_DIM)
+    free = policy.predict_action_chunk(inputs, noise=noise)
+
+    policy.config.rtc_config = RTCConfig(enabled=True, execution_horizon=10)
+    policy.init_rtc_processor()
+    unguided = policy.predict_action_chunk(inputs, noise=noise)
+    torch.testing.assert_close(unguided, free, rtol=1e-4, atol=1e-5)
+
+    # As LeRobot 0.6.1 does: the left-over is padded to its horizon of 10, longer than our chunk of 4.
+    left_over = torch.cat([free[:, 1:] + 0.5, torch.zeros(1, 7, ACTION_DIM)], dim=1)
+    guided = policy.predict_action_chunk(
+        inputs, noise=noise, inference_delay=2, prev_chunk_left_over=left_over
+    )
+    before = (free[:, :2] - left_over[:, :2]).abs().mean()
+    after = (guided[:, :2] - left_over[:, :2]).abs().mean()
+    assert after < before
+    with pytest.raises(RuntimeError, match="real-time chunking"):
+        policy.select_action(inputs)
+
+
+def test_lora_learns_adapters_alone(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    policy.config.pretrained_path = "a/checkpoint"
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    adapted.forward(preprocess(batch))[0].backward()
+    learning = grads(adapted)
+    assert learning and all("lora_" in name for name in learning)
+    assert {name.split(".")[2] for name in learning} == {"backbone", "expert"}
+
+
+def test_flow_samples_average_several_draws_and_run_the_backbone_once(make_policy, batch):
+    policy, preprocess, _ = make_policy(expert=ExpertConfig(flow_samples=3))
+    warm(policy)
+    inputs = preprocess(batch)
+    drawn, runs = [], []
+    policy.expert.action_adaptor.register_forward_hook(lambda _, args, __: drawn.append(args[0]))
+    policy.backbone.vision_tower.register_forward_hook(lambda *_: runs.append(1))
+    torch.manual_seed(5)
+    loss, _ = policy(inputs, reduction="none")
+    assert len(runs) == 1
+    assert drawn[0].shape[0] == 3 * 4
+
+    torch.manual_seed(5)
+    noise, time = torch.randn(12, 4, ACTION_DIM), torch.randn(12).sigmoid()
+    one_by_one = [policy(inputs, noise=noise[i::3], time=time[i::3], reduction="none")[0] for i in range(3)]
+    torch.testing.assert_close(loss, torch.stack(one_by_one).mean(dim=0))

@@ -1,0 +1,74 @@
+"""Muon for weight matrices, AdamW for the rest, as one optimiser that LeRobot can save and resume."""
+
+import pytest
+import torch
+from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
+from torch import nn
+
+from lerobot_gem.training.muon import MATRICES, MuonConfig
+
+
+def make(seed: int = 0) -> tuple[nn.Linear, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    layer = nn.Linear(6, 4)
+    groups = [
+        {"params": [layer.weight], MATRICES: True},
+        {"params": [layer.bias], MATRICES: False, "lr": 0.5},
+    ]
+    return layer, MuonConfig(lr=0.1).build(groups)
+
+
+def step(layer: nn.Linear, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    torch.manual_seed(seed)
+    optimizer.zero_grad()
+    (layer(torch.randn(8, 6)) - torch.randn(8, 4)).square().mean().backward()
+    optimizer.step()
+
+
+def test_each_group_is_updated_as_by_torchs_own_optimisers():
+    layer, optimizer = make()
+    twin, _ = make()
+    muon = torch.optim.Muon([twin.weight], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([twin.bias], lr=0.5, weight_decay=0.0)
+    for seed in range(3):
+        step(layer, optimizer, seed)
+        torch.manual_seed(seed)
+        twin.zero_grad()
+        (twin(torch.randn(8, 6)) - torch.randn(8, 4)).square().mean().backward()
+        muon.step()
+        adamw.step()
+    torch.testing.assert_close(layer.weight, twin.weight, rtol=0, atol=0)
+    torch.testing.assert_close(layer.bias, twin.bias, rtol=0, atol=0)
+
+
+def test_a_scheduler_drives_both_groups():
+    layer, optimizer = make()
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.0)
+    before = [parameter.detach().clone() for parameter in layer.parameters()]
+    step(layer, optimizer, seed=1)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]
+    for parameter, old in zip(layer.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, old, rtol=0, atol=0)
+    assert scheduler.base_lrs == [0.1, 0.5]
+
+
+def test_training_goes_on_from_what_lerobot_saved(tmp_path):
+    layer, optimizer = make()
+    step(layer, optimizer, seed=1)
+    save_optimizer_state(optimizer, tmp_path)
+    resumed, fresh = make(seed=5)
+    resumed.load_state_dict(layer.state_dict())
+    load_optimizer_state(fresh, tmp_path)
+    step(layer, optimizer, seed=2)
+    step(resumed, fresh, seed=2)
+    torch.testing.assert_close(resumed.weight, layer.weight, rtol=0, atol=0)
+    torch.testing.assert_close(resumed.bias, layer.bias, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_one_kind_of_group_alone_is_enough(matrices):
+    layer = nn.Linear(6, 4, bias=False)
+    optimizer = MuonConfig().build([{"params": [layer.weight], MATRICES: matrices}])
+    before = layer.weight.detach().clone()
+    step(layer, optimizer, seed=0)
+    assert not torch.equal(layer.weight, before)
