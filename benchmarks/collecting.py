@@ -27,9 +27,9 @@ class Job:
     """Pieces of work of one kind.
 
     Attributes:
-        arguments: of the collection.
-        scenes: batches of scenes instead of demonstrations.
-        pieces: how many, beside the first.
+        arguments: Of the collection.
+        scenes: Batches of scenes instead of demonstrations.
+        pieces: How many, beside the first.
     """
 
     arguments: dict[str, object]

@@ -52,7 +52,7 @@ def render(frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray
 
 
 def record(root: Path, images: np.ndarray, storage: str) -> Path:
-    """A data set of one episode with LeRobot's default encodings."""
+    """A dataset of one episode with LeRobot's default encodings."""
     feature = {"dtype": storage, "shape": images.shape[1:], "names": ["height", "width", "channels"]}
     dataset = LeRobotDataset.create(
         "local/rgb", fps=FPS, root=root, features={CAMERA: feature}, use_videos=storage == "video"

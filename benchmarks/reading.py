@@ -1,9 +1,9 @@
 """What depth and language add to reading a training batch.
 
 Collects demonstrations of LIBERO with depth and questions, and stores their frames in several ways, each with depth and language,
-without depth, without language, and without both. Reads the same batches of each as training does: LeRobot's data set
+without depth, without language, and without both. Reads the same batches of each as training does: LeRobot's dataset
 and collate function, and the preprocessor of the policy. Times are CPU seconds of one process, since wall seconds on a shared
-machine say little; the data sets take turns, so that disturbances meet all. The goal is at most 1.6 times the batch
+machine say little; the datasets take turns, so that disturbances meet all. The goal is at most 1.6 times the batch
 without either.
 
     python benchmarks/reading.py --size=256 --repeats=7
@@ -92,8 +92,8 @@ def render(root: Path, episodes: int, size: int, noise: float) -> list[Frame]:
     return frames
 
 
-def write_data_set(root: Path, storage: str, frames: Sequence[Frame], max_side: int) -> None:
-    """The data set with depth and language rows."""
+def write_dataset(root: Path, storage: str, frames: Sequence[Frame], max_side: int) -> None:
+    """The dataset with depth and language rows."""
     if storage in LABELLED:
         write_labelled(root, LABELLED[storage], frames, max_side)
     else:
@@ -102,7 +102,7 @@ def write_data_set(root: Path, storage: str, frames: Sequence[Frame], max_side: 
 
 
 def record(root: Path, storage: str, frames: Sequence[Frame], cameras: Sequence[str]) -> None:
-    """A data set without language, of some cameras."""
+    """A dataset without language, of some cameras."""
     import datasets
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -140,7 +140,7 @@ def record(root: Path, storage: str, frames: Sequence[Frame], cameras: Sequence[
 
 
 def write_labelled(root: Path, storage: str, frames: Sequence[Frame], max_side: int) -> None:
-    """A data set of videos, with depth as `lerobot-gem-label-depth` adds it."""
+    """A dataset of videos, with depth as `lerobot-gem-label-depth` adds it."""
     source, folders = root.with_name("unlabelled"), {}
     record(source, "video", frames, CAMERAS)
     for number, episode in enumerate(episodes_of(frames)):
@@ -193,7 +193,7 @@ def file_of(picture: NDArray[Any]) -> bytes:
 
 
 def write_twin(root: Path, twin: Path, without: set[str]) -> None:
-    """The same data set without "depth" or "language", or both."""
+    """The same dataset without "depth" or "language", or both."""
 
     def is_left_out(column: str) -> bool:
         kind = "depth" if column.endswith("_depth") else column.partition("_")[0]
@@ -214,7 +214,7 @@ class Reader:
     """Reads batches as the training of a policy does.
 
     Args:
-        root: Data set.
+        root: Dataset.
         policy: "gem" or "gem_vla".
         chunk_size: Actions of a sample of `gem_vla`.
     """
@@ -256,7 +256,7 @@ class Reader:
 
         from lerobot_gem.processing.steps import LanguageRowsStep
 
-        LanguageRowsStep.bind(self.meta)  # one data set per process; here they take turns
+        LanguageRowsStep.bind(self.meta)  # one dataset per process; here they take turns
         start = time.process_time()
         batch = lerobot_collate_fn([self.dataset[index] for index in indices])
         read = time.process_time()
@@ -310,7 +310,7 @@ def main() -> None:
     for storage in arguments.storages:
         with tempfile.TemporaryDirectory() as folder:
             roots = {twin: Path(folder) / twin for twin in TWINS}
-            write_data_set(roots["both"], storage, frames, arguments.max_side)
+            write_dataset(roots["both"], storage, frames, arguments.max_side)
             for twin, without in TWINS.items():
                 if without:
                     write_twin(roots["both"], roots[twin], without)

@@ -1,4 +1,4 @@
-"""Shared fixtures: a small LeRobot data set with LIBERO's keys, and policies on it."""
+"""Shared fixtures: a small LeRobot dataset with LIBERO's keys, and policies on it."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ def ordinary_priority() -> None:
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def write_data_set(
+def write_dataset(
     root: Path,
     *,
     size: int = 64,
@@ -41,7 +41,7 @@ def write_data_set(
     depth_range: tuple[int, int] = (300, 4500),
     messages: str | None = None,
 ):
-    """Write a data set of seeded noise with two cameras, a state, actions and two tasks.
+    """Write a dataset of seeded noise with two cameras, a state, actions and two tasks.
 
     Args:
         root: Where.
@@ -89,7 +89,7 @@ def write_data_set(
 
 
 def blank_depth(root: Path, key: str, episodes: Iterable[int]) -> Path:
-    """Replace a camera's depth by zeros in some episodes of a data set; its statistics stay as they are."""
+    """Replace a camera's depth by zeros in some episodes of a dataset; its statistics stay as they are."""
     import io
 
     import pyarrow as pa
@@ -112,7 +112,7 @@ def blank_depth(root: Path, key: str, episodes: Iterable[int]) -> Path:
 
 
 def add_language_rows(root: Path, persistent: list[dict], events: dict[int, list[dict]]) -> Path:
-    """Add language columns to a data set, as lerobot-annotate does: `persistent` to all episodes, `events` by frame."""
+    """Add language columns to a dataset, as lerobot-annotate does: `persistent` to all episodes, `events` by frame."""
     import json
 
     frames = json.loads((root / "meta" / "info.json").read_text())["total_frames"]
@@ -144,15 +144,15 @@ def scene(libero: Path):
 
 
 @pytest.fixture(scope="session")
-def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the small data set; tests must not change it."""
-    return write_data_set(tmp_path_factory.mktemp("data") / "noise")
+def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the small dataset; tests must not change it."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "noise")
 
 
 @pytest.fixture(scope="session")
-def depth_data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def depth_dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with depth and language rows: a question about each camera in frame 0, about one in frame 3."""
-    root = write_data_set(tmp_path_factory.mktemp("data") / "noise", depth=True)
+    root = write_dataset(tmp_path_factory.mktemp("data") / "noise", depth=True)
     about = {
         camera: [
             row("user", f"Where is it in {camera}?", "vqa", camera),
@@ -165,7 +165,7 @@ def depth_data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_policy(config, root: Path):
-    """(policy, preprocessor, postprocessor) for the data set in `root`, as lerobot-train builds them."""
+    """(policy, preprocessor, postprocessor) for the dataset in `root`, as lerobot-train builds them."""
     from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
     from lerobot.policies.factory import make_policy, make_pre_post_processors
 
@@ -187,10 +187,10 @@ def read_batch(root: Path, indices, *, chunk_size: int = 0):
 
 
 @pytest.fixture
-def make_policy(data_set: Path):
-    """A function that builds (policy, preprocessor, postprocessor) for the small data set."""
+def make_policy(dataset_root: Path):
+    """A function that builds (policy, preprocessor, postprocessor) for the small dataset."""
 
-    def build(root: Path = data_set, **overrides):
+    def build(root: Path = dataset_root, **overrides):
         from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
         config = GemVLAConfig(
@@ -202,10 +202,10 @@ def make_policy(data_set: Path):
 
 
 @pytest.fixture
-def make_gem(depth_data_set: Path):
-    """The same for `gem`, on the data set with depth."""
+def make_gem(depth_dataset_root: Path):
+    """The same for `gem`, on the dataset with depth."""
 
-    def build(root: Path = depth_data_set, **overrides):
+    def build(root: Path = depth_dataset_root, **overrides):
         from lerobot_gem.policies.gem.configuration_gem import GemConfig
 
         config = GemConfig(
@@ -217,12 +217,12 @@ def make_gem(depth_data_set: Path):
 
 
 @pytest.fixture
-def batch(data_set: Path):
+def batch(dataset_root: Path):
     """A raw training batch of four frames; the last reaches past the end of its episode (chunk_size 4)."""
-    return read_batch(data_set, (0, 3, FRAMES, 2 * FRAMES - 2), chunk_size=4)
+    return read_batch(dataset_root, (0, 3, FRAMES, 2 * FRAMES - 2), chunk_size=4)
 
 
 @pytest.fixture
-def depth_batch(depth_data_set: Path):
+def depth_batch(depth_dataset_root: Path):
     """A raw training batch of three frames: questions about both cameras, about one, about none."""
-    return read_batch(depth_data_set, (0, 3, 4), chunk_size=4)
+    return read_batch(depth_dataset_root, (0, 3, 4), chunk_size=4)

@@ -20,14 +20,14 @@ def run(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output folder of a run of two steps with lerobot-train."""
     output = tmp_path_factory.mktemp("train") / "run"
     log = run(
         BIN / "lerobot-train",
         f"--config_path={TINY}",
         "--dataset.repo_id=local/noise",
-        f"--dataset.root={data_set}",
+        f"--dataset.root={dataset_root}",
         f"--output_dir={output}",
         "--steps=2",
         "--save_freq=2",

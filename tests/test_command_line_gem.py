@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lerobot_gem.training.stages import PARTS
-from tests.conftest import CAMERAS, write_data_set
+from tests.conftest import CAMERAS, write_dataset
 from tests.test_command_line import BIN, TINY, run
 
 CONFIGS = TINY.parent
@@ -34,14 +34,16 @@ def train(name: str, data: Path, output: Path, *arguments: str) -> tuple[str, Pa
     return log, output / "checkpoints" / "last" / "pretrained_model"
 
 
-def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(depth_data_set: Path, tmp_path: Path):
+def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(
+    depth_dataset_root: Path, tmp_path: Path
+):
     """Stage 1 learns from questions about single images without any action, the others from robot data."""
     autoencoder = tmp_path / "stage0"
     log = run(
         *SCRIPT,
         "lerobot_gem.scripts.train_autoencoder",
         "--dataset.repo_id=local/noise",
-        f"--dataset.root={depth_data_set}",
+        f"--dataset.root={depth_dataset_root}",
         f"--output_dir={autoencoder}",
         "--steps=3",
         "--batch_size=4",
@@ -50,17 +52,17 @@ def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(depth_data
     assert re.search(r"4 held-out pictures, PSNR [\d.]+ dB with random weights, [\d.]+ dB now; scaling", log)
 
     text = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}]'
-    questions = write_data_set(tmp_path / "vqa", depth=True, state_dim=0, action_dim=0, messages=text)
+    questions = write_dataset(tmp_path / "vqa", depth=True, state_dim=0, action_dim=0, messages=text)
     log, checkpoint = train(
         "gem_tiny_stage1", questions, tmp_path / "stage1", f"--policy.depth.autoencoder={autoencoder}"
     )
     check_logs(log, learns={"connector"}, losses={"depth_loss"})
     log, checkpoint = train(
-        "gem_tiny_stage2", depth_data_set, tmp_path / "stage2", f"--policy.path={checkpoint}"
+        "gem_tiny_stage2", depth_dataset_root, tmp_path / "stage2", f"--policy.path={checkpoint}"
     )
     check_logs(log, learns={"connector", "transformer"}, losses={"depth_loss"})
     log, checkpoint = train(
-        "gem_tiny_stage3", depth_data_set, tmp_path / "stage3", f"--policy.path={checkpoint}"
+        "gem_tiny_stage3", depth_dataset_root, tmp_path / "stage3", f"--policy.path={checkpoint}"
     )
     vlm = {"language_model", "merger", "vision_tower"}
     check_logs(log, learns={*vlm, "connector", "transformer"}, losses={"language_loss", "depth_loss"})
@@ -72,7 +74,7 @@ def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(depth_data
         f"--policy.path={checkpoint}",
         "--policy.depth.num_inference_steps=2",
         "--dataset.repo_id=local/noise",
-        f"--dataset.root={depth_data_set}",
+        f"--dataset.root={depth_dataset_root}",
         "--dataset.episodes=[1]",
         "--num_frames=2",
         f"--output_dir={tmp_path / 'depth'}",
@@ -84,7 +86,7 @@ def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(depth_data
 
     log, checkpoint = train(
         "gem_vla_tiny_depth",
-        depth_data_set,
+        depth_dataset_root,
         tmp_path / "stage4",
         f"--policy.backbone.pretrained={checkpoint}",
     )
@@ -118,7 +120,7 @@ def assert_acts(checkpoint: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("context", ["spawn", "fork"])
 def test_language_rows_reach_the_policy_from_worker_processes(
-    depth_data_set: Path, tmp_path: Path, context: str
+    depth_dataset_root: Path, tmp_path: Path, context: str
 ):
     """All 30 frames in one batch: the three questions of frames 0 and 3 are among the learned answers."""
     arguments = (
@@ -129,7 +131,7 @@ def test_language_rows_reach_the_policy_from_worker_processes(
         "--batch_size=30",
     )
     logs = [
-        train("gem_tiny_stage1", depth_data_set, tmp_path / name, *arguments, *loading)[0]
+        train("gem_tiny_stage1", depth_dataset_root, tmp_path / name, *arguments, *loading)[0]
         for name, loading in {
             "here": ("--num_workers=0",),
             "workers": ("--num_workers=2", f"--dataloader_multiprocessing_context={context}"),

@@ -86,9 +86,9 @@ def convert(config: ConvertConfig) -> Checkpoint:
         What was written.
 
     Raises:
-        FileExistsError: the output folder is not empty.
-        FileNotFoundError: there is no source, or shards of it are missing.
-        ValueError: the source can't be read, lacks a part that the layout needs, or its weights don't fit its
+        FileExistsError: The output folder is not empty.
+        FileNotFoundError: There is no source, or shards of it are missing.
+        ValueError: The source can't be read, lacks a part that the layout needs, or its weights don't fit its
             configuration; the message names them. Nothing was written then.
     """
     if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):

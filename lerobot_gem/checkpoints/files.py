@@ -40,11 +40,11 @@ class StoredTensor:
     """A tensor of a file that is not in memory yet.
 
     Args:
-        file: a safetensors or PyTorch file.
-        name: of the tensor in it.
-        shape: after `rows` were taken.
-        dtype: as stored.
-        rows: which of its rows.
+        file: A safetensors or PyTorch file.
+        name: Of the tensor in it.
+        shape: After `rows` were taken.
+        dtype: As stored.
+        rows: Which of its rows.
     """
 
     file: Path
@@ -83,13 +83,13 @@ def stored_weights(path: str | Path, *, stem: str = "model") -> dict[str, Stored
     """What a file or folder of weights holds, by name; no weight is read.
 
     Args:
-        path: a `.safetensors` file, a PyTorch file (`.bin`, `.pt`; a DeepSpeed file keeps the weights under `module`),
+        path: A `.safetensors` file, a PyTorch file (`.bin`, `.pt`; a DeepSpeed file keeps the weights under `module`),
             or a folder with one of them or with shards and their index.
-        stem: of the safetensors files in a folder; "diffusion_pytorch_model" for diffusers' models.
+        stem: Of the safetensors files in a folder; "diffusion_pytorch_model" for diffusers' models.
 
     Raises:
-        FileNotFoundError: there are no weights, or shards that the index names are missing; the message names them.
-        ValueError: a file is cut short, is not a weights file, or holds pickled objects other than weights.
+        FileNotFoundError: There are no weights, or shards that the index names are missing; the message names them.
+        ValueError: A file is cut short, is not a weights file, or holds pickled objects other than weights.
     """
     path = Path(path)
     candidates = [path]
@@ -108,13 +108,13 @@ def load_weights(
     """Copy stored weights into a module, one at a time; all names and shapes are checked before the first is read.
 
     Args:
-        module: keeps its own type and device.
-        weights: exactly those of `module.state_dict()`.
-        fault: first line of the error if they don't fit, such as "The weights in X do not fit its configuration".
-        remedy: last line of it.
+        module: Keeps its own type and device.
+        weights: Exactly those of `module.state_dict()`.
+        fault: First line of the error if they don't fit, such as "The weights in X do not fit its configuration".
+        remedy: Last line of it.
 
     Raises:
-        ValueError: weights are missing, unexpected or of another shape; the message names them. Or a file can't be
+        ValueError: Weights are missing, unexpected or of another shape; the message names them. Or a file can't be
             read.
     """
     own = module.state_dict()
@@ -152,12 +152,12 @@ def load_policy_weights(
     """Load the `model.safetensors` of one of our policy checkpoints into the policy built from its configuration.
 
     Args:
-        policy: as built from the configuration beside the file.
-        file: of the checkpoint.
-        leave_out: tells of a weight's name whether the policy does without it on purpose.
+        policy: As built from the configuration beside the file.
+        file: Of the checkpoint.
+        leave_out: Tells of a weight's name whether the policy does without it on purpose.
 
     Raises:
-        ValueError: the file is missing or cut short, or weights are missing, unexpected or of another shape; the
+        ValueError: The file is missing or cut short, or weights are missing, unexpected or of another shape; the
             message names them.
     """
     try:
@@ -187,9 +187,9 @@ def write_weights(folder: Path, weights: Mapping[str, StoredTensor], *, max_shar
     """Write `model.safetensors`, or shards and their index as transformers names them, one tensor at a time.
 
     Args:
-        folder: exists.
-        weights: what to write, by its new name.
-        max_shard_bytes: largest size of the weights in one file; a larger tensor gets a file of its own.
+        folder: Exists.
+        weights: What to write, by its new name.
+        max_shard_bytes: Largest size of the weights in one file; a larger tensor gets a file of its own.
     """
     shards = list(_shards(weights, max_shard_bytes))
     if len(shards) == 1:

@@ -53,10 +53,10 @@ class Checkpoint:
     """A checkpoint of any layout; no weight is in memory.
 
     Args:
-        path: a folder, or the file of an expert.
-        layout: see the module's docstring.
-        config: config.json; empty for `sana` and `rdt`.
-        weights: under our names, each beginning with its part.
+        path: A folder, or the file of an expert.
+        layout: See the module's docstring.
+        config: Config.json; empty for `sana` and `rdt`.
+        weights: Under our names, each beginning with its part.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class Checkpoint:
         """The weights of a part, named as in `part.state_dict()`.
 
         Raises:
-            ValueError: the checkpoint has no such part.
+            ValueError: The checkpoint has no such part.
         """
         weights = {
             name.removeprefix(f"{part}."): stored
@@ -92,7 +92,7 @@ class Checkpoint:
         """Keyword arguments of `transformers.Qwen3VLConfig`.
 
         Raises:
-            ValueError: the checkpoint has no backbone.
+            ValueError: The checkpoint has no backbone.
         """
         if self.layout == "policy":
             return self.config["backbone"]["architecture"]
@@ -107,7 +107,7 @@ class Checkpoint:
         SANA pipeline beside the weights, as those that `lerobot-gem-convert` writes do.
 
         Raises:
-            ValueError: the checkpoint has no depth generator.
+            ValueError: The checkpoint has no depth generator.
         """
         self.part("generator")
         if self.layout == "policy":
@@ -125,8 +125,8 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
         **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
 
     Raises:
-        FileNotFoundError: neither there nor on a Hub that can be reached, or without weights, or with shards missing.
-        ValueError: of another model, cut short, with pickled objects, or with weights that its layout does not know.
+        FileNotFoundError: Neither there nor on a Hub that can be reached, or without weights, or with shards missing.
+        ValueError: Of another model, cut short, with pickled objects, or with weights that its layout does not know.
     """
     path = _local(pretrained, **hub_kwargs)
     if not (path / "config.json").is_file():
@@ -157,8 +157,8 @@ def read_part(pretrained: str | Path, part: Part, **hub_kwargs: Any) -> dict[str
     """The weights of one part of a checkpoint of any layout, named as in the part's state dict, for `load_weights`.
 
     Raises:
-        FileNotFoundError: see `open_checkpoint`.
-        ValueError: see `open_checkpoint`; or the checkpoint has no such part.
+        FileNotFoundError: See `open_checkpoint`.
+        ValueError: See `open_checkpoint`; or the checkpoint has no such part.
     """
     return open_checkpoint(pretrained, **hub_kwargs).part(part)
 
@@ -177,8 +177,8 @@ def read_sana_architecture(pretrained: str | Path, **hub_kwargs: Any) -> DepthAr
         **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
 
     Raises:
-        FileNotFoundError: not there, or without these files.
-        ValueError: of another pipeline, or a file is cut short.
+        FileNotFoundError: Not there, or without these files.
+        ValueError: Of another pipeline, or a file is cut short.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 

@@ -25,14 +25,14 @@ def load_backbone(
     Args:
         pretrained: Hub id or folder. Decoder layers past `num_layers`, a depth generator and a language head that is
             not asked for are skipped; any other weight without a place is an error.
-        num_layers: decoder layers to keep; None for all.
-        language_head: load the language head too.
-        dtype: of the loaded weights.
+        num_layers: Decoder layers to keep; None for all.
+        language_head: Load the language head too.
+        dtype: Of the loaded weights.
         **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
 
     Raises:
-        FileNotFoundError: neither a folder nor a Hub id that can be reached or is in the cache.
-        ValueError: no backbone in it, cut short, or a weight is missing, unexpected or mis-shaped; the message names it.
+        FileNotFoundError: Neither a folder nor a Hub id that can be reached or is in the cache.
+        ValueError: No backbone in it, cut short, or a weight is missing, unexpected or mis-shaped; the message names it.
     """
     checkpoint = open_checkpoint(pretrained, **hub_kwargs)
     with no_init_weights():

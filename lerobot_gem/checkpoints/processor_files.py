@@ -44,11 +44,11 @@ def write_processor_files(policy: Path, output: Path) -> None:
     """Write what AutoProcessor and `generate` need beside the weights.
 
     Args:
-        policy: folder of a policy checkpoint, processors included.
-        output: folder to write to.
+        policy: Folder of a policy checkpoint, processors included.
+        output: Folder to write to.
 
     Raises:
-        FileNotFoundError: the checkpoint lacks its processors.
+        FileNotFoundError: The checkpoint lacks its processors.
     """
     step = _prompt_step(policy)
     tokenizer = PreTrainedTokenizerFast(
@@ -89,6 +89,6 @@ def _prompt_step(policy: Path) -> PromptStep:
 
 
 def _name_tokenizer_class(file: Path) -> None:
-    """transformers 5 writes a class that its predecessors lack; the older name works in both."""
+    """Transformers 5 writes a class that its predecessors lack; the older name works in both."""
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")

@@ -81,7 +81,7 @@ def expert_from_release[AnyTensor: (Tensor, StoredTensor)](
     with the input where possible.
 
     Raises:
-        ValueError: a weight is missing or unknown, or interleaved keys and values have an odd number of rows; the
+        ValueError: A weight is missing or unknown, or interleaved keys and values have an odd number of rows; the
             message names it.
     """
     names = _names(_depth(state_dict, _RELEASED_BLOCK), with_state=_has_state(state_dict))
@@ -105,7 +105,7 @@ def expert_to_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of an `ActionExpert` to the release's names; the exact inverse of `expert_from_release`.
 
     Raises:
-        ValueError: a weight is missing or unknown; the message names it.
+        ValueError: A weight is missing or unknown; the message names it.
     """
     names = _names(_depth(state_dict, _OUR_BLOCK), with_state=_has_state(state_dict))
     expected = [name for ours in names.values() for name in ((ours,) if isinstance(ours, str) else ours)]

@@ -35,8 +35,10 @@ def worker_pool(num_workers: int) -> Iterator[Executor | None]:
 def map_in_order[Item, Result](
     pool: Executor | None, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """Results of `function` for each item, in the items' order; not more than `ahead` items are taken in advance, so that
-    a long stream of them needs little memory."""
+    """Results of `function` for each item, in the items' order.
+
+    Not more than `ahead` items are taken in advance, so that a long stream of them needs little memory.
+    """
     if pool is None:
         yield from map(function, items)
         return

@@ -1,0 +1,1 @@
+"""What `lerobot-eval` sees of the simulator: environment types and the environments themselves."""

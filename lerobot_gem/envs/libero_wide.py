@@ -18,12 +18,12 @@ class LiberoWideEnv(LiberoEnv):
     """LeRobot's LIBERO env on a `LiberoScene`: wide layouts, soft resets, each picture drawn once.
 
     Args:
-        task_suite: the LIBERO suite object.
-        task_id: task in the suite.
-        task_suite_name: the suite's name.
+        task_suite: The LIBERO suite object.
+        task_id: Task in the suite.
+        task_suite_name: The suite's name.
         multisampling: 4x antialiasing.
-        blank_images: observations hold black pictures.
-        **kwargs: of LeRobot's `LiberoEnv`.
+        blank_images: Observations hold black pictures.
+        **kwargs: Of LeRobot's `LiberoEnv`.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ def create_libero_wide_envs(
 
     Args:
         suites: LIBERO suites.
-        task_ids: tasks of each suite, all when None.
-        n_envs: environments for each task.
-        use_async_envs: one process for each environment.
-        **env_kwargs: of `LiberoWideEnv`.
+        task_ids: Tasks of each suite, all when None.
+        n_envs: Environments for each task.
+        use_async_envs: One process for each environment.
+        **env_kwargs: Of `LiberoWideEnv`.
 
     Raises:
-        ValueError: no suite, an unknown suite or task, one without wide placements, or an unknown control mode.
+        ValueError: No suite, an unknown suite or task, one without wide placements, or an unknown control mode.
     """
     if not suites:
         raise ValueError(

@@ -1,0 +1,1 @@
+"""How good a policy is: generated depth beside true depth, and answers to questions."""

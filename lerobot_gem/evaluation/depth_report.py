@@ -24,7 +24,7 @@ from lerobot_gem.policies.base_configuration import pair_depth
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.processing.depth_target import ColouringName, depth_target, is_inverse, relative_depth
-from lerobot_gem.storage.frames import DepthDataConfig, open_depth_data_set, read_frames
+from lerobot_gem.storage.frames import DepthDataConfig, open_depth_dataset, read_frames
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ class DepthVisualisationConfig:
     """What to look at.
 
     Attributes:
-        dataset: A data set with depth for the policy's cameras.
+        dataset: A dataset with depth for the policy's cameras.
         output_dir: Folder to write; must not exist or be empty.
         policy: A `gem` checkpoint: --policy.path, with other fields of it overridden as in lerobot-eval, such as
             --policy.device or --policy.depth.num_inference_steps.
-        num_frames: How many frames, evenly spread over the data set.
+        num_frames: How many frames, evenly spread over the dataset.
         batch_size: Frames whose depth is generated at once.
         fps: Frames per second of the video.
         seed: Of the noise that depth is generated from.
@@ -72,7 +72,7 @@ class CameraReport:
     """Scores of one camera.
 
     Attributes:
-        frames: Of each frame its `file`, its `index` and `episode_index` in the data set, and `scores` by the names of
+        frames: Of each frame its `file`, its `index` and `episode_index` in the dataset, and `scores` by the names of
             `SCORED`; the first has no `swapped`.
         skipped: Frames without a depth map to compare with.
     """
@@ -133,13 +133,13 @@ def visualise_depth(config: DepthVisualisationConfig) -> dict[str, CameraReport]
 
     Raises:
         FileExistsError: `output_dir` is not empty.
-        FileNotFoundError: No data set at `dataset.root`.
+        FileNotFoundError: No dataset at `dataset.root`.
         ImportError: `display` without rerun.
-        ValueError: `policy` is no `gem` checkpoint; `num_frames`, `batch_size` or `fps` is below 1; or the data set
+        ValueError: `policy` is no `gem` checkpoint; `num_frames`, `batch_size` or `fps` is below 1; or the dataset
             lacks the policy's cameras, or depth for them.
     """
     checkpoint = _checked(config)
-    dataset = open_depth_data_set(config.dataset)
+    dataset = open_depth_dataset(config.dataset)
     pairs = _depth_of_cameras(checkpoint, dataset)
     if config.display:
         from lerobot.utils.rerun_visualization import init_rerun
@@ -176,7 +176,7 @@ class _Frame(NamedTuple):
     """One frame.
 
     Attributes:
-        place: Its `index` and `episode_index` in the data set.
+        place: Its `index` and `episode_index` in the dataset.
         rows: Camera -> its pictures by name, (3, h, w) in [0, 1].
         scores: Camera -> scores by name; None without depth to compare with.
     """
@@ -282,12 +282,12 @@ def _checked(config: DepthVisualisationConfig) -> GemConfig:
 
 
 def _depth_of_cameras(policy: GemConfig, dataset: LeRobotDataset) -> dict[str, str]:
-    """RGB key -> depth key, of the policy's cameras that have depth in the data set."""
+    """RGB key -> depth key, of the policy's cameras that have depth in the dataset."""
     names = list(policy.image_features)
     missing = [name for name in names if name not in dataset.meta.camera_keys]
     if missing:
         raise ValueError(
-            f"The data set {dataset.repo_id!r} lacks the camera(s) {missing} that the policy was trained with: expected "
+            f"The dataset {dataset.repo_id!r} lacks the camera(s) {missing} that the policy was trained with: expected "
             f"{names}, but it has {dataset.meta.camera_keys}."
         )
     found = pair_depth(dataset.meta.features, policy.depth.cameras)
@@ -305,7 +305,7 @@ def _depth_of_cameras(policy: GemConfig, dataset: LeRobotDataset) -> dict[str, s
 
 
 def _spread(length: int, number: int) -> list[int]:
-    """At most `number` positions in a data set of this length, evenly spread."""
+    """At most `number` positions in a dataset of this length, evenly spread."""
     if number > length:
         logger.warning(f"num_frames={number}, but there are {length} frames: taking them all.")
     return np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Scores of a vision-language model on the questions of a data set: asked in batches, answered greedily, scored by kind."""
+"""Scores of a vision-language model on the questions of a dataset: asked in batches, answered greedily, scored by kind."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ class VqaDataConfig:
     """Where the questions come from.
 
     Attributes:
-        repo_id: LeRobot's name of the data set.
+        repo_id: LeRobot's name of the dataset.
         root: Its folder; None for LeRobot's own place, or the Hub.
         episodes: Those to ask about; None for all. Best such as the model was not trained on.
     """
@@ -58,7 +58,7 @@ class VqaEvaluationConfig:
 
     Attributes:
         model: Hub id or folder of a `gem` policy (its `pretrained_model`), of GEM-2B's layout, or of Qwen3-VL.
-        dataset: A data set with questions.
+        dataset: A dataset with questions.
         output_dir: Folder to write `predictions.jsonl` and `scores.json` to; must not exist or be empty.
         kinds: Kinds of questions to ask; None for all.
         max_rows: Questions at most, spread evenly over the kinds; None for all.
@@ -101,7 +101,7 @@ class VqaReport:
     Attributes:
         scores: By kind.
         rows: Questions that were answered.
-        skipped: Reason -> questions of the data set that could not be asked.
+        skipped: Reason -> questions of the dataset that could not be asked.
         seconds: Time that reading frames and answering took.
     """
 
@@ -117,10 +117,10 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
     Raises:
         FileExistsError: `output_dir` is not empty.
         FileNotFoundError: There is no such model.
-        ValueError: The data set has no questions, or none of a kind that was asked for; or the model can't answer.
+        ValueError: The dataset has no questions, or none of a kind that was asked for; or the model can't answer.
     """
     _check_output(config.output_dir)
-    dataset = _open_data_set(config.dataset)
+    dataset = _open_dataset(config.dataset)
     found = read_rows(dataset)
     rows = select_rows(found.rows, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
     logger.info(f"{len(rows)} of {len(found.rows)} questions, {sum(found.skipped.values())} skipped")
@@ -221,7 +221,7 @@ def _device(config: VqaEvaluationConfig) -> torch.device:
     return get_safe_torch_device(config.device) if config.device else auto_select_torch_device()
 
 
-def _open_data_set(config: VqaDataConfig) -> LeRobotDataset:
+def _open_dataset(config: VqaDataConfig) -> LeRobotDataset:
     require_current_format(config.repo_id, config.root)
     meta = LeRobotDatasetMetadata(config.repo_id, root=config.root)
     require_episodes(meta, config.episodes)

@@ -1,6 +1,6 @@
-"""The questions of a data set, one by one, with what is needed to ask and to score them.
+"""The questions of a dataset, one by one, with what is needed to ask and to score them.
 
-They come from where training takes them (processing/language.py): the string column `messages` if the data set has it,
+They come from where training takes them (processing/language.py): the string column `messages` if the dataset has it,
 else rows of style `vqa` in LeRobot's language columns. Each is asked alone, without the turns before it, which often
 hold its answer: where the mug is, is no question after a box around the mug.
 """
@@ -45,7 +45,7 @@ _FILLERS = {
 
 @dataclass(frozen=True)
 class VqaRows:
-    """The questions of a data set.
+    """The questions of a dataset.
 
     Attributes:
         rows: In the order of the frames.
@@ -57,13 +57,13 @@ class VqaRows:
 
 
 def read_rows(dataset: LeRobotDataset) -> VqaRows:
-    """All questions of a data set's frames.
+    """All questions of a dataset's frames.
 
     A message of the column `messages` may name its kind (`"kind": "navigation"`); else it is told from question and
     answer (`kind_of`).
 
     Raises:
-        ValueError: There are none, or they are malformed, or name a camera that the data set lacks.
+        ValueError: There are none, or they are malformed, or name a camera that the dataset lacks.
     """
     meta = dataset.meta
     cameras = [camera for camera in meta.camera_keys if camera not in meta.depth_keys]
@@ -91,7 +91,7 @@ def read_rows(dataset: LeRobotDataset) -> VqaRows:
         raise ValueError(
             f"{meta.repo_id!r} has no questions that can be asked: expected rows of style 'vqa' in its language columns, "
             f"or a string column 'messages'. {_what_there_is(dataset, skipped)} Collect some in simulation "
-            "(lerobot-gem-libero-demos --qa), annotate the data set (lerobot-annotate), or import one that has questions "
+            "(lerobot-gem-libero-demos --qa), annotate the dataset (lerobot-annotate), or import one that has questions "
             "(lerobot-gem-import)."
         )
     return VqaRows(rows, skipped)
@@ -115,7 +115,7 @@ def select_rows(
     unknown = [kind for kind in kinds or () if kind not in found]
     if unknown:
         raise ValueError(
-            f"kinds={unknown}: the data set has no such questions; expected some of "
+            f"kinds={unknown}: the dataset has no such questions; expected some of "
             f"{', '.join(f'{kind!r} ({n})' for kind, n in sorted(found.items()))}."
         )
     by_kind: dict[str, list[int]] = defaultdict(list)

@@ -40,7 +40,7 @@ class VqaRow:
     """A question about a frame, and its right answer.
 
     Attributes:
-        index: Of the frame in the whole data set.
+        index: Of the frame in the whole dataset.
         episode: Its episode.
         cameras: Observation keys of the images that are shown, in order.
         question: As asked.

@@ -32,7 +32,7 @@ class Conditioning:
     """What the expert needs to know of one observation, projected once.
 
     Args:
-        blocks: keys and values (B, num_heads, L, head_size) of each block's cross-attention, in order.
+        blocks: Keys and values (B, num_heads, L, head_size) of each block's cross-attention, in order.
         mask: (B, 1, 1, L) bool, True where a token may be attended to; None when all may.
     """
 
@@ -53,12 +53,12 @@ class ActionExpert(nn.Module):
     """Predicts the flow velocity of an action chunk from the backbone's hidden states and the robot's state.
 
     Args:
-        architecture: sizes of the transformer.
-        conditioning_dim: width D of the backbone's hidden states.
-        action_dim: components A of one action.
-        state_dim: components of the robot state, or None for an expert that gets no state; the learned state
+        architecture: Sizes of the transformer.
+        conditioning_dim: Width D of the backbone's hidden states.
+        action_dim: Components A of one action.
+        state_dim: Components of the robot state, or None for an expert that gets no state; the learned state
             embedding alone then takes its place.
-        chunk_size: actions T in a chunk.
+        chunk_size: Actions T in a chunk.
 
     Position and state embeddings start as in the release. The other weights start as in DiT (Xavier, zero biases,
     modulations and the last layer zero), but with open gates: the velocity begins as zero, the blocks as ordinary ones.
@@ -104,7 +104,7 @@ class ActionExpert(nn.Module):
             mask: (B, L), True or 1 where a token is real; None when all are.
 
         Raises:
-            ValueError: the number of states is not the number of blocks.
+            ValueError: The number of states is not the number of blocks.
         """
         if states.ndim == 4 and states.shape[1] != len(self.blocks):
             raise ValueError(
@@ -129,14 +129,14 @@ class ActionExpert(nn.Module):
         Args:
             noisy_actions: (B, T, A).
             time: (B,) or (1,) in [0, 1]; 0 is noise, 1 is the action.
-            conditioning: of the same observations, from `encode_conditioning`.
+            conditioning: Of the same observations, from `encode_conditioning`.
             state: (B, state_dim), or None if the expert has no state input.
 
         Returns:
             (B, T, A) in the dtype of the weights, or of autocast.
 
         Raises:
-            ValueError: the chunk's shape or the state does not fit the expert.
+            ValueError: The chunk's shape or the state does not fit the expert.
         """
         return self._velocity(noisy_actions, self._modulations(time, state), conditioning)
 
@@ -154,7 +154,7 @@ class ActionExpert(nn.Module):
 
         Args:
             actions: (B, T, A), the demonstrated chunk.
-            conditioning: of the same observations.
+            conditioning: Of the same observations.
             state: (B, state_dim) or None.
             noise: (B, T, A); drawn from a standard normal if None.
             time: (B,) in [0, 1]; drawn from `time_distribution` if None.
@@ -165,7 +165,7 @@ class ActionExpert(nn.Module):
             (B, T, A), in float32 for bfloat16 weights too.
 
         Raises:
-            ValueError: unknown time distribution; or as `forward`.
+            ValueError: Unknown time distribution; or as `forward`.
         """
         if noise is None:
             noise = torch.randn_like(actions)
@@ -183,10 +183,10 @@ class ActionExpert(nn.Module):
         Time and actions accumulate in the dtype of the weights, as in the release.
 
         Args:
-            conditioning: of the observations.
+            conditioning: Of the observations.
             state: (B, state_dim) or None.
             noise: (B, T, A), standard normal.
-            num_steps: number of Euler steps, at least 1.
+            num_steps: Number of Euler steps, at least 1.
 
         Returns:
             (B, T, A) in the dtype of the weights.
@@ -261,7 +261,7 @@ def sample_time(
     """Draw flow times (batch_size,) in float32.
 
     Raises:
-        ValueError: unknown distribution.
+        ValueError: Unknown distribution.
     """
     if distribution == "logit_normal":
         return torch.randn(batch_size, device=device).sigmoid()

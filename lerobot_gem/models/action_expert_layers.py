@@ -25,7 +25,7 @@ class KeyValue(NamedTuple):
 
     Args:
         key: (B, num_kv_heads or num_heads, L, head_size), already normalised.
-        value: of the same shape.
+        value: Of the same shape.
     """
 
     key: Tensor
@@ -147,7 +147,7 @@ class ExpertBlock(nn.Module):
         Args:
             x: (B, T, hidden_size).
             modulation: (B or 1, 9 * hidden_size), shift, scale and gate of the three parts.
-            key_value: of the conditioning, from `encode_conditioning`.
+            key_value: Of the conditioning, from `encode_conditioning`.
             mask: (B, 1, 1, L) bool, True where the conditioning may be attended to; None when all may.
         """
         of_self, of_cross, of_feed_forward = modulation[:, None].chunk(3, dim=-1)

@@ -35,10 +35,10 @@ class GemBackbone(nn.Module):
     """Qwen3-VL that returns the hidden states asked for and runs nothing beyond the last of them.
 
     Args:
-        config: of the whole model, also when it is truncated.
-        num_layers: decoder layers to keep; None for all. A truncated backbone has no final norm, since nothing could
+        config: Of the whole model, also when it is truncated.
+        num_layers: Decoder layers to keep; None for all. A truncated backbone has no final norm, since nothing could
             reach it.
-        language_head: be able to predict tokens. A head that is tied to the embeddings has no weights of its own.
+        language_head: Be able to predict tokens. A head that is tied to the embeddings has no weights of its own.
 
     Raises:
         ValueError: `num_layers` is not between 1 and the depth of `config`, or is less with a language head.
@@ -116,14 +116,14 @@ class GemBackbone(nn.Module):
             attention_mask: (B, L), 1 where a token is real; rows of unequal length are padded on the left.
             pixel_values: (P, patch_dim), the patches of all images, as transformers' image processor makes them.
             image_grid_thw: (N, 3), patches of each image in time, height and width.
-            layers: which states, each 0 to `num_layers`, in any order.
-            convention: what a state is; see the module's docstring.
+            layers: Which states, each 0 to `num_layers`, in any order.
+            convention: What a state is; see the module's docstring.
 
         Returns:
             (B, len(layers), L, D). Values at padded positions mean nothing.
 
         Raises:
-            ValueError: a layer out of range, no layer, unknown convention, or image tokens that don't match the
+            ValueError: A layer out of range, no layer, unknown convention, or image tokens that don't match the
                 image features.
         """
         self._check_request(layers, convention)
@@ -148,7 +148,7 @@ class GemBackbone(nn.Module):
             (B, len(layers), L, D) and the final, normed states (B, L, D).
 
         Raises:
-            ValueError: the backbone is truncated.
+            ValueError: The backbone is truncated.
         """
         self._check_request(layers, convention)
         self._check_complete("final states")
@@ -164,7 +164,7 @@ class GemBackbone(nn.Module):
         Args are those of `forward`; rows may be padded on either side.
 
         Raises:
-            ValueError: the backbone is truncated.
+            ValueError: The backbone is truncated.
         """
         self._check_complete("final states")
         inputs = input_ids, attention_mask, pixel_values, image_grid_thw
@@ -174,7 +174,7 @@ class GemBackbone(nn.Module):
         """Scores of the next token (..., V) after final states (..., D).
 
         Raises:
-            ValueError: the backbone was built without a language head.
+            ValueError: The backbone was built without a language head.
         """
         if self.lm_head is not None:
             return self.lm_head(states)
@@ -209,7 +209,7 @@ class GemBackbone(nn.Module):
         """The same weights as transformers' `Qwen3VLForConditionalGeneration`, whose `generate` writes answers.
 
         Raises:
-            ValueError: the backbone is truncated, or was built without a language head.
+            ValueError: The backbone is truncated, or was built without a language head.
         """
         self._check_complete("answers")
         with torch.device("meta"):

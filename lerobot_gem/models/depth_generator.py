@@ -40,8 +40,8 @@ class DepthGenerator(nn.Module):
     noise, velocity and loss are in float32.
 
     Args:
-        architecture: sizes; weights are random.
-        conditioning_dim: width of the backbone's hidden states.
+        architecture: Sizes; weights are random.
+        conditioning_dim: Width of the backbone's hidden states.
     """
 
     def __init__(self, architecture: DepthArchitecture, conditioning_dim: int) -> None:
@@ -97,7 +97,7 @@ class DepthGenerator(nn.Module):
             (N,) mean squared errors of the velocity, float32.
 
         Raises:
-            ValueError: shapes don't fit.
+            ValueError: Shapes don't fit.
         """
         self._check(conditioning, mask, targets.shape[-2:])
         latents = self.encode(targets)
@@ -133,17 +133,17 @@ class DepthGenerator(nn.Module):
         Args:
             conditioning: (N, S, D), hidden states of each image's tokens, padded.
             mask: (N, S) bool, True at tokens.
-            size: height and width of the pictures; the autoencoder divides them.
+            size: Height and width of the pictures; the autoencoder divides them.
             guidance_scale: 1 is no guidance, and half the work.
             num_inference_steps: Euler steps, sigmas evenly from 1 to 1 / steps (before the scheduler's shift).
-            latents: noise (N, C, h / f, w / f) to begin from; drawn if None.
-            generator: draws the noise.
+            latents: Noise (N, C, h / f, w / f) to begin from; drawn if None.
+            generator: Draws the noise.
 
         Returns:
             (N, 3, h, w) in [0, 1], float32.
 
         Raises:
-            ValueError: shapes don't fit.
+            ValueError: Shapes don't fit.
         """
         self._check(conditioning, mask, size)
         ratio = self.autoencoder.spatial_compression_ratio

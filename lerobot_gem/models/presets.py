@@ -26,14 +26,14 @@ class ExpertArchitecture:
     """Sizes of the action expert; the defaults are those of the release (`demo.yaml`).
 
     Args:
-        hidden_size: width of the action tokens.
-        depth: number of blocks; each reads one conditioning state of the backbone.
-        num_heads: query heads; `hidden_size / num_heads` is the head size.
-        num_kv_heads: key and value heads, a divisor of `num_heads`.
-        num_register_tokens: learned tokens appended to the action tokens; their outputs are dropped.
-        norm_eps: epsilon of every RMSNorm.
-        multiple_of: the feed-forward width is rounded up to a multiple of this.
-        ffn_dim_multiplier: factor on the feed-forward width before rounding; None for 1.
+        hidden_size: Width of the action tokens.
+        depth: Number of blocks; each reads one conditioning state of the backbone.
+        num_heads: Query heads; `hidden_size / num_heads` is the head size.
+        num_kv_heads: Key and value heads, a divisor of `num_heads`.
+        num_register_tokens: Learned tokens appended to the action tokens; their outputs are dropped.
+        norm_eps: Epsilon of every RMSNorm.
+        multiple_of: The feed-forward width is rounded up to a multiple of this.
+        ffn_dim_multiplier: Factor on the feed-forward width before rounding; None for 1.
     """
 
     hidden_size: int
@@ -74,12 +74,12 @@ class DepthArchitecture:
     """Sizes of the depth generator, in the words of diffusers; plain JSON, so that a checkpoint's configuration can carry them.
 
     Args:
-        transformer: keyword arguments of `SanaTransformer2DModel`; the connector is as wide as its `caption_channels`.
-        autoencoder: keyword arguments of `AutoencoderDC`.
-        scheduler: keyword arguments of `FlowMatchEulerDiscreteScheduler`; none is what the release computes with.
+        transformer: Keyword arguments of `SanaTransformer2DModel`; the connector is as wide as its `caption_channels`.
+        autoencoder: Keyword arguments of `AutoencoderDC`.
+        scheduler: Keyword arguments of `FlowMatchEulerDiscreteScheduler`; none is what the release computes with.
 
     Raises:
-        ValueError: transformer and autoencoder have different numbers of latent channels.
+        ValueError: Transformer and autoencoder have different numbers of latent channels.
     """
 
     transformer: dict[str, Any]
@@ -104,13 +104,13 @@ class Preset:
     """One complete architecture.
 
     Args:
-        backbone: keyword arguments of `transformers.Qwen3VLConfig`.
-        expert: sizes of the action expert.
-        depth: sizes of the depth generator.
-        hub_id: where the backbone's pretrained weights are; None if it has none.
-        min_pixels: smallest image area, in pixels, that the vision tower is given.
-        max_pixels: largest image area.
-        max_depth_side: longest side, in pixels, of the depth pictures that the generator learns.
+        backbone: Keyword arguments of `transformers.Qwen3VLConfig`.
+        expert: Sizes of the action expert.
+        depth: Sizes of the depth generator.
+        hub_id: Where the backbone's pretrained weights are; None if it has none.
+        min_pixels: Smallest image area, in pixels, that the vision tower is given.
+        max_pixels: Largest image area.
+        max_depth_side: Longest side, in pixels, of the depth pictures that the generator learns.
     """
 
     backbone: dict = field(repr=False)
@@ -339,7 +339,7 @@ def get_preset(name: str) -> Preset:
     """Return the architecture called `name`.
 
     Raises:
-        ValueError: no preset has that name.
+        ValueError: No preset has that name.
     """
     if name not in PRESETS:
         raise ValueError(f"Unknown preset {name!r}; choose one of {', '.join(map(repr, PRESETS))}.")

@@ -1,0 +1,1 @@
+"""GEM as LeRobot policies: `gem` (pre-training) and `gem_vla` (action)."""

@@ -86,7 +86,7 @@ class CamerasConfig:
     """How cameras become images of the prompt.
 
     Attributes:
-        names: Observation keys of the cameras, in prompt order. None takes every RGB camera, in the data set's order.
+        names: Observation keys of the cameras, in prompt order. None takes every RGB camera, in the dataset's order.
         layout: "separate", one image and vision span per camera (the release's training), or "concat", all side by
             side in one image with the release's inference suffix (the release's inferencer).
         min_pixels: Smallest image area after resizing. None takes the preset's.
@@ -113,7 +113,7 @@ class DepthConfig:
             random weights of the preset. Not read when a policy checkpoint is loaded.
         autoencoder: Folder of a diffusers `AutoencoderDC` that replaces the one of `pretrained`, such as
             `lerobot-gem-train-autoencoder` writes.
-        loss_weight: lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
+        loss_weight: Lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
             `gem_vla`, which then needs no depth and never builds a generator; 0.1 there too in the paper.
         colouring: How depth becomes a picture: "spectral" (the release's VLM stages) or "inferno" (its VLA stage).
         max_side: Longest side of the picture, in pixels. None takes the preset's.
@@ -122,7 +122,7 @@ class DepthConfig:
         guidance_scale: Weight of classifier-free guidance when depth is generated; 1 is none.
         num_inference_steps: Euler steps from noise to depth.
         architecture: Sizes of the generator; written when it is built. Not to be set by hand.
-        pairs: RGB key -> depth key as found in the data set; written when the data set is bound. Not to be set by
+        pairs: RGB key -> depth key as found in the dataset; written when the dataset is bound. Not to be set by
             hand.
     """
 
@@ -207,7 +207,7 @@ class GemPartsConfig(PreTrainedConfig):
             )
 
     def settle_cameras(self) -> None:
-        """Fix the cameras of the prompt, once data set or environment are known.
+        """Fix the cameras of the prompt, once dataset or environment are known.
 
         Raises:
             ValueError: No camera, or an unknown one.
@@ -225,7 +225,7 @@ class GemPartsConfig(PreTrainedConfig):
             raise ValueError(f"cameras.names has unknown entries {unknown}: expected some of {cameras}.")
 
     def set_dataset_feature_metadata(self, features: dict[str, dict[str, Any]]) -> None:
-        """LeRobot's hook, called with the data set's features before the policy is built.
+        """LeRobot's hook, called with the dataset's features before the policy is built.
 
         Depth is supervision, never an input: depth cameras leave the input features, and are paired with the RGB
         cameras if there is a depth loss.
@@ -245,8 +245,8 @@ class GemPartsConfig(PreTrainedConfig):
             if name.endswith(_DEPTH_SUFFIX) and {name, name.removesuffix(_DEPTH_SUFFIX)} <= features.keys():
                 raise _not_flagged(name)  # it would be taken for one more camera
 
-    def check_data_set(self, meta: Any) -> None:
-        """Compare the data set with what the policy was built for, before hours of training are lost.
+    def check_dataset(self, meta: Any) -> None:
+        """Compare the dataset with what the policy was built for, before hours of training are lost.
 
         Args:
             meta: `LeRobotDatasetMetadata`.
@@ -256,7 +256,7 @@ class GemPartsConfig(PreTrainedConfig):
         """
         if meta.total_frames == 0:
             raise ValueError(
-                f"The data set {meta.repo_id!r} is empty: expected at least one episode. Record some, or check "
+                f"The dataset {meta.repo_id!r} is empty: expected at least one episode. Record some, or check "
                 "--dataset.root and --dataset.episodes."
             )
         if "depth" not in self.loss_weights:
@@ -268,14 +268,14 @@ class GemPartsConfig(PreTrainedConfig):
                 f"{self.loss_weights['depth']}: expected a depth camera <camera>{_DEPTH_SUFFIX} flagged is_depth_map, or "
                 "one named in --policy.depth.cameras. Label the data with depth (lerobot-gem-label-depth), or train "
                 "without the depth loss (--policy.depth.loss_weight=0, not in the stages connector and generator). Depth is "
-                "found by the data set's own names, which --rename_map does not change."
+                "found by the dataset's own names, which --rename_map does not change."
             )
         for depth in pairs.values():
             largest = ((meta.stats or {}).get(depth) or {}).get("max")
             # Statistics of depth can be wrong where it was stored as PNG, but none are zero unless all depth is.
             if largest is not None and float(np.max(largest)) == 0:
                 raise ValueError(
-                    f"{depth!r} is zero in the whole data set {meta.repo_id!r}: expected distances, with 0 only where "
+                    f"{depth!r} is zero in the whole dataset {meta.repo_id!r}: expected distances, with 0 only where "
                     "there is none. Record or label it again."
                 )
 
@@ -315,14 +315,14 @@ class GemPartsConfig(PreTrainedConfig):
 
 
 def is_depth(feature: dict[str, Any]) -> bool:
-    """Whether a data set's feature is flagged as depth, by LeRobot's flag or its older one."""
+    """Whether a dataset's feature is flagged as depth, by LeRobot's flag or its older one."""
     info = feature.get("info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
 def _not_flagged(name: str) -> ValueError:
     return ValueError(
-        f"{name!r} is not flagged as depth: expected info.is_depth_map=true in the data set's meta/info.json. Flag it if it "
+        f"{name!r} is not flagged as depth: expected info.is_depth_map=true in the dataset's meta/info.json. Flag it if it "
         "is depth, or rename it if it is not."
     )
 
@@ -331,11 +331,11 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
     """Find the depth camera of each RGB camera.
 
     Args:
-        features: Of the data set.
+        features: Of the dataset.
         asked: RGB key -> depth key, or None to pair `X` with `X_depth`.
 
     Returns:
-        RGB key -> depth key; empty if the data set has no depth and none was asked for.
+        RGB key -> depth key; empty if the dataset has no depth and none was asked for.
 
     Raises:
         ValueError: See `GemPartsConfig.set_dataset_feature_metadata`.
@@ -350,13 +350,13 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
     for rgb, depth in pairs.items():
         if depth not in images:
             raise ValueError(
-                f"depth.cameras names {depth!r}, which the data set lacks: expected one of its images {images}."
+                f"depth.cameras names {depth!r}, which the dataset lacks: expected one of its images {images}."
             )
         if not is_depth(features[depth]):
             raise _not_flagged(depth)
         if rgb not in images or is_depth(features[rgb]):
             raise ValueError(
-                f"The depth camera {depth!r} has no RGB camera: expected {rgb!r} in the data set, which has {images}. "
+                f"The depth camera {depth!r} has no RGB camera: expected {rgb!r} in the dataset, which has {images}. "
                 'Name its partner with --policy.depth.cameras=\'{"<RGB key>": "' + depth + "\"}'."
             )
         (height, width), (depth_height, depth_width) = _size(features[rgb]), _size(features[depth])
@@ -368,7 +368,7 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
         unit = (features[depth].get("info") or {}).get("depth_unit")
         if unit not in METRES:
             raise ValueError(
-                f"The unit of {depth!r} is unknown (info.depth_unit={unit!r}): expected 'mm' or 'm' in the data set's "
+                f"The unit of {depth!r} is unknown (info.depth_unit={unit!r}): expected 'mm' or 'm' in the dataset's "
                 "meta/info.json, without which LeRobot passes values on as they are."
             )
     return pairs

@@ -9,7 +9,7 @@ from lerobot.configs import PreTrainedConfig
 
 # Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
-# LeRobot's card lists all tasks; a data set of questions may have as many as frames.
+# LeRobot's card lists all tasks; a dataset of questions may have as many as frames.
 _MOST_TASKS = 20
 _INSTALLATION = """
 > [!IMPORTANT]

@@ -1,0 +1,1 @@
+"""From a frame to what the models read: prompts, images, depth targets."""

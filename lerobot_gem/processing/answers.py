@@ -8,7 +8,7 @@ Three notations of points and boxes are read, whatever text or code fence stands
 | `{"point": [x, y], ...}` | pixels | `lerobot-annotate` |
 | `{"detections": [{"bbox": [x1, y1, x2, y2], ...}, ...]}` | pixels | `lerobot-annotate` |
 
-They come out in Qwen3-VL's coordinates, so that a model may answer in another notation than the data set's.
+They come out in Qwen3-VL's coordinates, so that a model may answer in another notation than the dataset's.
 `lerobot-annotate` also writes `{"count": n}`, `{"attribute": ..., "value": ...}` and `{"subject": ..., "relation": ...,
 "object": ...}`, of which the count, the value and the three words are the answer.
 """
@@ -67,7 +67,7 @@ class Place:
     """A point or a box.
 
     Attributes:
-        corners: x, y of a point, or left, top, right, bottom of a box; from 0 to `COORDINATES`.
+        corners: X, y of a point, or left, top, right, bottom of a box; from 0 to `COORDINATES`.
         label: What the answer calls it; empty if it doesn't say.
     """
 
@@ -109,7 +109,7 @@ def form_of(question: str, answer: str) -> Form:
 
 
 def kind_of(question: str, answer: str) -> str:
-    """What a question asks for, from the form of its answer and its words; rows of a data set don't say it.
+    """What a question asks for, from the form of its answer and its words; rows of a dataset don't say it.
 
     The kinds are those of `lerobot-gem-libero-demos --qa`, and some for other data.
 

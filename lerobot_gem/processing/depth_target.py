@@ -53,11 +53,11 @@ class _Colouring:
     """One of the published colourings.
 
     Args:
-        table: makes the colour map (256, 3), 0 to 255.
-        levels: a value v has entry floor(v * levels), but at most the last.
-        values: depth and validity, both (N, P), to values (N, P) in [0, 1].
-        near: the value of the nearest.
-        keeps_shape: whether the picture has the depth map's aspect ratio, or is square.
+        table: Makes the colour map (256, 3), 0 to 255.
+        levels: A value v has entry floor(v * levels), but at most the last.
+        values: Depth and validity, both (N, P), to values (N, P) in [0, 1].
+        near: The value of the nearest.
+        keeps_shape: Whether the picture has the depth map's aspect ratio, or is square.
     """
 
     table: Callable[[], Tensor]
@@ -81,13 +81,13 @@ def depth_target(
     Args:
         depth: (N, 1, H, W) in metres; invalid where it is not between the bounds, NaN or infinite.
         colouring: "spectral" or "inferno".
-        max_side: longest side of the pictures, in pixels.
-        rgb_size: height and width of the images that the depth belongs to, if the depth has others.
-        min_depth: what is not farther, in metres, is invalid.
-        max_depth: what is not nearer, in metres, is invalid.
+        max_side: Longest side of the pictures, in pixels.
+        rgb_size: Height and width of the images that the depth belongs to, if the depth has others.
+        min_depth: What is not farther, in metres, is invalid.
+        max_depth: What is not nearer, in metres, is invalid.
 
     Raises:
-        ValueError: unknown colouring, or shapes that don't fit.
+        ValueError: Unknown colouring, or shapes that don't fit.
     """
     if depth.ndim != 4 or depth.shape[1] != 1:
         raise ValueError(f"Depth maps have the shape (N, 1, H, W), but got {tuple(depth.shape)}.")
@@ -112,7 +112,7 @@ def depth_values(
     """What a colouring paints of depth maps (N, 1, H, W) in metres: values of that shape in [0, 1].
 
     Raises:
-        ValueError: unknown colouring.
+        ValueError: Unknown colouring.
     """
     values = _colouring(colouring).values
     return values(depth.flatten(1), is_valid(depth, min_depth, max_depth).flatten(1)).view_as(depth)
@@ -123,13 +123,13 @@ def paint(values: Tensor, colouring: ColouringName) -> Tensor:
 
     Args:
         values: (N, 1, H, W) in [0, 1], beyond which colours stay the same.
-        colouring: its colour map is used; of what the values are of, nothing is assumed.
+        colouring: Its colour map is used; of what the values are of, nothing is assumed.
 
     Returns:
         (N, 3, H, W) in [-1, 1].
 
     Raises:
-        ValueError: unknown colouring.
+        ValueError: Unknown colouring.
     """
     chosen = _colouring(colouring)
     table = chosen.table().to(values.device) / 127.5 - 1
@@ -141,7 +141,7 @@ def target_size(height: int, width: int, *, colouring: ColouringName, max_side: 
     """Height and width of the picture of a depth map.
 
     Raises:
-        ValueError: unknown colouring, or `max_side` is below 32.
+        ValueError: Unknown colouring, or `max_side` is below 32.
     """
     if max_side < _SIDE_MULTIPLE:
         raise ValueError(
@@ -162,14 +162,14 @@ def relative_depth(pictures: Tensor, colouring: ColouringName) -> Tensor:
 
     Args:
         pictures: (N, 3, h, w) in [0, 1].
-        colouring: that the pictures were painted with.
+        colouring: That the pictures were painted with.
 
     Returns:
         (N, 1, h, w) nearness, 0 the farthest and 1 the nearest. It is affine in inverse depth for "spectral" and in
         depth for "inferno", but for what was clipped.
 
     Raises:
-        ValueError: unknown colouring.
+        ValueError: Unknown colouring.
     """
     chosen = _colouring(colouring)
     table = chosen.table().to(pictures.device) / 255

@@ -3,11 +3,11 @@
 A frame's text is a list of messages, `{"role": "user" | "assistant", "content": str, "camera": key or None}`. It
 comes from
 
-* the data set's string column `messages`, which holds such a list as JSON (data sets of questions), or
+* the dataset's string column `messages`, which holds such a list as JSON (datasets of questions), or
 * LeRobot's language columns (robot episodes): `vqa` rows, and the sub-task and plan that are active, or
 * where a frame has neither, the task sentence, as the answer to a planning question.
 
-LeRobot 0.6.1 drops the language columns twice on their way from the data set to the policy, in its collate function and
+LeRobot 0.6.1 drops the language columns twice on their way from the dataset to the policy, in its collate function and
 in its batch processor; later versions deliver them. `LanguageTable` reads them by frame index instead, in the main
 process, whatever the DataLoader's workers do.
 
@@ -139,13 +139,13 @@ def conversations(messages: Sequence[Message], cameras: Sequence[str]) -> list[C
 
 
 class LanguageTable:
-    """The language rows of a data set on disk, by frame index; memory-mapped, without any other column.
+    """The language rows of a dataset on disk, by frame index; memory-mapped, without any other column.
 
     Args:
         meta: Metadata of a LeRobotDataset with language columns.
 
     Raises:
-        ValueError: The data is not on disk, or a row names a camera that the data set lacks.
+        ValueError: The data is not on disk, or a row names a camera that the dataset lacks.
     """
 
     def __init__(self, meta: Any) -> None:
@@ -171,7 +171,7 @@ class LanguageTable:
         self._check_cameras(meta)
 
     def rows(self, index: int) -> tuple[list[Row], list[Row]]:
-        """Persistent and event rows of the frame with this index in the whole data set."""
+        """Persistent and event rows of the frame with this index in the whole dataset."""
         position = int(np.searchsorted(self._indices, index, sorter=self._order))
         row = {name: column[int(self._order[position])].as_py() for name, column in self._columns.items()}
         return row.get(PERSISTENT) or [], row.get(EVENTS) or []
@@ -191,7 +191,7 @@ def check_cameras(named: Iterable[str], known: Sequence[str], where: str) -> Non
     if unknown:
         raise ValueError(
             f"Unknown camera(s) {unknown} in {where}: expected some of {sorted(known)}, or null. Correct the rows, or add "
-            "the camera to the data set."
+            "the camera to the dataset."
         )
 
 
@@ -226,6 +226,6 @@ def _pick(templates: Sequence[str], index: int) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop, so that answers end alike whatever the data set's habit."""
+    """With a capital and a full stop, so that answers end alike whatever the dataset's habit."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?" else ".")

@@ -1,5 +1,8 @@
-"""The plugin's processor steps. LeRobot rebuilds a checkpoint's pipeline from each step's configuration and state
-alone, so the tokenizer travels as a tensor of bytes in the prompt step's state."""
+"""The plugin's processor steps.
+
+LeRobot rebuilds a checkpoint's pipeline from each step's configuration and state alone, so the tokenizer travels as a
+tensor of bytes in the prompt step's state.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -42,16 +45,16 @@ class LanguageRowsStep(ProcessorStep):
     """Gives every sample its messages (see processing/language.py), wherever they come from.
 
     Stands before LeRobot's batch step, which drops language columns. Reads the batch's `messages`, its language columns
-    if LeRobot delivers them, else those of the data set bound to the step, else the task.
+    if LeRobot delivers them, else those of the dataset bound to the step, else the task.
     """
 
-    # LeRobot rebuilds the pipeline of a checkpoint without telling it the data set. The policy is told, and tells us.
+    # LeRobot rebuilds the pipeline of a checkpoint without telling it the dataset. The policy is told, and tells us.
     _table: ClassVar[LanguageTable | None] = None
     _cameras: ClassVar[Sequence[str] | None] = None
 
     @classmethod
     def bind(cls, meta: Any) -> None:
-        """Read language rows from the data set that `meta` describes from now on, if it has any."""
+        """Read language rows from the dataset that `meta` describes from now on, if it has any."""
         cls._table = LanguageTable(meta) if meta.has_language_columns else None
         cls._cameras = meta.camera_keys
 
@@ -114,7 +117,7 @@ class CheckObservationStep(ObservationProcessorStep):
                 continue  # invalid pixels are part of a depth map, the one kind of image with one channel
             if value.is_floating_point() and not _is_finite(value):
                 raise ValueError(
-                    f"{key} holds NaN or infinite values: expected finite numbers. Check the sensor or the data set "
+                    f"{key} holds NaN or infinite values: expected finite numbers. Check the sensor or the dataset "
                     "(lerobot-dataset-viz shows the frame)."
                 )
         for key, size in self.state_sizes.items():
@@ -126,7 +129,7 @@ class CheckObservationStep(ObservationProcessorStep):
             if observation[key].shape[-1] != size:
                 raise ValueError(
                     f"{key} has {observation[key].shape[-1]} numbers, the policy was trained with {size}. "
-                    "Use the robot or data set that the policy was trained for, or train a new policy."
+                    "Use the robot or dataset that the policy was trained for, or train a new policy."
                 )
         return observation
 
@@ -207,7 +210,7 @@ class PromptStep(ObservationProcessorStep):
         tasks = [tasks] * batch_size if isinstance(tasks, str) else tasks
         if not tasks or any(not isinstance(task, str) or not task.strip() for task in tasks):
             raise ValueError(
-                f"No task text: the observation has task={tasks!r}, expected one sentence per sample. Data sets carry "
+                f"No task text: the observation has task={tasks!r}, expected one sentence per sample. Datasets carry "
                 "it in meta/tasks.parquet; on a robot give --task='pick up the cube'."
             )
         if len(tasks) != batch_size:

@@ -1,4 +1,4 @@
-"""`lerobot-gem-check DATASET`: tell what training will see of a data set, and which errors it would raise."""
+"""`lerobot-gem-check DATASET`: tell what training will see of a dataset, and which errors it would raise."""
 
 import sys
 from pathlib import Path
@@ -24,21 +24,21 @@ def check(config: CheckConfig) -> int:
     return 1 if found.errors else 0
 
 
-def name_data_set(arguments: list[str]) -> list[str]:
-    """Turn a first argument without dashes, a folder or a repo id, into LeRobot's options of a data set."""
+def name_dataset(arguments: list[str]) -> list[str]:
+    """Turn a first argument without dashes, a folder or a repo id, into LeRobot's options of a dataset."""
     if not arguments or arguments[0].startswith("-"):
         return arguments
     name, *others = arguments
     if Path(name).is_dir():
         return [f"--dataset.repo_id=local/{Path(name).resolve().name}", f"--dataset.root={name}", *others]
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise FileNotFoundError(f"No folder {name}: expected the root folder of a data set, or a repo id.")
+        raise FileNotFoundError(f"No folder {name}: expected the root folder of a dataset, or a repo id.")
     return [f"--dataset.repo_id={name}", *others]
 
 
 def main() -> None:
     try:
-        sys.argv[1:] = name_data_set(sys.argv[1:])
+        sys.argv[1:] = name_dataset(sys.argv[1:])
         code = check()
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

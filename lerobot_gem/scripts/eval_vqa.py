@@ -1,4 +1,4 @@
-"""`lerobot-gem-eval-vqa`: score a `gem` policy or Qwen3-VL on the questions of a data set."""
+"""`lerobot-gem-eval-vqa`: score a `gem` policy or Qwen3-VL on the questions of a dataset."""
 
 from lerobot.utils.utils import init_logging
 

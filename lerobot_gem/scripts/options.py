@@ -11,11 +11,11 @@ def parse_options[Config](config_class: type[Config], arguments: Sequence[str] |
     """The configuration that a command line asks for.
 
     Args:
-        config_class: a dataclass.
-        arguments: those of the command line; this process's when None.
+        config_class: A dataclass.
+        arguments: Those of the command line; this process's when None.
 
     Raises:
-        SystemExit: an option is wrong; with what is wrong about it in one line.
+        SystemExit: An option is wrong; with what is wrong about it in one line.
     """
     try:
         return draccus.parse(config_class, args=arguments)

@@ -1,0 +1,1 @@
+"""LIBERO's scenes in robosuite and MuJoCo; knows nothing of GEM."""

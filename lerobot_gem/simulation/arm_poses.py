@@ -23,11 +23,11 @@ class ArmPoses:
     """Draws arm poses in a scene: gripper down and open somewhere over the workspace, or holding the target.
 
     Args:
-        scene: a scene whose suite has wide placements.
-        expert: of that scene; tells grasp point, target and container.
+        scene: A scene whose suite has wide placements.
+        expert: Of that scene; tells grasp point, target and container.
 
     Raises:
-        ValueError: an expert of another kind of task.
+        ValueError: An expert of another kind of task.
     """
 
     def __init__(self, scene: LiberoScene, expert: PickAndPlaceExpert):
@@ -78,8 +78,8 @@ class ArmPoses:
         """Put the target between the closed fingers at a random place; False when none was found.
 
         Args:
-            rng: draws the place.
-            simulate: let the gripper close on the target, at full force; else put the fingers where they touch it,
+            rng: Draws the place.
+            simulate: Let the gripper close on the target, at full force; else put the fingers where they touch it,
                 which takes a twentieth of the time.
         """
         scene, expert = self.scene, self.expert

@@ -1,6 +1,6 @@
-"""Where things are in a camera's picture, as data sets store it.
+"""Where things are in a camera's picture, as datasets store it.
 
-Data sets hold LIBERO's pictures turned by 180 degrees (`rendering.flip`): upright, but mirrored. What is on the left in a
+Datasets hold LIBERO's pictures turned by 180 degrees (`rendering.flip`): upright, but mirrored. What is on the left in a
 stored picture is on the camera's right.
 """
 
@@ -18,9 +18,9 @@ class Camera:
     Attributes:
         position: (3,) in the world, metres.
         rotation: (3, 3) whose columns are its right, its up, and the direction opposite to its view, in the world.
-        tangent: of half its vertical field of view.
-        height: of its picture in pixels.
-        width: of its picture in pixels.
+        tangent: Of half its vertical field of view.
+        height: Of its picture in pixels.
+        width: Of its picture in pixels.
     """
 
     position: NDArray[np.float64]

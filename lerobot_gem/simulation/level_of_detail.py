@@ -19,8 +19,8 @@ def upload_simplified(model: Any, context: Any, triangles: int) -> None:
 
     Args:
         model: MuJoCo's MjModel.
-        context: an MjrContext that was made for it, and is current.
-        triangles: as in `simplify`, for each mesh.
+        context: An MjrContext that was made for it, and is current.
+        triangles: As in `simplify`, for each mesh.
     """
     import mujoco
 
@@ -75,7 +75,7 @@ def simplify(
         normals: (V, 3).
         texture: (V, 2) texture coordinates, or (V, 0).
         faces: (F, 3) vertices of each triangle; F exceeds `triangles`.
-        triangles: about so many are left.
+        triangles: About so many are left.
 
     Returns:
         (V', 3) positions, (V', 3) normals, (V', 2 or 0) texture coordinates and (F', 3) triangles; V' is at most V.

@@ -34,7 +34,7 @@ _ASSET_FOLDERS = (
     "turbosquid_objects",
     "stable_hope_objects",
 )
-# What LIBERO reads through its configuration; `datasets` may be absent, nothing here needs LIBERO's own data sets.
+# What LIBERO reads through its configuration; `datasets` may be absent, nothing here needs LIBERO's own datasets.
 _REQUIRED_PATHS = ("benchmark_root", "bddl_files", "init_states")
 
 
@@ -267,7 +267,7 @@ def require_libero() -> None:
     """Call before the first import of LIBERO: raises if it would ask, download or misbehave, and picks the GL backend.
 
     Raises:
-        LiberoNotReadyError: with every problem and its fix.
+        LiberoNotReadyError: With every problem and its fix.
     """
     problems = check_libero()
     if problems:

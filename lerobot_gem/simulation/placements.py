@@ -33,14 +33,14 @@ class WideRule:
     """How a suite's objects may be drawn.
 
     Attributes:
-        objects: body origins of everything but the container.
-        container: body origin of what the goal puts things into.
-        reach: largest distance of an object from the robot's base; farther out the arm stretches until it locks.
-        yaw: largest turn of an object either way, radians. The container keeps its yaw: LIBERO's test whether
+        objects: Body origins of everything but the container.
+        container: Body origin of what the goal puts things into.
+        reach: Largest distance of an object from the robot's base; farther out the arm stretches until it locks.
+        yaw: Largest turn of an object either way, radians. The container keeps its yaw: LIBERO's test whether
             something is inside is only right for the suite's own.
-        gap: least distance between footprints (circles), metres.
-        target_gap: the same around the object to be picked, room for the open fingers.
-        tall_gap: the same for neighbours that would touch the hand while the fingers are at the target.
+        gap: Least distance between footprints (circles), metres.
+        target_gap: The same around the object to be picked, room for the open fingers.
+        tall_gap: The same for neighbours that would touch the hand while the fingers are at the target.
     """
 
     objects: Area
@@ -76,7 +76,7 @@ def target_and_container(scene: LiberoScene) -> tuple[str, str]:
     """The object that a pick-and-place goal names and the object or fixture that it goes to.
 
     Raises:
-        ValueError: the goal is not one `in` or `on` predicate.
+        ValueError: The goal is not one `in` or `on` predicate.
     """
     goal = scene.goal
     if len(goal) != 1 or goal[0][0] not in ("in", "on"):
@@ -92,7 +92,7 @@ def require_wide(suite: str) -> None:
     """Check that a suite's objects may be drawn wide.
 
     Raises:
-        ValueError: they may not.
+        ValueError: They may not.
     """
     if suite not in WIDE_RULES:
         raise ValueError(
@@ -116,7 +116,7 @@ def wide_layout(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArr
         {object: (7,) pose}, for `LiberoScene.place`.
 
     Raises:
-        ValueError: no `wide` rule for this suite.
+        ValueError: No `wide` rule for this suite.
     """
     require_wide(scene.suite)
     rule = WIDE_RULES[scene.suite]

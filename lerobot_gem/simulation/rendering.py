@@ -48,11 +48,11 @@ class Renderer:
     """Draws a simulation with one GL context of its own, only when asked to.
 
     Args:
-        sim: robosuite's MjSim.
-        height: of the pictures in pixels.
-        width: of the pictures in pixels.
+        sim: Robosuite's MjSim.
+        height: Of the pictures in pixels.
+        width: Of the pictures in pixels.
         multisampling: MuJoCo's default 4x antialiasing; rendering takes about twice as long with it.
-        mesh_triangles: draw meshes with about so many triangles at most (see `level_of_detail`), and leave out what is
+        mesh_triangles: Draw meshes with about so many triangles at most (see `level_of_detail`), and leave out what is
             outside of a picture; None draws what LIBERO draws.
     """
 
@@ -73,7 +73,7 @@ class Renderer:
 
         Args:
             camera: LIBERO's name of it, e.g. one of `CAMERAS.values()`.
-            depth: read the depth buffer, too.
+            depth: Read the depth buffer, too.
         """
         self._draw(camera, segmentation=False)
         pixels = self._context.read_pixels(self.width, self.height, depth=depth)

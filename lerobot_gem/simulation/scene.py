@@ -67,16 +67,16 @@ class LiberoScene:
 
     Args:
         suite: LIBERO suite, e.g. "libero_object".
-        task_id: task in the suite.
-        control_freq: control steps per second.
-        height: of the pictures in pixels.
-        width: of the pictures in pixels.
-        multisampling: see `Renderer`.
-        mesh_triangles: see `Renderer`.
+        task_id: Task in the suite.
+        control_freq: Control steps per second.
+        height: Of the pictures in pixels.
+        width: Of the pictures in pixels.
+        multisampling: See `Renderer`.
+        mesh_triangles: See `Renderer`.
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
-        ValueError: unknown suite or task, or a control frequency that is not positive.
+        ValueError: Unknown suite or task, or a control frequency that is not positive.
     """
 
     def __init__(
@@ -288,10 +288,10 @@ class LiberoScene:
         return np.concatenate([self.eef_position, axis_angle, self.fingers]).astype(np.float32)
 
     def observation(self, depth: bool = False) -> dict[str, NDArray[Any]]:
-        """What a LeRobot policy sees here, keyed as in LeRobot's libero data sets.
+        """What a LeRobot policy sees here, keyed as in LeRobot's libero datasets.
 
         Returns:
-            observation.images.image, .image2: (H, W, 3) uint8; with `depth` also .image_depth, .image2_depth:
+            Observation.images.image, .image2: (H, W, 3) uint8; with `depth` also .image_depth, .image2_depth:
             (H, W, 1) float32 metres; observation.state: (8,) float32.
         """
         result: dict[str, NDArray[Any]] = {}

@@ -47,7 +47,7 @@ class PickAndPlaceExpert(ABC):
     it): `carry`. Let go over the goal: wait.
 
     Args:
-        scene: the task; its goal must be one `in` or `on` predicate.
+        scene: The task; its goal must be one `in` or `on` predicate.
     """
 
     approach_height = 0.10  # above the grasp point while not yet aligned, m
@@ -158,8 +158,10 @@ class DropIntoContainer(PickAndPlaceExpert):
         return np.append(middle, height)
 
     def _room(self, point: NDArray[np.float64], along: NDArray[np.float64], height: float) -> float:
-        """Distance between the hand, gripping a box across `along`, and the nearest object as high as its palm; at most
-        0, metres. The hand is a bar along the fingers' axis."""
+        """Metres, at most 0, between the hand, gripping a box across `along`, and the nearest object as high as its palm.
+
+        The hand is a bar along the fingers' axis.
+        """
         fingers = np.array([-along[1], along[0]])
         room = 0.0
         for name in self._others:
@@ -233,8 +235,10 @@ class PlaceOnPlate(PickAndPlaceExpert):
         return rotation[:2, 0] / np.hypot(*rotation[:2, 0])
 
     def _side(self) -> NDArray[np.float64]:
-        """(2,) from the bowl's centre to where its rim is gripped: where the outer finger has room, and on the near side
-        of the plate later, since the arm hardly reaches beyond it."""
+        """(2,) from the bowl's centre to where its rim is gripped.
+
+        It is where the outer finger has room, and on the near side of the plate later, since the arm hardly reaches beyond it.
+        """
         centre = self.scene.position(self.target)[:2]
         if self._drawer is not None:
             return -self._drawer * np.sign(self._drawer @ centre)
@@ -289,7 +293,7 @@ def make_expert(scene: LiberoScene) -> PickAndPlaceExpert:
     """The scripted expert of a scene's task.
 
     Raises:
-        ValueError: there is none for this suite.
+        ValueError: There is none for this suite.
     """
     if scene.suite not in EXPERTS:
         raise ValueError(f"There is no scripted expert for {scene.suite}; there is for {', '.join(EXPERTS)}.")

@@ -20,7 +20,7 @@ def current_step(expert: PickAndPlaceExpert, action: NDArray[np.floating]) -> in
     """Which of `STEPS` the expert is at.
 
     Args:
-        expert: in the present state of its scene.
+        expert: In the present state of its scene.
         action: (7,) what it does there.
     """
     opens = action[-1] < 0
@@ -52,12 +52,12 @@ def steady(steps: Sequence[int], least: int) -> list[int]:
 
 
 def describe(step: int, target: str, container: str, preposition: str) -> str:
-    """What to do in a step, e.g. "Carry the milk to the basket."
+    """What to do in a step, e.g. "Carry the milk to the basket.".
 
     Args:
-        step: of `STEPS`.
-        target: what is picked up.
-        container: where it goes.
+        step: Of `STEPS`.
+        target: What is picked up.
+        container: Where it goes.
         preposition: "in" or "on".
     """
     texts = {

@@ -41,14 +41,14 @@ def add_depth_features(
     storage: Mapping[str, str],
     info: Mapping[str, Any],
 ) -> dict[str, list[DepthSummary]]:
-    """Copy a data set and give cameras depth.
+    """Copy a dataset and give cameras depth.
 
     Args:
-        source: folder of the data set, which is only read.
-        destination: folder to make. Until its last file, meta/info.json, is written, LeRobot can't load it.
-        folders: episode -> folder that `EpisodeDepthWriter` made, with the keys `depth_key(camera)`; of all episodes.
+        source: Folder of the dataset, which is only read.
+        destination: Folder to make. Until its last file, meta/info.json, is written, LeRobot can't load it.
+        folders: Episode -> folder that `EpisodeDepthWriter` made, with the keys `depth_key(camera)`; of all episodes.
         storage: RGB feature that gets depth -> "image" or "video", as the writer stored it; videos beside videos only.
-        info: what the new features' `info` holds beside LeRobot's own entries.
+        info: What the new features' `info` holds beside LeRobot's own entries.
 
     Returns:
         Depth key -> one summary per episode.
@@ -115,11 +115,11 @@ def _add_columns(
     """Copy a data file, one row group at a time, with a column of depth images for each camera.
 
     Args:
-        file: to read.
-        target: to write.
-        folders: episode -> folder of its depth.
-        cameras: whose depth becomes columns.
-        starts: episode -> `index` of its first frame.
+        file: To read.
+        target: To write.
+        folders: Episode -> folder of its depth.
+        cameras: Whose depth becomes columns.
+        starts: Episode -> `index` of its first frame.
     """
 
     @lru_cache(maxsize=len(cameras))
@@ -202,7 +202,7 @@ def _add_metadata(
 
 
 def _write_stats(source: Path, destination: Path, summaries: Mapping[int, dict[str, DepthSummary]]) -> None:
-    """The data set's statistics: those there are, and depth's by LeRobot's own aggregation over episodes."""
+    """The dataset's statistics: those there are, and depth's by LeRobot's own aggregation over episodes."""
     from lerobot.datasets.compute_stats import aggregate_stats
     from lerobot.datasets.utils import serialize_dict
 

@@ -1,4 +1,4 @@
-"""The depth of one episode as files, until it becomes part of a data set.
+"""The depth of one episode as files, until it becomes part of a dataset.
 
 A folder per episode, complete or absent: for each depth camera 16-bit PNGs in a parquet file (cameras stored as images) or
 a video in LeRobot's depth encoding (cameras stored as videos), and `depth.json` with statistics. Depth is whole
@@ -35,10 +35,10 @@ class DepthSummary:
     """What an episode's depth of one camera is like.
 
     Attributes:
-        height: of the frames in pixels.
-        width: of the frames in pixels.
-        frames: number of them.
-        usable: share of the pixels that training takes for valid depth.
+        height: Of the frames in pixels.
+        width: Of the frames in pixels.
+        frames: Number of them.
+        usable: Share of the pixels that training takes for valid depth.
         stats: LeRobot's statistics in millimetres, name -> number; `count` is `frames`.
     """
 
@@ -63,9 +63,9 @@ class EpisodeDepthWriter:
     """Writes an episode's depth frame by frame; `folder` appears when `close` is called, and not before.
 
     Args:
-        folder: to make.
-        storage: depth key -> "image" or "video".
-        fps: frames per second of the videos.
+        folder: To make.
+        storage: Depth key -> "image" or "video".
+        fps: Frames per second of the videos.
     """
 
     def __init__(self, folder: Path, storage: Mapping[str, str], fps: int) -> None:
@@ -95,7 +95,7 @@ class EpisodeDepthWriter:
         """Complete the folder.
 
         Raises:
-            OSError: a file is incomplete, which the disk did not tell before.
+            OSError: A file is incomplete, which the disk did not tell before.
         """
         for file in self._files.values():
             file.close(self.frames)
@@ -139,7 +139,7 @@ def require_frames(video: Path, expected: int) -> None:
     """Check that a video is complete: libav does not tell of all writes that failed.
 
     Raises:
-        OSError: it is not.
+        OSError: It is not.
     """
     try:
         found = count_frames(video)

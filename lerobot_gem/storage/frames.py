@@ -18,7 +18,7 @@ class DepthDataConfig:
     """Where the depth comes from.
 
     Attributes:
-        repo_id: LeRobot's name of the data set.
+        repo_id: LeRobot's name of the dataset.
         root: Its folder; None for LeRobot's own place.
         episodes: Indices of the episodes to use. None takes all.
     """
@@ -28,11 +28,11 @@ class DepthDataConfig:
     episodes: list[int] | None = None
 
 
-def open_depth_data_set(config: DepthDataConfig) -> LeRobotDataset:
-    """Open a data set whose depth is read in metres.
+def open_depth_dataset(config: DepthDataConfig) -> LeRobotDataset:
+    """Open a dataset whose depth is read in metres.
 
     Raises:
-        FileNotFoundError: `root` holds no data set.
+        FileNotFoundError: `root` holds no dataset.
         ValueError: It is of an older format, or has no depth camera, or not all of the episodes.
     """
     require_current_format(config.repo_id, config.root)

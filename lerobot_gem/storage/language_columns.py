@@ -1,4 +1,4 @@
-"""LeRobot's language columns: rows of questions and sub-tasks, and how they get into a data set.
+"""LeRobot's language columns: rows of questions and sub-tasks, and how they get into a dataset.
 
 `LeRobotDataset.add_frame` can't write them; like `lerobot-annotate`, we add them to finished data files.
 """
@@ -54,8 +54,8 @@ def subtask_rows(subtasks: Sequence[str], fps: int) -> list[Row]:
     """Persistent rows of an episode: one wherever the sub-task changes.
 
     Args:
-        subtasks: of each frame.
-        fps: frames per second.
+        subtasks: Of each frame.
+        fps: Frames per second.
     """
     return [
         row("assistant", text, "subtask", timestamp=frame / fps)
@@ -77,12 +77,12 @@ def language_arrays(
 def add_language_columns(
     root: Path, persistent: Sequence[Sequence[Row]], events: Sequence[Sequence[Row]]
 ) -> None:
-    """Give a data set language columns, in its data files and its metadata.
+    """Give a dataset language columns, in its data files and its metadata.
 
     Args:
-        root: folder of a finalised LeRobotDataset without them.
-        persistent: rows of the episode of each frame, by the frame's index.
-        events: rows of each frame.
+        root: Folder of a finalised LeRobotDataset without them.
+        persistent: Rows of the episode of each frame, by the frame's index.
+        events: Rows of each frame.
     """
     from lerobot.datasets.feature_utils import get_hf_features_from_features
     from lerobot.datasets.io_utils import load_info, write_info

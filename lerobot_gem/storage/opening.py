@@ -1,4 +1,4 @@
-"""Checks a data set before LeRobot opens it, whose own errors do not all say what to do."""
+"""Checks a dataset before LeRobot opens it, whose own errors do not all say what to do."""
 
 import json
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from typing import Any
 
 
 def require_current_format(repo_id: str, root: Path | str | None) -> Path:
-    """Check the copy of a data set on this machine, if there is one; what is on the Hub only, LeRobot checks itself.
+    """Check the copy of a dataset on this machine, if there is one; what is on the Hub only, LeRobot checks itself.
 
     Args:
-        repo_id: LeRobot's name of the data set.
-        root: its folder; LeRobot's own place for `repo_id` when None.
+        repo_id: LeRobot's name of the dataset.
+        root: Its folder; LeRobot's own place for `repo_id` when None.
 
     Returns:
         Its folder, which exists if `root` was given.
 
     Raises:
-        FileNotFoundError: `root` holds no data set.
-        ValueError: it is of an older format; the message names LeRobot's converter.
+        FileNotFoundError: `root` holds no dataset.
+        ValueError: It is of an older format; the message names LeRobot's converter.
     """
     from lerobot.utils.constants import HF_LEROBOT_HOME
 
@@ -27,7 +27,7 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
     if not info.is_file():
         if root:
             raise FileNotFoundError(
-                f"No data set in {folder}: expected a LeRobotDataset v3.0 with meta/info.json. Check the folder, or give a "
+                f"No dataset in {folder}: expected a LeRobotDataset v3.0 with meta/info.json. Check the folder, or give a "
                 "repo id of the Hub instead of a folder."
             )
         return folder
@@ -35,7 +35,7 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
     if version is not None and version.startswith(("v1", "v2")):
         older = ", which reads v2.1: bring it to v2.1 with an older LeRobot first."
         raise ValueError(
-            f"The data set in {folder} has format {version}, LeRobot 0.6 reads v3.0: convert it with `python -m "
+            f"The dataset in {folder} has format {version}, LeRobot 0.6 reads v3.0: convert it with `python -m "
             f"lerobot.scripts.convert_dataset_v21_to_v30 --repo-id={repo_id} --root={folder} --push-to-hub=false`"
             + ("." if version == "v2.1" else older)
         )
@@ -50,7 +50,7 @@ def require_episodes(meta: Any, episodes: Sequence[int] | None) -> None:
         episodes: Their indices; None is all.
 
     Raises:
-        ValueError: there are none of them, or some that the data set does not have.
+        ValueError: There are none of them, or some that the dataset does not have.
     """
     if episodes is None or (episodes and all(0 <= episode < meta.total_episodes for episode in episodes)):
         return

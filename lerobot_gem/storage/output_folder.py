@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 # What every LeRobotDataset has, for `check_output`.
-DATA_SET = "meta/info.json"
+DATASET = "meta/info.json"
 
 # No space left, quota exceeded, file too large for its file system.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

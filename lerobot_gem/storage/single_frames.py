@@ -30,9 +30,9 @@ class FrameBatch:
     """Stored frames that are to be appended.
 
     Attributes:
-        file: where `store_frames` put them.
-        task: their instruction.
-        count: how many of them, from the first.
+        file: Where `store_frames` put them.
+        task: Their instruction.
+        count: How many of them, from the first.
     """
 
     file: Path
@@ -41,11 +41,11 @@ class FrameBatch:
 
 
 def store_frames(frames: Sequence[dict[str, NDArray[Any]]], file: Path) -> None:
-    """Write unrelated frames, with what a data set says of each but not where it will stand.
+    """Write unrelated frames, with what a dataset says of each but not where it will stand.
 
     Args:
         frames: `observation.images.*` (H, W, 3) uint8 or (H, W, 1) float32, vectors (D,) float32.
-        file: a parquet file.
+        file: A parquet file.
     """
     columns: dict[str, pa.Array] = {}
     for key, value in frames[0].items():
@@ -79,11 +79,11 @@ def append_frames(root: Path, batches: Iterable[FrameBatch]) -> None:
     """Append an episode for each frame of each batch, in order.
 
     Args:
-        root: folder of a finalised LeRobotDataset with images in its data files (no videos); it may have no episodes.
-        batches: with the data set's features.
+        root: Folder of a finalised LeRobotDataset with images in its data files (no videos); it may have no episodes.
+        batches: With the dataset's features.
 
     Raises:
-        ValueError: the data set stores videos, or a batch lacks some of its features.
+        ValueError: The dataset stores videos, or a batch lacks some of its features.
     """
     from lerobot.datasets.io_utils import load_info
 
@@ -182,8 +182,10 @@ class _Writer:
         return result
 
     def _metadata(self, task: str, positions: dict[str, NDArray[Any]], stats: dict[str, Any]) -> pa.Table:
-        """A row for each episode. Each has the batch's statistics at its own count: aggregated they are the batch's
-        again."""
+        """A row for each episode.
+
+        Each has the batch's statistics at its own count: aggregated they are the batch's again.
+        """
         count, (chunk, number) = len(positions["index"]), self.place
         columns: dict[str, Any] = {
             "episode_index": positions["episode_index"],
@@ -241,6 +243,6 @@ def _last_file(folder: Path) -> tuple[int, int]:
 
 
 def _decode(encoded: bytes) -> NDArray[Any]:
-    """(C, H, W)"""
+    """(C, H, W)."""
     picture = np.asarray(Image.open(io.BytesIO(encoded)))
     return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)

@@ -1,0 +1,1 @@
+"""Who learns, and how: stages, trainable parameters, optimisers."""

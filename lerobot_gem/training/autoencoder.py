@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.processing.depth_target import ColouringName, depth_target
-from lerobot_gem.storage.frames import DepthDataConfig, open_depth_data_set, read_frames
+from lerobot_gem.storage.frames import DepthDataConfig, open_depth_dataset, read_frames
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class AutoencoderTrainingConfig:
     """What to train an autoencoder on, and how long.
 
     Attributes:
-        dataset: A data set with depth cameras, all of which are used.
+        dataset: A dataset with depth cameras, all of which are used.
         output_dir: Folder to write; must not exist or be empty.
         preset: Whose autoencoder to train.
         colouring: How depth becomes a picture: "spectral" or "inferno".
@@ -89,8 +89,8 @@ def train_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderReport:
 
     Raises:
         FileExistsError: `output_dir` is not empty.
-        FileNotFoundError: No data set at `dataset.root`.
-        ValueError: The data set has no depth camera, no depth, or a single episode; preset or colouring is unknown; or
+        FileNotFoundError: No dataset at `dataset.root`.
+        ValueError: The dataset has no depth camera, no depth, or a single episode; preset or colouring is unknown; or
             `steps`, `batch_size`, `eval_frames` or `log_freq` is below 1.
     """
     for name in ("steps", "batch_size", "eval_frames", "log_freq"):
@@ -100,7 +100,7 @@ def train_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderReport:
         raise FileExistsError(
             f"output_dir={config.output_dir} is not empty: take another folder, or delete it."
         )
-    dataset = open_depth_data_set(config.dataset)
+    dataset = open_depth_dataset(config.dataset)
     learned, held_out = _split(dataset, config.eval_frames)
     torch.manual_seed(config.seed)
     autoencoder: Any = AutoencoderDC.from_config(get_preset(config.preset).depth.autoencoder).to(

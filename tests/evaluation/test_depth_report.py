@@ -1,4 +1,4 @@
-"""Strips and scores of generated depth, of a tiny checkpoint on a tiny data set."""
+"""Strips and scores of generated depth, of a tiny checkpoint on a tiny dataset."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_target import depth_target
 from lerobot_gem.storage.frames import DepthDataConfig
-from tests.conftest import CAMERAS, EPISODES, FRAMES, blank_depth, build_policy, write_data_set
+from tests.conftest import CAMERAS, EPISODES, FRAMES, blank_depth, build_policy, write_dataset
 
 SIZE = 64
 
@@ -35,9 +35,9 @@ def save(folder: Path, config: PreTrainedConfig, root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(depth_data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(depth_dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = GemConfig(preset="tiny", device="cpu", dtype="float32", allow_untrained=True)
-    return save(tmp_path_factory.mktemp("gem"), config, depth_data_set)
+    return save(tmp_path_factory.mktemp("gem"), config, depth_dataset_root)
 
 
 def request(checkpoint: Path, root: Path, output: Path, **options) -> DepthVisualisationConfig:
@@ -47,14 +47,16 @@ def request(checkpoint: Path, root: Path, output: Path, **options) -> DepthVisua
     return DepthVisualisationConfig(**{"dataset": dataset, "output_dir": output, "policy": policy, **options})
 
 
-def test_strips_video_and_scores(checkpoint, depth_data_set, tmp_path):
+def test_strips_video_and_scores(checkpoint, depth_dataset_root, tmp_path):
     output = tmp_path / "viz"
-    reports = visualise_depth(request(checkpoint, depth_data_set, output, num_frames=4, batch_size=3, fps=5))
+    reports = visualise_depth(
+        request(checkpoint, depth_dataset_root, output, num_frames=4, batch_size=3, fps=5)
+    )
 
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["num_inference_steps"] == 1
     assert list(metrics["cameras"]) == list(reports) == list(CAMERAS)
-    dataset = LeRobotDataset("local/noise", root=depth_data_set, depth_output_unit="m")
+    dataset = LeRobotDataset("local/noise", root=depth_dataset_root, depth_output_unit="m")
     files = sorted((output / "frames").iterdir())
     for row, camera in enumerate(CAMERAS):
         found = metrics["cameras"][camera]
@@ -93,10 +95,10 @@ def test_strips_video_and_scores(checkpoint, depth_data_set, tmp_path):
     assert f"{reports[CAMERAS[1]].mean['target'].abs_rel:7.3f}" in table(reports).splitlines()[-1]
 
 
-def test_the_seed_and_the_episodes_decide(checkpoint, depth_data_set, tmp_path):
+def test_the_seed_and_the_episodes_decide(checkpoint, depth_dataset_root, tmp_path):
     def pictures(name: str, **options) -> tuple[list[bytes], list[int]]:
         output = tmp_path / name
-        config = request(checkpoint, depth_data_set, output, num_frames=2, episodes=[1], **options)
+        config = request(checkpoint, depth_dataset_root, output, num_frames=2, episodes=[1], **options)
         frames = visualise_depth(config)[CAMERAS[0]].frames
         files = [(output / "frames" / frame["file"]).read_bytes() for frame in frames]
         return files, [frame["index"] for frame in frames]
@@ -109,7 +111,7 @@ def test_the_seed_and_the_episodes_decide(checkpoint, depth_data_set, tmp_path):
 
 def test_frames_without_depth_are_skipped_and_counted(checkpoint, tmp_path):
     """Here the wrist's depth is missing throughout episode 1, which is an error only if nothing else is asked for."""
-    root = write_data_set(tmp_path / "data", depth=True)
+    root = write_dataset(tmp_path / "data", depth=True)
     blank_depth(root, f"{CAMERAS[1]}_depth", episodes=[1])
     reports = visualise_depth(request(checkpoint, root, tmp_path / "all", num_frames=EPISODES))
     assert [(len(report.frames), report.skipped) for report in reports.values()] == [(3, 0), (2, 1)]
@@ -130,23 +132,23 @@ def test_frames_without_depth_are_skipped_and_counted(checkpoint, tmp_path):
         ({"episodes": []}, ValueError, r"dataset.episodes=\[\] of 'local/noise'"),
     ],
 )
-def test_bad_options_are_named(checkpoint, depth_data_set, tmp_path, options, error, message):
+def test_bad_options_are_named(checkpoint, depth_dataset_root, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        visualise_depth(request(checkpoint, depth_data_set, tmp_path / "viz", **options))
+        visualise_depth(request(checkpoint, depth_dataset_root, tmp_path / "viz", **options))
     assert not (tmp_path / "viz").exists()
 
 
-def test_nothing_is_overwritten(checkpoint, depth_data_set, tmp_path):
+def test_nothing_is_overwritten(checkpoint, depth_dataset_root, tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileExistsError, match=r"output_dir=.* is not empty: take another folder"):
-        visualise_depth(request(checkpoint, depth_data_set, tmp_path))
+        visualise_depth(request(checkpoint, depth_dataset_root, tmp_path))
 
 
-def test_a_policy_that_acts_is_named(data_set, tmp_path):
+def test_a_policy_that_acts_is_named(dataset_root, tmp_path):
     config = GemVLAConfig(preset="tiny", device="cpu", dtype="float32", chunk_size=4)
-    policy = build_policy(config, data_set)[0].config
+    policy = build_policy(config, dataset_root)[0].config
     policy.pretrained_path = tmp_path / "gem_vla"
-    asked = DepthVisualisationConfig(DepthDataConfig("local/noise", data_set), tmp_path / "viz", policy)
+    asked = DepthVisualisationConfig(DepthDataConfig("local/noise", dataset_root), tmp_path / "viz", policy)
     with pytest.raises(ValueError, match=r"gem_vla is a 'gem_vla' checkpoint: expected a 'gem' checkpoint"):
         visualise_depth(asked)
 
@@ -161,35 +163,35 @@ def test_what_is_no_policy_is_named(tmp_path, layout):
         read_policy_config(str(path), [])
 
 
-def test_data_that_does_not_fit_is_named(checkpoint, data_set, depth_data_set, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No data set in .*nowhere: expected .* meta/info.json"):
+def test_data_that_does_not_fit_is_named(checkpoint, dataset_root, depth_dataset_root, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No dataset in .*nowhere: expected .* meta/info.json"):
         visualise_depth(request(checkpoint, tmp_path / "nowhere", tmp_path / "viz"))
     with pytest.raises(ValueError, match=r"No depth camera in 'local/noise': .*lerobot-gem-label-depth"):
-        visualise_depth(request(checkpoint, data_set, tmp_path / "viz"))
-    asked = request(checkpoint, depth_data_set, tmp_path / "viz")
+        visualise_depth(request(checkpoint, dataset_root, tmp_path / "viz"))
+    asked = request(checkpoint, depth_dataset_root, tmp_path / "viz")
     asked.policy.input_features["observation.images.top"] = asked.policy.input_features.pop(CAMERAS[0])
     with pytest.raises(ValueError, match=r"lacks the camera\(s\) \['observation.images.top'\]"):
         visualise_depth(asked)
 
 
-def test_a_camera_without_depth_is_left_out(checkpoint, depth_data_set, tmp_path, caplog):
-    asked = request(checkpoint, depth_data_set, tmp_path / "viz", num_frames=1)
+def test_a_camera_without_depth_is_left_out(checkpoint, depth_dataset_root, tmp_path, caplog):
+    asked = request(checkpoint, depth_dataset_root, tmp_path / "viz", num_frames=1)
     asked.policy.depth.cameras = {CAMERAS[1]: f"{CAMERAS[1]}_depth"}
     assert list(visualise_depth(asked)) == [CAMERAS[1]]
     assert f"{CAMERAS[0]} is left out: 'local/noise' has no depth for it" in caplog.text
     [file] = (tmp_path / "viz" / "frames").iterdir()
     assert Image.open(file).size == (3 * SIZE, SIZE)
 
-    asked = request(checkpoint, depth_data_set, tmp_path / "none")
+    asked = request(checkpoint, depth_dataset_root, tmp_path / "none")
     asked.policy.depth.cameras = {}
     with pytest.raises(ValueError, match=r"No depth for the cameras .* in 'local/noise'"):
         visualise_depth(asked)
 
 
 @pytest.mark.skipif(is_package_available("rerun-sdk", "rerun"), reason="rerun is installed")
-def test_display_without_rerun_names_the_install(checkpoint, depth_data_set, tmp_path):
+def test_display_without_rerun_names_the_install(checkpoint, depth_dataset_root, tmp_path):
     with pytest.raises(ImportError, match=r"'rerun-sdk' is required .*pip install 'lerobot\[viz\]'"):
-        visualise_depth(request(checkpoint, depth_data_set, tmp_path / "viz", display=True))
+        visualise_depth(request(checkpoint, depth_dataset_root, tmp_path / "viz", display=True))
     assert not (tmp_path / "viz").exists()
 
 

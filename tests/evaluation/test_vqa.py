@@ -1,4 +1,4 @@
-"""Models answer the questions of real data sets: stubs, a tiny `gem` policy, and the same weights as plain Qwen3-VL."""
+"""Models answer the questions of real datasets: stubs, a tiny `gem` policy, and the same weights as plain Qwen3-VL."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from lerobot_gem.evaluation.vqa_scores import score_answers
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.storage.language_columns import row
 from tests.checkpoints.conftest import edit_config
-from tests.conftest import CAMERAS, FRAMES, add_language_rows, build_policy, write_data_set
+from tests.conftest import CAMERAS, FRAMES, add_language_rows, build_policy, write_dataset
 from tests.policies.gem.test_modeling_gem import save, warm
 
 FRONT, WRIST = CAMERAS
@@ -46,7 +46,7 @@ def vqa(question: str, answer: str, camera: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory) -> Path:
-    """A data set with questions of many kinds in some frames of two episodes, about both cameras."""
+    """A dataset with questions of many kinds in some frames of two episodes, about both cameras."""
     events = {
         frame: [
             *vqa("Point to the mug.", '{"point_2d": [200, 200]}', FRONT),
@@ -57,7 +57,7 @@ def questions(tmp_path_factory) -> Path:
         ]
         for frame in (0, 4, FRAMES + 2)
     }
-    return add_language_rows(write_data_set(tmp_path_factory.mktemp("data") / "vqa"), [], events)
+    return add_language_rows(write_dataset(tmp_path_factory.mktemp("data") / "vqa"), [], events)
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +173,9 @@ def test_the_command_prints_and_writes_scores(kind_of_model, policy, plain, ques
     assert {line["episode"] for line in predictions(output)} == {0}
 
 
-def test_a_data_set_without_questions_fails_before_the_model_is_loaded(data_set, tmp_path):
+def test_a_dataset_without_questions_fails_before_the_model_is_loaded(dataset_root, tmp_path):
     with pytest.raises(ValueError, match="'local/noise' has no questions"):
-        evaluate_vqa(config_of(tmp_path / "nowhere", data_set, tmp_path / "out"))
+        evaluate_vqa(config_of(tmp_path / "nowhere", dataset_root, tmp_path / "out"))
 
 
 def test_results_are_never_overwritten(policy, questions, tmp_path):

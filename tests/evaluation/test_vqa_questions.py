@@ -1,4 +1,4 @@
-"""Which questions a data set has, what they are asked about, and which are chosen."""
+"""Which questions a dataset has, what they are asked about, and which are chosen."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows, shared_name
 from lerobot_gem.storage.language_columns import row
-from tests.conftest import CAMERAS, FRAMES, add_language_rows, write_data_set
+from tests.conftest import CAMERAS, FRAMES, add_language_rows, write_dataset
 
 FRONT, WRIST = CAMERAS
 MUG_POINT, MUG_BOX = '{"point_2d": [200, 200]}', '{"bbox_2d": [100, 100, 300, 300]}'
@@ -25,7 +25,7 @@ def read(root: Path, episodes: list[int] | None = None):
 
 
 def with_events(tmp_path: Path, events: dict[int, list[dict]], **options) -> Path:
-    return add_language_rows(write_data_set(tmp_path / "data", **options), [], events)
+    return add_language_rows(write_dataset(tmp_path / "data", **options), [], events)
 
 
 def exchange(question: str, answer: str, **fields) -> list[dict]:
@@ -56,7 +56,7 @@ def test_messages_are_asked_one_by_one_about_all_images_or_the_one_they_name(tmp
         *exchange("What is it?", "A mug."),
         *exchange("How far is it?", "0.3", camera=None, kind="absolute distance"),
     ]
-    found = read(write_data_set(tmp_path / "data", messages=json.dumps(messages)))
+    found = read(write_dataset(tmp_path / "data", messages=json.dumps(messages)))
     assert len(found.rows) == 2 * 3 * FRAMES
     first, second, *_ = found.rows
     assert (first.question, first.kind, first.cameras) == ("What is it?", "text", CAMERAS)
@@ -64,7 +64,7 @@ def test_messages_are_asked_one_by_one_about_all_images_or_the_one_they_name(tmp
 
     # As in training, what names no camera is asked about the images that have no questions of their own.
     grounded = [*messages, *exchange("Where?", "There.", camera=FRONT)]
-    found = read(write_data_set(tmp_path / "grounded", messages=json.dumps(grounded)))
+    found = read(write_dataset(tmp_path / "grounded", messages=json.dumps(grounded)))
     assert [row.cameras for row in found.rows[:3]] == [(WRIST,), (WRIST,), (FRONT,)]
 
 
@@ -140,16 +140,16 @@ def test_what_cannot_be_asked_or_scored_is_skipped_and_counted(tmp_path):
     }
 
 
-def test_a_data_set_without_questions_says_what_it_has_and_how_to_get_some(tmp_path):
+def test_a_dataset_without_questions_says_what_it_has_and_how_to_get_some(tmp_path):
     remedy = r".*lerobot-gem-libero-demos --qa.*lerobot-annotate.*lerobot-gem-import"
-    bare = write_data_set(tmp_path / "bare")
+    bare = write_dataset(tmp_path / "bare")
     with pytest.raises(
         ValueError, match=r"'local/noise' has no questions.* neither; its features are" + remedy
     ):
         read(bare)
 
     subtask = row("assistant", "reach", "subtask", timestamp=0.0)
-    root = add_language_rows(write_data_set(tmp_path / "subtasks"), [subtask], {})
+    root = add_language_rows(write_dataset(tmp_path / "subtasks"), [subtask], {})
     with pytest.raises(ValueError, match=r"'subtask' in language_persistent: 30\." + remedy):
         read(root)
 
@@ -157,14 +157,14 @@ def test_a_data_set_without_questions_says_what_it_has_and_how_to_get_some(tmp_p
     with pytest.raises(ValueError, match=r"skipped: {'about a depth camera': 1}\." + remedy):
         read(root)
 
-    root = write_data_set(tmp_path / "empty", messages="[]")
+    root = write_dataset(tmp_path / "empty", messages="[]")
     with pytest.raises(ValueError, match=r"column 'messages' is empty\." + remedy):
         read(root)
 
 
 def test_unknown_cameras_are_named(tmp_path):
     messages = json.dumps(exchange("Where?", "There.", camera="observation.images.top"))
-    root = write_data_set(tmp_path / "data", messages=messages)
+    root = write_dataset(tmp_path / "data", messages=messages)
     with pytest.raises(ValueError, match=r"\['observation.images.top'\] in the column 'messages'"):
         read(root)
 

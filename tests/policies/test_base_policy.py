@@ -52,11 +52,11 @@ def test_the_tokenizer_is_read_from_the_same_place_of_the_hub(
 
 @pytest.mark.parametrize("tasks", [2, 500])
 def test_the_model_card_says_how_to_load_the_policy(
-    make_policy, data_set: Path, tasks: int, monkeypatch: pytest.MonkeyPatch
+    make_policy, dataset_root: Path, tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ModelCard, "validate", lambda card: None)  # asks the Hub
     policy, *_ = make_policy()
-    meta = LeRobotDatasetMetadata("local/noise", root=data_set)
+    meta = LeRobotDatasetMetadata("local/noise", root=dataset_root)
     if tasks > 2:
         meta.tasks = meta.tasks.iloc[[0] * tasks]
     card = policy.generate_model_card("local/noise", "gem_vla", "apache-2.0", None, dataset_meta=meta)

@@ -112,14 +112,14 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
 @pytest.fixture
-def make_vla(make_gem, make_policy, depth_data_set: Path, tmp_path: Path):
+def make_vla(make_gem, make_policy, depth_dataset_root: Path, tmp_path: Path):
     """A function that builds a `gem_vla` with depth loss, of which a `gem` checkpoint is the beginning."""
 
     def build(case: Case):
         for part in make_gem(stage="joint"):
             part.save_pretrained(tmp_path / "gem")
         backbone = BackboneConfig(pretrained=str(tmp_path / "gem"))
-        return make_policy(depth_data_set, backbone=backbone, **case.options())
+        return make_policy(depth_dataset_root, backbone=backbone, **case.options())
 
     return build
 
@@ -186,11 +186,11 @@ def check_pairing(
 @every_case
 @pytest.mark.parametrize("stage", ["generator", "joint"])
 def test_a_depth_map_is_learned_from_its_own_image_among_questions(
-    case, stage, make_gem, depth_data_set, monkeypatch
+    case, stage, make_gem, depth_dataset_root, monkeypatch
 ):
     policy, preprocess, _ = make_gem(stage=stage, **case.options())
     warm(policy).eval()
-    raw = case.batch(depth_data_set)
+    raw = case.batch(depth_dataset_root)
     inputs = preprocess(raw)
     # As hard as it is meant to be: prompts of several lengths, spans in another order than samples and cameras.
     assert len(inputs[OBS_LANGUAGE_ATTENTION_MASK].sum(dim=1).unique()) > 3
@@ -204,11 +204,11 @@ def test_a_depth_map_is_learned_from_its_own_image_among_questions(
 
 @every_case
 def test_a_depth_map_is_learned_from_its_own_image_beside_actions(
-    case, make_vla, depth_data_set, monkeypatch
+    case, make_vla, depth_dataset_root, monkeypatch
 ):
     policy, preprocess, _ = make_vla(case)
     warm(policy).eval()
-    raw = case.batch(depth_data_set)
+    raw = case.batch(depth_dataset_root)
     inputs = preprocess(raw)
     assert len(inputs[OBS_LANGUAGE_ATTENTION_MASK].sum(dim=1).unique()) == SAMPLES
     rows = painted(policy, monkeypatch, inputs)
@@ -219,14 +219,14 @@ def test_a_depth_map_is_learned_from_its_own_image_beside_actions(
 @pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
 @every_case
 def test_a_sample_carries_the_depth_losses_of_its_own_images(
-    case, policy_type, make_gem, make_vla, depth_data_set, monkeypatch
+    case, policy_type, make_gem, make_vla, depth_dataset_root, monkeypatch
 ):
     if policy_type == "gem":
         policy, preprocess, _ = make_gem(stage="joint", **case.options())
     else:
         policy, preprocess, _ = make_vla(case)
     policy.eval()
-    raw = case.batch(depth_data_set)
+    raw = case.batch(depth_dataset_root)
     inputs = preprocess(raw)
 
     @torch.no_grad()
@@ -246,10 +246,10 @@ def test_a_sample_carries_the_depth_losses_of_its_own_images(
 
 
 @every_case
-def test_generated_depth_is_that_of_each_cameras_own_image(case, make_gem, depth_data_set, monkeypatch):
+def test_generated_depth_is_that_of_each_cameras_own_image(case, make_gem, depth_dataset_root, monkeypatch):
     policy, preprocess, _ = make_gem(stage="joint", **case.options())
     warm(policy)
-    raw = case.batch(depth_data_set)
+    raw = case.batch(depth_dataset_root)
     spans = own_spans(policy.eval(), raw, prompts_of_questions(case))
 
     def paint(states: Tensor) -> Tensor:

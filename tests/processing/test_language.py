@@ -13,7 +13,7 @@ from lerobot_gem.processing.language import (
     parse_messages,
 )
 from lerobot_gem.storage.language_columns import row
-from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, write_data_set
+from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, write_dataset
 
 FRONT, WRIST = CAMERAS
 
@@ -114,7 +114,7 @@ def meta_of(root):
 def test_the_table_finds_the_rows_of_a_frame_by_its_index(tmp_path):
     subtask = row("assistant", "reach", "subtask", timestamp=0.0)
     events = {index: vqa(f"question {index}", "yes") for index in (0, 7, EPISODES * FRAMES - 1)}
-    root = add_language_rows(write_data_set(tmp_path / "data"), [subtask], events)
+    root = add_language_rows(write_dataset(tmp_path / "data"), [subtask], events)
     table = LanguageTable(meta_of(root))
     for index in range(EPISODES * FRAMES):
         persistent, found = table.rows(index)
@@ -122,9 +122,9 @@ def test_the_table_finds_the_rows_of_a_frame_by_its_index(tmp_path):
         assert [entry["content"] for entry in found] == [entry["content"] for entry in events.get(index, [])]
 
 
-def test_rows_about_a_camera_that_the_data_set_lacks_are_named_at_once(tmp_path):
+def test_rows_about_a_camera_that_the_dataset_lacks_are_named_at_once(tmp_path):
     events = {3: vqa("Where?", "There.", "observation.images.top")}
-    root = add_language_rows(write_data_set(tmp_path / "data"), [], events)
+    root = add_language_rows(write_dataset(tmp_path / "data"), [], events)
     with pytest.raises(ValueError, match=r"\['observation.images.top'\] in the rows of 'language_events'"):
         LanguageTable(meta_of(root))
 

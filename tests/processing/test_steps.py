@@ -37,15 +37,15 @@ def test_language_columns_that_lerobot_delivers_are_used_as_they_are(make_gem, d
     assert texts == ["", f"That.{end}", f"reach{end}", f"Pick up the milk and place it in the basket.{end}"]
 
 
-def test_a_data_set_without_language_columns_takes_the_place_of_one_with(
-    make_gem, data_set, depth_data_set, depth_batch
+def test_a_dataset_without_language_columns_takes_the_place_of_one_with(
+    make_gem, dataset_root, depth_dataset_root, depth_batch
 ):
     from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
     _, preprocess, _ = make_gem(stage="joint")
-    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=data_set))
+    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=dataset_root))
     assert not any("There." in text for text in learned_texts(preprocess, depth_batch))
-    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=depth_data_set))
+    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=depth_dataset_root))
     assert any("There." in text for text in learned_texts(preprocess, depth_batch))
 
 
@@ -65,7 +65,7 @@ def test_messages_come_before_all_other_rows(make_gem, depth_batch):
     assert texts == ["", "Yes.<|im_end|>\n", "", ""]
 
 
-def test_messages_about_a_camera_that_the_data_set_lacks_are_named(make_gem, depth_batch):
+def test_messages_about_a_camera_that_the_dataset_lacks_are_named(make_gem, depth_batch):
     _, preprocess, _ = make_gem(stage="joint")
     top = {"role": "user", "content": "?", "camera": "observation.images.top"}
     text = json.dumps([top, {"role": "assistant", "content": "!"}])

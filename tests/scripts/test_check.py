@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lerobot_gem.scripts.check import main, name_data_set
+from lerobot_gem.scripts.check import main, name_dataset
 from tests.test_command_line import TINY
 
 
@@ -20,23 +20,23 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys, *arguments: str | Path) -> tup
 
 
 def test_a_folder_or_a_repo_id_comes_first_or_in_lerobots_options(tmp_path: Path):
-    assert name_data_set([str(tmp_path), "--seed=1"]) == [
+    assert name_dataset([str(tmp_path), "--seed=1"]) == [
         f"--dataset.repo_id=local/{tmp_path.name}",
         f"--dataset.root={tmp_path}",
         "--seed=1",
     ]
-    assert name_data_set(["you/data"]) == ["--dataset.repo_id=you/data"]
-    assert name_data_set(["--dataset.repo_id=you/data"]) == ["--dataset.repo_id=you/data"]
+    assert name_dataset(["you/data"]) == ["--dataset.repo_id=you/data"]
+    assert name_dataset(["--dataset.repo_id=you/data"]) == ["--dataset.repo_id=you/data"]
     with pytest.raises(FileNotFoundError, match="No folder ./nothing"):
-        name_data_set(["./nothing"])
+        name_dataset(["./nothing"])
 
 
-def test_a_good_data_set_exits_with_0_and_writes_the_page(
-    depth_data_set: Path, tmp_path: Path, monkeypatch, capsys
+def test_a_good_dataset_exits_with_0_and_writes_the_page(
+    depth_dataset_root: Path, tmp_path: Path, monkeypatch, capsys
 ):
     page = tmp_path / "page.html"
     code, output, _ = call(
-        monkeypatch, capsys, depth_data_set, f"--html={page}", "--dataset.video_backend=pyav"
+        monkeypatch, capsys, depth_dataset_root, f"--html={page}", "--dataset.video_backend=pyav"
     )
     assert code == 0
     assert "ready for the stages it is made for" in output
@@ -44,13 +44,13 @@ def test_a_good_data_set_exits_with_0_and_writes_the_page(
 
 
 def test_what_lerobot_train_is_called_with_can_be_checked(
-    data_set: Path, tmp_path: Path, monkeypatch, capsys
+    dataset_root: Path, tmp_path: Path, monkeypatch, capsys
 ):
     """The same file and options; that the output folder exists does not matter."""
     options = (
         f"--config_path={TINY}",
         "--dataset.repo_id=local/noise",
-        f"--dataset.root={data_set}",
+        f"--dataset.root={dataset_root}",
         f"--output_dir={tmp_path}",
         "--dataset.video_backend=pyav",
     )
@@ -62,26 +62,28 @@ def test_what_lerobot_train_is_called_with_can_be_checked(
 
 @pytest.mark.slow
 def test_a_checkpoint_is_checked_as_it_would_be_trained_on(
-    depth_data_set: Path, make_gem, tmp_path: Path, monkeypatch, capsys
+    depth_dataset_root: Path, make_gem, tmp_path: Path, monkeypatch, capsys
 ):
     policy, preprocess, postprocess = make_gem(stage="joint")
     for part in (policy, preprocess, postprocess):
         part.save_pretrained(tmp_path / "checkpoint")
-    code, output, _ = call(monkeypatch, capsys, depth_data_set, f"--policy.path={tmp_path / 'checkpoint'}")
+    code, output, _ = call(
+        monkeypatch, capsys, depth_dataset_root, f"--policy.path={tmp_path / 'checkpoint'}"
+    )
     assert code == 0 and "ready for stage joint" in output
 
 
-def test_a_data_set_that_is_not_there_exits_with_1(tmp_path: Path, monkeypatch, capsys):
+def test_a_dataset_that_is_not_there_exits_with_1(tmp_path: Path, monkeypatch, capsys):
     code, output, errors = call(monkeypatch, capsys, f"{tmp_path}/nothing")
     assert (code, output) == (1, "")
     assert errors == (
-        f"error: No folder {tmp_path}/nothing: expected the root folder of a data set, or a repo id.\n"
+        f"error: No folder {tmp_path}/nothing: expected the root folder of a dataset, or a repo id.\n"
     )
 
 
 @pytest.mark.slow
-def test_the_command_runs_as_a_process(data_set: Path):
-    command = [sys.executable, "-m", "lerobot_gem.scripts.check", str(data_set)]
+def test_the_command_runs_as_a_process(dataset_root: Path):
+    command = [sys.executable, "-m", "lerobot_gem.scripts.check", str(dataset_root)]
     good = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert good.returncode == 0, good.stderr[-2000:]
     bad = subprocess.run(

@@ -1,4 +1,4 @@
-"""A data set with depth features: what is new, and that all else is as it was."""
+"""A dataset with depth features: what is new, and that all else is as it was."""
 
 import json
 import shutil
@@ -112,7 +112,7 @@ def test_statistics_are_those_of_the_depth(
             assert stats[name].shape == (1, 1, 1)
             assert stats[name].item() == pytest.approx(getattr(values, name)()), name
         assert stats["count"] == [sum(LENGTHS)]
-    # Also for each episode, from which LeRobot's tools compute them again when they edit a data set.
+    # Also for each episode, from which LeRobot's tools compute them again when they edit a dataset.
     table = pq.read_table(labelled / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
     prefix = f"stats/{depth_key(WRIST)}/"
     episodes = [

@@ -9,7 +9,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.processing.language import LanguageTable, messages_of_rows
 from lerobot_gem.storage.language_columns import add_language_columns, question_rows, subtask_rows
-from tests.conftest import CAMERAS, EPISODES, FRAMES, write_data_set
+from tests.conftest import CAMERAS, EPISODES, FRAMES, write_dataset
 
 FRONT, WRIST = CAMERAS
 
@@ -26,7 +26,7 @@ def test_a_subtask_begins_where_it_changes() -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_data_set(tmp_path_factory.mktemp("columns") / "set")
+    root = write_dataset(tmp_path_factory.mktemp("columns") / "set")
     steps = ["reach"] * 4 + ["grasp"] * (FRAMES - 4)
     events: list[list[dict]] = [[] for _ in range(EPISODES * FRAMES)]
     events[13] = question_rows(

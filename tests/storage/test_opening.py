@@ -1,4 +1,4 @@
-"""What is said of data sets that LeRobot would not open."""
+"""What is said of datasets that LeRobot would not open."""
 
 import json
 from pathlib import Path
@@ -14,15 +14,15 @@ def _write(root: Path, version: str) -> Path:
     return root
 
 
-def test_a_current_data_set_and_one_on_the_hub_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_current_dataset_and_one_on_the_hub_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lerobot.utils.constants.HF_LEROBOT_HOME", tmp_path / "home")
     root = _write(tmp_path / "set", "v3.0")
     assert require_current_format("you/set", root) == root
     assert require_current_format("you/set", None) == tmp_path / "home" / "you" / "set"
 
 
-def test_a_folder_without_data_set(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=f"No data set in {tmp_path}: .*meta/info.json.*repo id"):
+def test_a_folder_without_dataset(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"No dataset in {tmp_path}: .*meta/info.json.*repo id"):
         require_current_format("you/set", tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Episodes of one frame behind others, on data sets made of numbers."""
+"""Episodes of one frame behind others, on datasets made of numbers."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_metadata_agrees_with_the_data(root: Path) -> None:
     assert meta.stats["observation.images.image_depth"]["max"].max() == pytest.approx(0.9)
 
 
-def test_a_data_set_of_single_frames_alone_is_like_lerobots_own(tmp_path: Path) -> None:
+def test_a_dataset_of_single_frames_alone_is_like_lerobots_own(tmp_path: Path) -> None:
     root = _create(tmp_path / "set")
     append_frames(root, [_batch(tmp_path, range(3), "t0")])
     own = LeRobotDataset.create(

@@ -12,7 +12,7 @@ from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.processing.depth_target import depth_target
 from lerobot_gem.storage.frames import DepthDataConfig
 from lerobot_gem.training.autoencoder import AutoencoderTrainingConfig, train_autoencoder
-from tests.conftest import CAMERAS, FRAMES, blank_depth, write_data_set
+from tests.conftest import CAMERAS, FRAMES, blank_depth, write_dataset
 
 SIDE = 64
 DEPTH = [f"{camera}_depth" for camera in CAMERAS]
@@ -25,10 +25,10 @@ def request(root: Path, output: Path, **options) -> AutoencoderTrainingConfig:
 
 
 @pytest.fixture(scope="module")
-def trained(depth_data_set: Path, tmp_path_factory: pytest.TempPathFactory):
+def trained(depth_dataset_root: Path, tmp_path_factory: pytest.TempPathFactory):
     """The report of a short training, and its folder."""
     folder = tmp_path_factory.mktemp("stage0") / "autoencoder"
-    return train_autoencoder(request(depth_data_set, folder, steps=25)), folder
+    return train_autoencoder(request(depth_dataset_root, folder, steps=25)), folder
 
 
 def held_out_pictures(root: Path) -> torch.Tensor:
@@ -38,13 +38,13 @@ def held_out_pictures(root: Path) -> torch.Tensor:
     return depth_target(depth, colouring="spectral", max_side=SIDE).pictures
 
 
-def test_pictures_of_held_out_episodes_become_more_alike(trained, depth_data_set):
+def test_pictures_of_held_out_episodes_become_more_alike(trained, depth_dataset_root):
     report, folder = trained
     assert report.psnr_after > report.psnr_before + 1
     assert report.pictures == 6
 
     autoencoder = AutoencoderDC.from_pretrained(folder).eval()
-    pictures = held_out_pictures(depth_data_set)
+    pictures = held_out_pictures(depth_dataset_root)
     with torch.no_grad():
         error = (autoencoder(pictures).sample - pictures).square().mean().item()
         latents = autoencoder.encode(pictures).latent * autoencoder.config.scaling_factor
@@ -63,9 +63,9 @@ def test_the_first_stage_takes_it(trained, make_gem):
     assert all(own[name].equal(weight) for name, weight in expected.items())
 
 
-def test_the_seed_decides(depth_data_set, tmp_path):
+def test_the_seed_decides(depth_dataset_root, tmp_path):
     first, again, other = (
-        train_autoencoder(request(depth_data_set, tmp_path / name, seed=seed))
+        train_autoencoder(request(depth_dataset_root, tmp_path / name, seed=seed))
         for name, seed in (("first", 0), ("again", 0), ("other", 1))
     )
     assert first == again != other
@@ -73,7 +73,7 @@ def test_the_seed_decides(depth_data_set, tmp_path):
 
 def test_what_is_measured_is_not_learned(tmp_path):
     """The first of three episodes is held out, whichever those are."""
-    root = write_data_set(tmp_path / "data", depth=True)
+    root = write_dataset(tmp_path / "data", depth=True)
     for key in DEPTH:
         blank_depth(root, key, episodes=[1])
     with pytest.raises(ValueError, match=rf"No depth in {FRAMES} frames of 'local/noise'.*depth_unit"):
@@ -126,20 +126,20 @@ def test_cameras_of_different_sizes_are_learned_together(tmp_path):
         ({"episodes": [0, 9]}, r"dataset.episodes=\[0, 9\] of 'local/noise': expected some of 0 to 2"),
     ],
 )
-def test_bad_options_are_named(depth_data_set, tmp_path, options, message):
+def test_bad_options_are_named(depth_dataset_root, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        train_autoencoder(request(depth_data_set, tmp_path / "out", **options))
+        train_autoencoder(request(depth_dataset_root, tmp_path / "out", **options))
     assert not (tmp_path / "out").exists()
 
 
-def test_data_without_depth_and_no_data_are_named(data_set, tmp_path):
+def test_data_without_depth_and_no_data_are_named(dataset_root, tmp_path):
     with pytest.raises(ValueError, match=r"No depth camera in 'local/noise': .*is_depth_map.*label-depth"):
-        train_autoencoder(request(data_set, tmp_path / "out"))
-    with pytest.raises(FileNotFoundError, match=r"No data set in .*nowhere"):
+        train_autoencoder(request(dataset_root, tmp_path / "out"))
+    with pytest.raises(FileNotFoundError, match=r"No dataset in .*nowhere"):
         train_autoencoder(request(tmp_path / "nowhere", tmp_path / "out"))
 
 
-def test_nothing_is_overwritten(depth_data_set, tmp_path):
+def test_nothing_is_overwritten(depth_dataset_root, tmp_path):
     (tmp_path / "config.json").touch()
     with pytest.raises(FileExistsError, match=r"output_dir=.* is not empty: take another folder"):
-        train_autoencoder(request(depth_data_set, tmp_path))
+        train_autoencoder(request(depth_dataset_root, tmp_path))

@@ -1,4 +1,4 @@
-"""Facts from the columns of a data set that hold no pictures, of all frames."""
+"""Facts from the columns of a dataset that hold no pictures, of all frames."""
 
 from typing import Any
 
@@ -93,7 +93,7 @@ def vector_facts(dataset: LeRobotDataset) -> list[VectorFacts]:
         low, high = good.min(axis=0), good.max(axis=0)
         stats = (dataset.meta.stats or {}).get(key) or {}
         stale: list[str] = []
-        # Those of the whole data set; a choice of episodes may well have a smaller range.
+        # Those of the whole dataset; a choice of episodes may well have a smaller range.
         if {"min", "max"} <= stats.keys() and dataset.episodes is None:
             stale = _stale(names, low, high, np.ravel(stats["min"]), np.ravel(stats["max"]))
         facts.append(VectorFacts(key, names, low, high, int((~finite).sum()), stale, bool(stats)))

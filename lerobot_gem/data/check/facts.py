@@ -1,4 +1,4 @@
-"""What is known of a data set after an inspection (inspector.py)."""
+"""What is known of a dataset after an inspection (inspector.py)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ class DepthFacts:
         camera: The RGB camera that it belongs to, if any.
         size: Width and height in pixels.
         storage: "image" or "video".
-        unit: Of the stored values; None if the data set does not say.
+        unit: Of the stored values; None if the dataset does not say.
         spread: Least, median and largest distance; None without a valid pixel.
         invalid: Share of pixels that are not valid.
         empty: Share of frames without a valid pixel.
@@ -153,11 +153,11 @@ class StageFacts:
     """What a stage of GEM can use: shares of frames, None for what it has no use for but depth, which all may use.
 
     Attributes:
-        name: connector, generator, joint or action.
+        name: Connector, generator, joint or action.
         depth: Frames with depth that belongs to one of the policy's cameras.
         language: Frames with an answer to learn, or, for acting, with a task.
         action: Frames with an action.
-        lacking: What it needs and the data set has none of.
+        lacking: What it needs and the dataset has none of.
         errors: What its training would raise.
     """
 
@@ -193,7 +193,7 @@ class SampleFrame:
     """A frame to look at.
 
     Attributes:
-        index: In the whole data set.
+        index: In the whole dataset.
         episode: That it belongs to.
         timestamp: In the episode, in seconds.
         task: Its sentence.
@@ -211,7 +211,7 @@ class SampleFrame:
 
 @dataclass
 class Inspection:
-    """All that is known of a data set.
+    """All that is known of a dataset.
 
     Attributes:
         repo_id: LeRobot's name of it.
@@ -230,7 +230,7 @@ class Inspection:
         vectors: Actions and state.
         tasks: The most frequent first.
         stages: All four.
-        asked: The stage that was asked about; None for whichever the data set is made for.
+        asked: The stage that was asked about; None for whichever the dataset is made for.
         colouring: How their depth is painted.
         samples: Frames to look at.
         warnings: What training would take without a word.
@@ -259,7 +259,7 @@ class Inspection:
 
     @property
     def errors(self) -> list[str]:
-        """What training would raise: in the stage that was asked about, else in those that the data set is made for."""
+        """What training would raise: in the stage that was asked about, else in those that the dataset is made for."""
         if self.asked is not None:
             return next(stage.errors for stage in self.stages if stage.name == self.asked)
         made_for = [stage for stage in self.stages if stage.lacking is None] or self.stages

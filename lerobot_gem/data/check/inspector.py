@@ -1,6 +1,6 @@
-"""Inspects a data set: counts and measures what training will see, and collects the errors that it would raise.
+"""Inspects a dataset: counts and measures what training will see, and collects the errors that it would raise.
 
-Numbers are read of all frames, texts of `num_texts` frames at most, pictures of a sample that is spread over the data set.
+Numbers are read of all frames, texts of `num_texts` frames at most, pictures of a sample that is spread over the dataset.
 Statistics of depth in `meta/stats.json` are never used: where depth was stored as PNG, LeRobot computes them as if of RGB.
 """
 
@@ -74,10 +74,10 @@ class CheckConfig(TrainPipelineConfig):
 
 
 def inspect(config: CheckConfig) -> Inspection:
-    """Inspect a data set, for the policy of `config` or, without one, for every stage that it is made for.
+    """Inspect a dataset, for the policy of `config` or, without one, for every stage that it is made for.
 
     Raises:
-        FileNotFoundError: There is no data set.
+        FileNotFoundError: There is no dataset.
         ValueError: It is of another format or can't be read, or the policy is not one of ours.
     """
     given = config.policy
@@ -85,7 +85,7 @@ def inspect(config: CheckConfig) -> Inspection:
         raise ValueError(
             f"policy.type={given.type!r}: expected 'gem' or 'gem_vla', which this command is for."
         )
-    meta, dataset = open_data_set(config.dataset)
+    meta, dataset = open_dataset(config.dataset)
     found = Inspection(
         repo_id=meta.repo_id,
         root=meta.root,
@@ -102,18 +102,16 @@ def inspect(config: CheckConfig) -> Inspection:
     return found
 
 
-def open_data_set(config: DatasetConfig) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
+def open_dataset(config: DatasetConfig) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
     """Metadata and data, without actions of other frames; no data if it is empty.
 
     Raises:
-        FileNotFoundError: There is no data set.
+        FileNotFoundError: There is no dataset.
         ValueError: It is of another format, or can't be read.
     """
     root = require_current_format(config.repo_id, config.root)
     if config.streaming:
-        raise ValueError(
-            "dataset.streaming=true: expected false, since the check reads the data set on disk."
-        )
+        raise ValueError("dataset.streaming=true: expected false, since the check reads the dataset on disk.")
     try:
         meta = LeRobotDatasetMetadata(config.repo_id, root=config.root, revision=config.revision)
         if meta.total_frames == 0:
@@ -128,7 +126,7 @@ def open_data_set(config: DatasetConfig) -> tuple[LeRobotDatasetMetadata, LeRobo
         )
     except Exception as error:  # Hub client, pyarrow and decoders have their own; nothing can be inspected
         raise ValueError(
-            f"The data set {config.repo_id!r} can't be opened ({root}): {type(error).__name__}: {error}"
+            f"The dataset {config.repo_id!r} can't be opened ({root}): {type(error).__name__}: {error}"
         ) from error
     return dataset.meta, dataset
 
@@ -136,7 +134,7 @@ def open_data_set(config: DatasetConfig) -> tuple[LeRobotDatasetMetadata, LeRobo
 def _bind_stages(
     found: Inspection, given: GemPartsConfig | None, meta: Any, rename_map: dict[str, str]
 ) -> dict[str, GemPartsConfig]:
-    """The configurations of the stages that accept the data set; what the others raise goes to `found.stages`."""
+    """The configurations of the stages that accept the dataset; what the others raise goes to `found.stages`."""
     configs = {}
     for stage in STAGES:
         facts = StageFacts(stage, lacking=lacks(stage, meta))

@@ -25,7 +25,7 @@ class PictureReader:
 
     Args:
         dataset: Read as training reads it.
-        indices: Of its frames in the whole data set.
+        indices: Of its frames in the whole dataset.
         config: Its settings of depth are used.
         pairs: RGB key -> depth key.
         depth_output_unit: Unit in which `dataset` delivers depth of known unit.
@@ -44,14 +44,14 @@ class PictureReader:
         keys = dataset.meta.camera_keys
         self._colours = {key: _Colours() for key in keys if not is_depth(self.features[key])}
         self._distances = {key: _Distances() for key in keys if is_depth(self.features[key])}
-        # What LeRobot delivers is as it was stored where the data set does not say the unit.
+        # What LeRobot delivers is as it was stored where the dataset does not say the unit.
         self._to_metres = {
             key: METRES[depth_output_unit if self._unit(key) else config.depth.unit]
             for key in self._distances
         }
 
     def read(self, positions: Sequence[int], errors: FrameErrors) -> list[Item]:
-        """Frames at these positions of the data set, without those that can't be read."""
+        """Frames at these positions of the dataset, without those that can't be read."""
         items = []
         for position in positions:
             try:

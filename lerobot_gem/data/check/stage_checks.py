@@ -1,6 +1,6 @@
-"""What training would make of a data set, and which errors it would raise: its own code, run without a model.
+"""What training would make of a dataset, and which errors it would raise: its own code, run without a model.
 
-A stage is bound to the data set as LeRobot's `make_policy` and the policy's constructor do it; texts and batches go through
+A stage is bound to the dataset as LeRobot's `make_policy` and the policy's constructor do it; texts and batches go through
 the processor steps and the depth conversion that training uses.
 """
 
@@ -55,7 +55,7 @@ class FrameErrors:
     quoted: list[str] = field(default_factory=list)
 
     def add(self, frame: int, error: Exception) -> None:
-        """Note an error at the frame with this index in the whole data set."""
+        """Note an error at the frame with this index in the whole dataset."""
         self.frames.add(frame)
         if len(self.quoted) < _QUOTED:
             self.quoted.append(f"frame {frame}: {error}")
@@ -124,7 +124,7 @@ def stage_config(stage: str, given: GemPartsConfig | None) -> GemPartsConfig:
 
 
 def bind(config: GemPartsConfig, meta: Any, rename_map: dict[str, str]) -> None:
-    """Tell a configuration its data set, as `make_policy` (lerobot/policies/factory.py) and the policy do.
+    """Tell a configuration its dataset, as `make_policy` (lerobot/policies/factory.py) and the policy do.
 
     Raises:
         ValueError: What training would raise.
@@ -137,13 +137,13 @@ def bind(config: GemPartsConfig, meta: Any, rename_map: dict[str, str]) -> None:
         }
     config.set_dataset_feature_metadata(meta.features)
     config.validate_features()
-    config.check_data_set(meta)
+    config.check_dataset(meta)
     if not rename_map:
         validate_visual_features_consistency(config, features)
 
 
 def lacks(stage: str, meta: Any) -> str | None:
-    """What a stage needs and the data set has none of, or None."""
+    """What a stage needs and the dataset has none of, or None."""
     if "action" in STAGES[stage].losses and ACTION not in meta.features:
         return "no actions"
     try:
@@ -155,7 +155,7 @@ def lacks(stage: str, meta: Any) -> str | None:
 
 
 class TrainingView:
-    """A data set as one policy's training sees it.
+    """A dataset as one policy's training sees it.
 
     Attributes:
         config: The policy's.
@@ -164,8 +164,8 @@ class TrainingView:
         is_acting: Whether it acts, instead of answering.
 
     Args:
-        config: Bound to the data set.
-        meta: The data set's metadata.
+        config: Bound to the dataset.
+        meta: The dataset's metadata.
         rename_map: LeRobot's, for a checkpoint whose cameras have other names.
 
     Raises:

@@ -27,7 +27,7 @@ class Table:
 
 
 def summary(found: Inspection) -> str:
-    """One line on the whole data set."""
+    """One line on the whole dataset."""
     sampled = f"pictures of {found.sampled:,} frames looked at"
     return (
         f"{found.repo_id}: {found.episodes:,} episodes, {found.frames:,} frames, {found.fps:g} fps, robot "

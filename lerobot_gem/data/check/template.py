@@ -5,7 +5,7 @@ TEMPLATE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ found.repo_id }}: data set check</title>
+<title>{{ found.repo_id }}: dataset check</title>
 <style>
   :root { color-scheme: light; --line: #d8dde3; --soft: #f5f7f9; --text: #1c2733; --quiet: #5b6875; }
   body { font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; color: var(--text); margin: 0 auto; max-width: 1180px;

@@ -1,0 +1,1 @@
+"""`lerobot-gem-label-depth`: depth that a model predicts, beside the cameras of a dataset."""

@@ -40,7 +40,7 @@ class DepthModelConfig:
 
     Attributes:
         pretrained: Hub id or folder of a model of transformers' `AutoModelForDepthEstimation`, with its image processor.
-        revision: branch, tag or commit on the Hub.
+        revision: Branch, tag or commit on the Hub.
         kind: `metric` (it predicts metres) or `relative` (inverse depth up to scale and shift); None takes it from the
             model's configuration where that tells.
     """
@@ -58,9 +58,9 @@ class DepthModel:
     """A model with its image processor.
 
     Args:
-        model: of transformers' `AutoModelForDepthEstimation`, in evaluation mode on its device.
-        processor: its image processor, with a `post_process_depth_estimation`.
-        kind: of what it predicts.
+        model: Of transformers' `AutoModelForDepthEstimation`, in evaluation mode on its device.
+        processor: Its image processor, with a `post_process_depth_estimation`.
+        kind: Of what it predicts.
     """
 
     def __init__(self, model: Any, processor: Any, kind: DepthKind) -> None:
@@ -73,7 +73,7 @@ class DepthModel:
         """Load a model.
 
         Raises:
-            ValueError: it can't be loaded, lacks weights, or its kind is unknown or another one than `config.kind`.
+            ValueError: It can't be loaded, lacks weights, or its kind is unknown or another one than `config.kind`.
         """
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
@@ -116,7 +116,7 @@ class DepthModel:
             the model predicts none (not finite, or not in front of the camera).
 
         Raises:
-            ValueError: the image processor resizes to something else.
+            ValueError: The image processor resizes to something else.
         """
         images = images.to(self._model.device)
         inputs = self._processor(images=list(images), return_tensors="pt").to(self._model.device)

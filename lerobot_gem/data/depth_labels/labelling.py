@@ -1,8 +1,8 @@
 """Depth labels: a copy of a LeRobotDataset whose cameras have the depth that a model predicts.
 
 An episode's depth is a function of the episode alone, so that it does not matter how many processes share the work or how
-often the run was interrupted. A finished episode is kept on disk at once, in a folder beside the new data set; when all are
-there, the data set is written from them and the folder disappears. The labelled data set is only read.
+often the run was interrupted. A finished episode is kept on disk at once, in a folder beside the new dataset; when all are
+there, the dataset is written from them and the folder disappears. The labelled dataset is only read.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
 from lerobot_gem.storage.opening import require_current_format
 from lerobot_gem.storage.output_folder import (
-    DATA_SET,
+    DATASET,
     begin_or_resume,
     check_output,
     check_unfinished,
@@ -41,12 +41,12 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass
 class SourceConfig:
-    """The data set to label.
+    """The dataset to label.
 
     Attributes:
-        repo_id: Hub id, or any name of a data set at `root`.
-        root: folder of a local data set; None takes LeRobot's folder of `repo_id`, or the Hub.
-        revision: branch, tag or commit on the Hub.
+        repo_id: Hub id, or any name of a dataset at `root`.
+        root: Folder of a local dataset; None takes LeRobot's folder of `repo_id`, or the Hub.
+        revision: Branch, tag or commit on the Hub.
     """
 
     repo_id: str
@@ -56,11 +56,11 @@ class SourceConfig:
 
 @dataclass
 class OutputConfig:
-    """The data set to write.
+    """The dataset to write.
 
     Attributes:
         repo_id: LeRobot's name of it; None appends `_depth` to the labelled one's.
-        root: its folder; None takes LeRobot's folder of `repo_id`.
+        root: Its folder; None takes LeRobot's folder of `repo_id`.
     """
 
     repo_id: str | None = None
@@ -72,18 +72,18 @@ class LabelDepthConfig:
     """What to label, with what, and where to put it.
 
     Attributes:
-        dataset: the data set to label, which stays as it is.
-        output: the data set to write.
-        model: the depth-estimation model.
-        cameras: features to label; all RGB cameras when empty.
-        storage: how depth is stored: `camera`, as its camera is (videos beside videos), or `image`, which is quicker to read beside
+        dataset: The dataset to label, which stays as it is.
+        output: The dataset to write.
+        model: The depth-estimation model.
+        cameras: Features to label; all RGB cameras when empty.
+        storage: How depth is stored: `camera`, as its camera is (videos beside videos), or `image`, which is quicker to read beside
             videos unless the policy has long action chunks (docs/data_depth_labels.md).
-        max_side: longest side of the depth in pixels; None is its camera's. What is more than `depth.max_side` of the training
+        max_side: Longest side of the depth in pixels; None is its camera's. What is more than `depth.max_side` of the training
             (256 in the release's VLA stage) costs space and reading time alone.
-        batch_size: frames that go through the model together.
-        num_workers: processes that decode frames, for each process that labels; 0 decodes in between.
-        resume: go on with an interrupted run.
-        overwrite: replace the data set at `output.root`, and an interrupted run.
+        batch_size: Frames that go through the model together.
+        num_workers: Processes that decode frames, for each process that labels; 0 decodes in between.
+        resume: Go on with an interrupted run.
+        overwrite: Replace the dataset at `output.root`, and an interrupted run.
     """
 
     dataset: SourceConfig
@@ -114,13 +114,13 @@ class CameraReport:
     """The depth of one camera.
 
     Attributes:
-        key: its feature.
+        key: Its feature.
         kind: `metric` or `relative`.
-        frames: labelled.
-        usable: share of the pixels that training takes for valid depth.
-        nearest: metres, in the whole data set; 0 where the model predicted none somewhere.
-        median: metres, the mean of the episodes' medians.
-        farthest: metres.
+        frames: Labelled.
+        usable: Share of the pixels that training takes for valid depth.
+        nearest: Metres, in the whole dataset; 0 where the model predicted none somewhere.
+        median: Metres, the mean of the episodes' medians.
+        farthest: Metres.
     """
 
     key: str
@@ -133,18 +133,18 @@ class CameraReport:
 
 
 def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
-    """Label a data set with depth. Started by `accelerate launch` or torchrun, the processes share the episodes.
+    """Label a dataset with depth. Started by `accelerate launch` or torchrun, the processes share the episodes.
 
     Returns:
         One report per camera; empty in all processes but the main one.
 
     Raises:
-        FileExistsError: something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite`
-            is set, or it is no data set.
-        ValueError: `output.root` is in the data set or around it; the data set is not in format v3.0 or has no frames; a
+        FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite`
+            is set, or it is no dataset.
+        ValueError: `output.root` is in the dataset or around it; the dataset is not in format v3.0 or has no frames; a
             camera is unknown or has depth; the model can't be loaded or does not tell its kind; a continuation with other
             settings.
-        OSError: the data set can't be read, or the disk is full.
+        OSError: The dataset can't be read, or the disk is full.
     """
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
@@ -157,7 +157,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
     staging = root.with_name(root.name + ".labelling")
     _check_room(config, root, staging)
     state.wait_for_everyone()
-    with state.main_process_first():  # which fills the caches of data sets and models
+    with state.main_process_first():  # which fills the caches of datasets and models
         dataset = _open(config.dataset)
         cameras = _choose_cameras(dataset.meta.features, config.cameras)
         storage = {
@@ -209,11 +209,11 @@ def _open(config: SourceConfig) -> Any:
     try:
         meta = LeRobotDatasetMetadata(config.repo_id, config.root, config.revision)
         if meta.total_frames == 0:
-            raise ValueError(f"The data set {config.repo_id!r} has no frames: there is nothing to label.")
+            raise ValueError(f"The dataset {config.repo_id!r} has no frames: there is nothing to label.")
         return LeRobotDataset(config.repo_id, config.root, revision=config.revision, return_uint8=True)
     except OSError as error:
         raise OSError(
-            f"Can't read the data set {config.repo_id!r}: {error} Expected the Hub id of a LeRobotDataset, which needs a "
+            f"Can't read the dataset {config.repo_id!r}: {error} Expected the Hub id of a LeRobotDataset, which needs a "
             "network the first time, or a local folder in --dataset.root."
         ) from error
 
@@ -222,14 +222,14 @@ def _choose_cameras(features: dict[str, dict[str, Any]], asked: Sequence[str]) -
     """The cameras to label.
 
     Raises:
-        ValueError: one is unknown, not RGB, or has depth; or there is none.
+        ValueError: One is unknown, not RGB, or has depth; or there is none.
     """
     images = {key: feature for key, feature in features.items() if feature["dtype"] in ("image", "video")}
     known = [key for key, feature in images.items() if not is_depth(feature) and 3 in feature["shape"]]
     if unknown := [camera for camera in asked if camera not in known]:
-        raise ValueError(f"cameras names {unknown}, but the RGB cameras of the data set are {known}.")
+        raise ValueError(f"cameras names {unknown}, but the RGB cameras of the dataset are {known}.")
     if not known:
-        raise ValueError(f"The data set has no RGB camera to label: its features are {sorted(features)}.")
+        raise ValueError(f"The dataset has no RGB camera to label: its features are {sorted(features)}.")
     cameras = list(dict.fromkeys(asked)) or known
     if labelled := [camera for camera in cameras if depth_key(camera) in features]:
         others = [camera for camera in known if depth_key(camera) not in features]
@@ -257,15 +257,15 @@ def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dic
 
 
 def _check_room(config: LabelDepthConfig, root: Path, staging: Path) -> None:
-    """Check that nothing is where the data set goes, but what the user said is to be replaced or gone on with."""
+    """Check that nothing is where the dataset goes, but what the user said is to be replaced or gone on with."""
     from lerobot.utils.constants import HF_LEROBOT_HOME
 
     source = (config.dataset.root or HF_LEROBOT_HOME / config.dataset.repo_id).resolve()
     if root.resolve().is_relative_to(source) or source.is_relative_to(root.resolve()):
         raise ValueError(
-            f"output.root is {root}, but the data set to label, {source}, is never changed: choose a folder outside of it."
+            f"output.root is {root}, but the dataset to label, {source}, is never changed: choose a folder outside of it."
         )
-    check_output(root, config.overwrite, DATA_SET)
+    check_output(root, config.overwrite, DATASET)
     check_unfinished(staging, config.resume or config.overwrite, _WORK)
 
 
@@ -273,11 +273,11 @@ def _check_room(config: LabelDepthConfig, root: Path, staging: Path) -> None:
 
 
 class CameraFrames(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """A data set's frames as training reads them, but of some cameras only.
+    """A dataset's frames as training reads them, but of some cameras only.
 
     Args:
-        dataset: a LeRobotDataset with `return_uint8`, not to be used for anything else.
-        cameras: features to read.
+        dataset: A LeRobotDataset with `return_uint8`, not to be used for anything else.
+        cameras: Features to read.
     """
 
     def __init__(self, dataset: Any, cameras: Sequence[str]) -> None:
@@ -300,12 +300,12 @@ class CameraFrames(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         """Camera -> (3, H, W) uint8.
 
         Raises:
-            ValueError: the data set's rows are not in the order of their `index`.
+            ValueError: The dataset's rows are not in the order of their `index`.
         """
         item = self._dataset[index]
         if item["index"] != index:
             raise ValueError(
-                f"Row {index} of the data set has index {item['index']}: expected rows in the order of their index, "
+                f"Row {index} of the dataset has index {item['index']}: expected rows in the order of their index, "
                 "without which LeRobot's own reader mixes up frames too."
             )
         return {camera: _as_uint8(item[camera]) for camera in self._cameras}
@@ -356,14 +356,16 @@ def _label_episodes(
 
 
 def _batches(dataset: Any, episode: int, size: int) -> list[list[int]]:
-    """The frames of an episode, in order. Never with those of another, for which frames share a batch changes the last
-    bits of what a model predicts."""
+    """The frames of an episode, in order.
+
+    Never with those of another: which frames share a batch changes the last bits of what a model predicts.
+    """
     place = dataset.meta.episodes[episode]
     first, end = place["dataset_from_index"], place["dataset_to_index"]
     return [list(range(start, min(start + size, end))) for start in range(first, end, size)]
 
 
-# -- the new data set ----------------------------------------------------------------------------------------------------
+# -- the new dataset ----------------------------------------------------------------------------------------------------
 
 
 def _write(
@@ -375,7 +377,7 @@ def _write(
     storage: Mapping[str, str],
     kind: str,
 ) -> list[CameraReport]:
-    """Write the data set inside of `staging` and move it to its place when complete."""
+    """Write the dataset inside of `staging` and move it to its place when complete."""
     partial = staging / "dataset"
     shutil.rmtree(partial, ignore_errors=True)
     info = {"depth_unit": "mm", "depth_kind": kind, "depth_model": config.model.pretrained}

@@ -1,7 +1,7 @@
 """A LeRobotDataset v3.0 with questions as a folder in the GEM-250K format.
 
-What `lerobot-gem-import` wrote becomes the records that it came from, with the images and depth maps that the data set
-holds: those that were fitted into another size stay so, with the coordinates that fit them. Other data sets become one
+What `lerobot-gem-import` wrote becomes the records that it came from, with the images and depth maps that the dataset
+holds: those that were fitted into another size stay so, with the coordinates that fit them. Other datasets become one
 record for each conversation of a frame, with the images that it is about.
 """
 
@@ -35,7 +35,7 @@ from lerobot_gem.storage.output_folder import check_output, explained_full_disk,
 
 ANNOTATIONS = "gem.jsonl"
 
-# Of images that the data set has no path for; their names hold the frame's index, and are found nowhere else.
+# Of images that the dataset has no path for; their names hold the frame's index, and are found nowhere else.
 _IMAGES = "images"
 _FRAMES_IN_MEMORY = 32
 _PNG = b"\x89PNG"
@@ -48,9 +48,9 @@ class ExportGemConfig:
     """What to export, and where to.
 
     Attributes:
-        root: Folder of the data set, with images (not videos), and the column `messages` or language columns.
+        root: Folder of the dataset, with images (not videos), and the column `messages` or language columns.
         output: Folder to write; must not exist unless `overwrite` says so.
-        repo_id: LeRobot's name of the data set.
+        repo_id: LeRobot's name of the dataset.
         overwrite: Replace what an earlier export wrote to `output`.
     """
 
@@ -68,7 +68,7 @@ class ExportReport:
     """What an export wrote.
 
     Attributes:
-        frames: Of the data set.
+        frames: Of the dataset.
         records: Lines of `gem.jsonl`.
         silent_frames: Frames without any question.
         images: Files of images.
@@ -86,9 +86,9 @@ def export_gem(config: ExportGemConfig) -> ExportReport:
     """Export.
 
     Raises:
-        FileNotFoundError: There is no data set at `root`.
+        FileNotFoundError: There is no dataset at `root`.
         FileExistsError: Something is at `output`, and `overwrite` is not set or it is no export.
-        ValueError: The data set is of an older format, stores videos, or no questions, or questions about unknown cameras.
+        ValueError: The dataset is of an older format, stores videos, or no questions, or questions about unknown cameras.
         OSError: The disk is full, or can't be read.
     """
     check_output(config.output, config.overwrite, ANNOTATIONS)
@@ -137,7 +137,7 @@ class _Frames:
     """Writes the images of frames, and says what the records about them are.
 
     Args:
-        meta: Of the data set.
+        meta: Of the dataset.
         folder: Where images and depth maps go.
         report: Where they are counted.
     """
@@ -228,8 +228,8 @@ def _depth_path(image: str, kept: str | None) -> PurePosixPath:
     """Where the depth map of an image goes: where it was, or else where the import looks for it (`depth_file`).
 
     Args:
-        image: path of the image.
-        kept: where the depth map was, if the image has kept its path.
+        image: Path of the image.
+        kept: Where the depth map was, if the image has kept its path.
     """
     if kept is not None and _is_inside(PurePosixPath(kept)):
         return PurePosixPath(kept)
@@ -239,7 +239,7 @@ def _depth_path(image: str, kept: str | None) -> PurePosixPath:
 
 
 def _is_inside(path: PurePosixPath) -> bool:
-    """Whether a path written in a data set stays in the folder that it starts from."""
+    """Whether a path written in a dataset stays in the folder that it starts from."""
     return not path.is_absolute() and ".." not in path.parts
 
 

@@ -1,12 +1,12 @@
 """A folder in the GEM-250K format, or LLaVA's JSON, as a LeRobotDataset v3.0.
 
-In three steps, each kept on disk beside the data set, so that an interrupted import goes on where it was:
+In three steps, each kept on disk beside the dataset, so that an interrupted import goes on where it was:
 
 1. All records are looked at (plan.py).
-2. Episodes are written, each a small data set of its own, by any number of processes (samples.py).
+2. Episodes are written, each a small dataset of its own, by any number of processes (samples.py).
 3. They are joined (joining.py), and the folder gets its name.
 
-A record is a frame. Its images are stored as the files they are, if they have the size of the data set. It is a
+A record is a frame. Its images are stored as the files they are, if they have the size of the dataset. It is a
 deterministic function of input and settings, whatever the number of processes.
 """
 
@@ -30,7 +30,7 @@ from lerobot_gem.data.gem_jsonl.samples import Sample, SampleLayout, make_sample
 from lerobot_gem.data.worker_pool import map_in_order, worker_pool
 from lerobot_gem.processing.language import MESSAGES
 from lerobot_gem.storage.output_folder import (
-    DATA_SET,
+    DATASET,
     begin_or_resume,
     check_output,
     explained_full_disk,
@@ -43,7 +43,7 @@ REPORT, SKIPPED = "import.json", "import_skipped.jsonl"
 # Frames are no video; LeRobot needs a rate all the same.
 _FPS = 1
 _MOST_SAMPLES = 1000
-# Of millimetres, with less valid depth in the whole data set, the unit is probably another.
+# Of millimetres, with less valid depth in the whole dataset, the unit is probably another.
 _FEW_VALID = 0.2
 
 
@@ -53,12 +53,12 @@ class ImportGemConfig:
 
     Attributes:
         source: Folder with the records (`*.jsonl`, else `*.json`), or one such file; images are found from there.
-        root: Folder of the data set; must not exist unless `overwrite` says so.
-        repo_id: LeRobot's name of the data set.
+        root: Folder of the dataset; must not exist unless `overwrite` says so.
+        repo_id: LeRobot's name of the dataset.
         image_size: Height and width of all images. None takes the size that most have; these keep their files.
         resize: What becomes of other sizes: "letterbox" adds black bars and moves `bbox_2d` and `point_2d`, "stretch" changes
             the aspect ratio, which leaves all relative coordinates true.
-        num_images: Images of each sample, the data set's cameras; records with others are skipped. None takes the most
+        num_images: Images of each sample, the dataset's cameras; records with others are skipped. None takes the most
             common number. Given and 2 at least, clips are taken too, as so many frames evenly spaced.
         depth_unit_mm: Millimetres that a step of a 16-bit depth map stands for; for relative depth any that brings it into 11 mm
             to 9.99 m.
@@ -67,7 +67,7 @@ class ImportGemConfig:
         unique_ids: Take only the first of the records of a file with one `id`.
         num_workers: Processes that decode, encode and write; 1 stays in this process.
         resume: Go on with an interrupted import.
-        overwrite: Replace the data set at `root`, and an interrupted import.
+        overwrite: Replace the dataset at `root`, and an interrupted import.
     """
 
     source: Path
@@ -106,8 +106,10 @@ class ImportGemConfig:
             raise ValueError("resume and overwrite contradict each other: choose one.")
 
     def content(self) -> dict[str, Any]:
-        """Everything that decides what is written, the files of records as they are now included: must agree between an
-        import and its continuation."""
+        """Everything that decides what is written, the files of records as they are now included.
+
+        It must agree between an import and its continuation.
+        """
         others = ("root", "repo_id", "num_workers", "resume", "overwrite")
         settings = {key: value for key, value in asdict(self).items() if key not in others}
         files = [(file.name, file.stat()) for file in annotation_files(self.source)]
@@ -118,14 +120,14 @@ class ImportGemConfig:
 
 @dataclass
 class ImportReport:
-    """What an import did; stored in the data set as `import.json`.
+    """What an import did; stored in the dataset as `import.json`.
 
     Attributes:
         settings: That it was made with.
         records: All that were found.
         imported: Those that became frames.
         skipped: Reason -> number of the others; `import_skipped.jsonl` lists each with details.
-        episodes: Of the data set.
+        episodes: Of the dataset.
         image_size: Height and width of its images.
         sources: Collection -> number of its frames.
         counts: What was done to images and depth maps.
@@ -142,7 +144,7 @@ class ImportReport:
 
     @property
     def depth_kind(self) -> str:
-        """ "metric", "relative" (8 bits), or "mixed"."""
+        """Whether depth is "metric", "relative" (8 bits), or "mixed"."""
         relative = self.counts["depth maps of 8 bits"]
         return "metric" if not relative else "relative" if relative == self.counts["depth maps"] else "mixed"
 
@@ -179,7 +181,7 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
 
     datasets.disable_progress_bars()  # one bar per episode otherwise
     staging = _staging(config)
-    advice = "Free some (an import takes twice the size of its data set), then go on with --resume=true."
+    advice = "Free some (an import takes twice the size of its dataset), then go on with --resume=true."
     with (
         explained_full_disk(staging, advice),
         worker_pool(config.num_workers) as pool,
@@ -188,7 +190,7 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
         if not plan.is_complete:
             with removed_on_error(staging):
                 plan.look_at(config.source, config.num_images, config.unique_ids)
-        # Without the path: a data set is for others too.
+        # Without the path: a dataset is for others too.
         report = ImportReport(config.content() | {"source": config.source.name}, plan.count())
         written: list[str] = []
         if plan.count("reason IS NULL"):
@@ -224,11 +226,11 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
 
 @dataclass
 class EpisodeOutcome:
-    """What became of an episode's records; kept beside its data set.
+    """What became of an episode's records; kept beside its dataset.
 
     Attributes:
         source: Collection that they are from.
-        frames: Number of those that became frames; without any there is no data set.
+        frames: Number of those that became frames; without any there is no dataset.
         counts: What was done to images and depth maps.
         skipped: The others.
     """
@@ -299,7 +301,7 @@ def _samples(
 
 
 def _store(samples: list[Sample], layout: SampleLayout, task: str, root: Path) -> None:
-    """Write samples as a data set of one episode, with files as they are."""
+    """Write samples as a dataset of one episode, with files as they are."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset.create(
@@ -328,7 +330,7 @@ def _read_outcome(folder: Path) -> EpisodeOutcome:
 
 def _staging(config: ImportGemConfig) -> Path:
     """The folder of an unfinished import, made or checked."""
-    check_output(config.root, config.overwrite, DATA_SET)
+    check_output(config.root, config.overwrite, DATASET)
     staging = config.root.with_name(config.root.name + ".importing")
     begin_or_resume(
         staging,
@@ -367,7 +369,7 @@ def _summed(report: ImportReport, outcomes: Iterable[tuple[str, EpisodeOutcome]]
 
 
 def _write_report(report: ImportReport, plan: ImportPlan, folders: Path, root: Path) -> None:
-    """Complete the report, and store it and the list of skipped records in the data set."""
+    """Complete the report, and store it and the list of skipped records in the dataset."""
     with (root / SKIPPED).open("w") as stream:
         for entry in plan.skipped():
             report.skipped[entry.reason] += 1

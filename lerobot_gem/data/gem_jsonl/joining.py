@@ -1,6 +1,6 @@
-"""Joins data sets of one episode each into one LeRobotDataset v3.0.
+"""Joins datasets of one episode each into one LeRobotDataset v3.0.
 
-LeRobot's own `aggregate_datasets` does the same for any data sets, but holds each file several times in memory, and
+LeRobot's own `aggregate_datasets` does the same for any datasets, but holds each file several times in memory, and
 copies it to the cache of the `datasets` library, where it stays: 280 MB and 35 MB for files of 35 MB (0.6.1, measured). Here
 one row group is in memory at a time, and nothing else is written.
 """
@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 def join_episodes(
     folders: Iterable[Path], root: Path, repo_id: str, fps: int, features: dict[str, dict[str, Any]]
 ) -> None:
-    """Write the data set; data files get LeRobot's usual size (100 MB), with one row group for each episode.
+    """Write the dataset; data files get LeRobot's usual size (100 MB), with one row group for each episode.
 
     Args:
-        folders: Of finalised data sets of one episode, with images in their data files, in order.
-        root: Folder of the joined data set; must not exist.
+        folders: Of finalised datasets of one episode, with images in their data files, in order.
+        root: Folder of the joined dataset; must not exist.
         repo_id: Its name.
         fps: Of all of them.
         features: Of all of them.
@@ -54,7 +54,7 @@ def join_episodes(
 
 
 class _DataFiles:
-    """The data files of a data set, each begun when the last one is full."""
+    """The data files of a dataset, each begun when the last one is full."""
 
     def __init__(self, meta: Any) -> None:
         self._meta = meta

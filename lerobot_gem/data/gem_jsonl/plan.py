@@ -109,7 +109,7 @@ class ImportPlan:
                 num_images = self.num_images() if self.count("reason IS NULL") else 1
             self._refuse(
                 "number of images",
-                f"'a record of ' || images || ' image(s); this data set has {num_images} for each, another import with "
+                f"'a record of ' || images || ' image(s); this dataset has {num_images} for each, another import with "
                 f"--num_images can take it'",
                 f"images != {num_images}",
             )

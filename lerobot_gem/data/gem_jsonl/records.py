@@ -1,4 +1,4 @@
-"""Records of the released GEM-250K format, and of LLaVA's: read, checked, turned into messages, and written.
+r"""Records of the released GEM-250K format, and of LLaVA's: read, checked, turned into messages, and written.
 
 A record is a JSON object, one on each line of a `.jsonl` (GEM-250K) or all in the one array of a `.json` (LLaVA):
 
@@ -8,7 +8,7 @@ A record is a JSON object, one on each line of a `.jsonl` (GEM-250K) or all in t
 `image` is a path, from the folder of the file, or a list of them; a record of a clip has `video` and `<video>`. Depth
 is a PNG in the folder `depth`, under the image's base name (the release's rule) or its whole path.
 
-In a data set the images lead the first question, without placeholders (processing/language.py). Records whose
+In a dataset the images lead the first question, without placeholders (processing/language.py). Records whose
 placeholders all stand before the first question's text, or all behind it, say the same and are taken; LLaVA's own
 training moves its placeholder likewise. Others are refused: words such as "the first image" would point nowhere.
 """

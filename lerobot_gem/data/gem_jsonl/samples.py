@@ -1,4 +1,4 @@
-"""A record of the GEM format as a sample of a LeRobot data set: files of one size, and messages."""
+"""A record of the GEM format as a sample of a LeRobot dataset: files of one size, and messages."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ from lerobot_gem.processing.language import MESSAGES
 
 @dataclass(frozen=True)
 class SampleLayout:
-    """What every sample of a data set looks like.
+    """What every sample of a dataset looks like.
 
     Attributes:
         num_images: Images of each sample: the cameras `image`, `image2`, ...
@@ -56,7 +56,7 @@ class SampleLayout:
         """LeRobot's features: images, depth in millimetres, and the column `messages`.
 
         Args:
-            depth_kind: What the data set says of its depth: "metric", "relative" or "mixed".
+            depth_kind: What the dataset says of its depth: "metric", "relative" or "mixed".
         """
         (width, height), names = self.size, ["height", "width", "channels"]
         features: dict[str, dict[str, Any]] = {}
@@ -93,7 +93,7 @@ def make_sample(record: JsonObject, folder: Path, layout: SampleLayout, scratch:
     Args:
         record: As parsed from JSON.
         folder: What its paths start from.
-        layout: Of the data set.
+        layout: Of the dataset.
         scratch: Folder for files that are written; they are needed until the sample is stored.
         name: Begins these files' names; of no other sample.
 

@@ -1,0 +1,1 @@
+"""`lerobot-gem-libero-demos`: demonstrations, scenes and questions from the simulator as a LeRobotDataset."""

@@ -1,8 +1,8 @@
 """Demonstrations and scenes from the LIBERO simulator, with metric depth and questions, as a LeRobotDataset v3.0.
 
 Every attempt is a function of (seed, task, attempt number) alone, so that it does not matter how many processes share
-the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the data
-set; when there are enough of them, the data set is written from those files and the folder disappears.
+the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the dataset
+; when there are enough of them, the dataset is written from those files and the folder disappears.
 """
 
 import shutil
@@ -17,15 +17,15 @@ from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import require_wide
 from lerobot_gem.simulation.scripted_policies import EXPERTS
-from lerobot_gem.storage.output_folder import DATA_SET, begin_or_resume, check_output, explained_full_disk
+from lerobot_gem.storage.output_folder import DATASET, begin_or_resume, check_output, explained_full_disk
 
 # An expert that fails more often than this is broken, and collecting would never end.
 _MIN_SUCCESS = 1 / 4
 
 
 def _staging(config: LiberoDemosConfig) -> Path:
-    """The folder of finished attempts, made or checked; a data set at `root` is never touched without being told."""
-    check_output(config.root, config.overwrite, DATA_SET)
+    """The folder of finished attempts, made or checked; a dataset at `root` is never touched without being told."""
+    check_output(config.root, config.overwrite, DATASET)
     staging = config.root.with_name(config.root.name + ".attempts")
     begin_or_resume(
         staging,
@@ -81,18 +81,18 @@ def _give_up_if_hopeless(config: LiberoDemosConfig, task_id: int, wanted: int, f
 
 
 def collect(config: LiberoDemosConfig) -> list[TaskReport]:
-    """Collect demonstrations and write the data set.
+    """Collect demonstrations and write the dataset.
 
     Returns:
         One report per task.
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
-        FileExistsError: something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
-            is no data set.
-        ValueError: a continuation with other settings, or an unknown suite or task.
-        RuntimeError: the expert can't solve a task.
-        OSError: the disk is full.
+        FileExistsError: Something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
+            is no dataset.
+        ValueError: A continuation with other settings, or an unknown suite or task.
+        RuntimeError: The expert can't solve a task.
+        OSError: The disk is full.
     """
     require_libero()
     instructions = _instructions(config.suite)
@@ -120,7 +120,7 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
 def _attempts(
     config: LiberoDemosConfig, instructions: dict[int, str], staging: Path
 ) -> tuple[list[StoredAttempt], list[TaskReport]]:
-    """The successful attempts of all tasks, in the order of the data set, and a report on each task's demonstrations."""
+    """The successful attempts of all tasks, in the order of the dataset, and a report on each task's demonstrations."""
     from tqdm.auto import tqdm
 
     reports: list[TaskReport] = []

@@ -15,30 +15,30 @@ class LiberoDemosConfig:
     """What to collect and where to put it.
 
     Attributes:
-        root: folder of the data set; must not exist unless `resume` or `overwrite` says so.
-        repo_id: LeRobot's name of the data set.
+        root: Folder of the dataset; must not exist unless `resume` or `overwrite` says so.
+        repo_id: LeRobot's name of the dataset.
         suite: LIBERO suite.
-        task_ids: tasks of the suite; all of them when empty.
+        task_ids: Tasks of the suite; all of them when empty.
         mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
             picture can show, an object that is held placed between the fingers instead of gripped.
-        episodes_per_task: successful demonstrations for each task; 0 in `scenes` mode.
-        scenes_per_task: episodes of one frame for each task, behind its demonstrations: a random wide layout seen
+        episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode.
+        scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide layout seen
             from the robot's first pose or a random one, free or holding the target, and labelled with the expert's
             action.
         placement: `wide` or `benchmark`, of the demonstrations. Wide layouts, scenes and random starts are for suites
             in `WIDE_RULES`.
-        fps: control steps, and frames, per second.
-        image_size: height and width of both cameras in pixels.
-        depth: store both cameras' depth in metres.
-        qa: questions about what the cameras show, and sub-tasks, from the simulator's state; None for neither.
-        action_noise: standard deviation of Gaussian noise on the translation that is executed; the recorded action
+        fps: Control steps, and frames, per second.
+        image_size: Height and width of both cameras in pixels.
+        depth: Store both cameras' depth in metres.
+        qa: Questions about what the cameras show, and sub-tasks, from the simulator's state; None for neither.
+        action_noise: Standard deviation of Gaussian noise on the translation that is executed; the recorded action
             stays the expert's (DART, Laskey et al. 2017). 1 is full scale, 0.1 to 0.2 leave the expert its success.
-        random_start: start demonstrations from a random arm pose.
+        random_start: Start demonstrations from a random arm pose.
         multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
-        seed: of layouts, poses and noise.
-        num_workers: processes that simulate; 1 stays in this process.
-        resume: go on with an interrupted collection.
-        overwrite: replace the data set at `root`, and an interrupted collection.
+        seed: Of layouts, poses and noise.
+        num_workers: Processes that simulate; 1 stays in this process.
+        resume: Go on with an interrupted collection.
+        overwrite: Replace the dataset at `root`, and an interrupted collection.
     """
 
     root: Path

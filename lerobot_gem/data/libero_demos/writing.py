@@ -1,4 +1,4 @@
-"""Writes the data set of a collection from the files of its attempts."""
+"""Writes the dataset of a collection from the files of its attempts."""
 
 import json
 import shutil
@@ -24,9 +24,9 @@ class StoredAttempt:
     """A successful attempt on disk.
 
     Attributes:
-        attempt: which one.
-        folder: where `store_attempt` put it.
-        instruction: the task's text.
+        attempt: Which one.
+        folder: Where `store_attempt` put it.
+        instruction: The task's text.
     """
 
     attempt: Attempt
@@ -45,7 +45,7 @@ class TaskReport:
 
 
 def dataset_features(height: int, width: int, depth: bool) -> dict[str, dict[str, Any]]:
-    """LeRobot features of the data set: keys and shapes of LeRobot's libero env, plus depth in metres."""
+    """LeRobot features of the dataset: keys and shapes of LeRobot's libero env, plus depth in metres."""
     features: dict[str, dict[str, Any]] = {}
     for camera in CAMERAS:
         key, names = f"observation.images.{camera}", ["height", "width", "channels"]
@@ -68,12 +68,12 @@ def dataset_features(height: int, width: int, depth: bool) -> dict[str, dict[str
 def write_dataset(
     config: LiberoDemosConfig, stored: Sequence[StoredAttempt], reports: Sequence[TaskReport]
 ) -> None:
-    """Write the data set to the collection's root, where it appears when it is complete.
+    """Write the dataset to the collection's root, where it appears when it is complete.
 
     Args:
-        config: of the collection.
-        stored: its attempts, in the order of the data set: by task, demonstrations before scenes.
-        reports: for `collection.json`.
+        config: Of the collection.
+        stored: Its attempts, in the order of the dataset: by task, demonstrations before scenes.
+        reports: For `collection.json`.
     """
     partial = config.root.with_name(config.root.name + ".writing")
     shutil.rmtree(partial, ignore_errors=True)
@@ -127,7 +127,7 @@ def _language_of(config: LiberoDemosConfig, one: StoredAttempt) -> tuple[bool, l
 
 
 def _scenes_of(config: LiberoDemosConfig, attempt: Attempt) -> int:
-    """How many frames of a batch the data set takes: the last batch has more than are wanted."""
+    """How many frames of a batch the dataset takes: the last batch has more than are wanted."""
     return min(SCENES_PER_BATCH, config.scenes_per_task - attempt.number * SCENES_PER_BATCH)
 
 
@@ -135,9 +135,9 @@ def _episode_data(folder: Path, instruction: str, dataset: Any) -> dict[str, Any
     """An episode buffer as `LeRobotDataset.save_episode` takes it, with image files already encoded.
 
     Args:
-        folder: of a finished attempt.
-        instruction: the task's text.
-        dataset: the LeRobotDataset that the episode goes to.
+        folder: Of a finished attempt.
+        instruction: The task's text.
+        dataset: The LeRobotDataset that the episode goes to.
     """
     length = len(np.load(folder / "action.npy"))
     data: dict[str, Any] = {

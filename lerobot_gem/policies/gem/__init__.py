@@ -1,0 +1,1 @@
+"""The policy `gem`: stages 1 to 3."""

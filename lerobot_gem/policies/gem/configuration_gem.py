@@ -58,7 +58,7 @@ class GemConfig(GemPartsConfig):
             )
 
     def validate_features(self) -> None:
-        """Check and settle what the policy reads, once the data set is known.
+        """Check and settle what the policy reads, once the dataset is known.
 
         Raises:
             ValueError: No camera, or an unknown one.

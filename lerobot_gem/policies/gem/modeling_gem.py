@@ -35,7 +35,7 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
 
     Args:
         config: Features must be set, as LeRobot's `make_policy` does.
-        dataset_meta: Metadata of the training data set, when there is one.
+        dataset_meta: Metadata of the training dataset, when there is one.
         weights_follow: A checkpoint's weights will be loaded next: nothing is downloaded or initialised.
 
     Raises:
@@ -53,7 +53,7 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
         if not weights_follow:
             config.stages_done = stages_behind(config)
         if dataset_meta is not None:
-            config.check_data_set(dataset_meta)
+            config.check_dataset(dataset_meta)
             config.check_stages()
             LanguageRowsStep.bind(dataset_meta)
         self.backbone = build_backbone(config, weights_follow=weights_follow, language_head=True)

@@ -1,0 +1,1 @@
+"""The policy `gem_vla`: stage 4, and acting."""

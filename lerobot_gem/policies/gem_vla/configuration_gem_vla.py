@@ -150,14 +150,14 @@ class GemVLAConfig(GemPartsConfig):
             )
 
     def validate_features(self) -> None:
-        """Check and settle what the policy reads and writes, once data set or environment are known.
+        """Check and settle what the policy reads and writes, once dataset or environment are known.
 
         Raises:
             ValueError: No camera, an unknown camera, no action, or features that differ from the checkpoint's.
         """
         if self.action_feature is None:
             raise ValueError(
-                f"No {ACTION!r} feature: expected one vector of actions per frame. Data sets without actions can "
+                f"No {ACTION!r} feature: expected one vector of actions per frame. Datasets without actions can "
                 "pre-train the backbone, but not an action policy."
             )
         action_dim = self.action_feature.shape[0]
@@ -188,8 +188,8 @@ class GemVLAConfig(GemPartsConfig):
     def action_delta_indices(self) -> list[int]:
         return list(range(self.chunk_size))
 
-    def check_data_set(self, meta: Any) -> None:
-        super().check_data_set(meta)
+    def check_dataset(self, meta: Any) -> None:
+        super().check_dataset(meta)
         if self.state_feature is None:
             return
         if OBS_STATE not in meta.features:
@@ -197,7 +197,7 @@ class GemVLAConfig(GemPartsConfig):
         found = tuple(meta.features[OBS_STATE]["shape"])
         if found != tuple(self.state_feature.shape):
             raise ValueError(
-                f"{OBS_STATE} has shape {found} in the data set {meta.repo_id!r}, but the policy was trained "
+                f"{OBS_STATE} has shape {found} in the dataset {meta.repo_id!r}, but the policy was trained "
                 f"with {tuple(self.state_feature.shape)}. Use data of the same robot, or train a new policy."
             )
 

@@ -37,7 +37,7 @@ class GemVLAPolicy(SharedPolicy, PreTrainedPolicy):
 
     Args:
         config: Features must be set, as LeRobot's `make_policy` does.
-        dataset_meta: Metadata of the training data set, when there is one.
+        dataset_meta: Metadata of the training dataset, when there is one.
         weights_follow: A checkpoint's weights will be loaded next: nothing is downloaded or initialised.
 
     Raises:
@@ -53,7 +53,7 @@ class GemVLAPolicy(SharedPolicy, PreTrainedPolicy):
         super().__init__(config)
         config.validate_features()
         if dataset_meta is not None:
-            config.check_data_set(dataset_meta)
+            config.check_dataset(dataset_meta)
         with_depth = dataset_meta is not None and "depth" in config.loss_weights
         # The expert's last state is the input of the first layer that acting does not need; depth is read off the last.
         num_layers = None if with_depth else max(config.expert.conditioning_layers)
@@ -176,6 +176,7 @@ class GemVLAPolicy(SharedPolicy, PreTrainedPolicy):
             noise: (B, chunk_size, A); drawn if None.
             inference_delay: Real-time chunking: actions executed while this chunk is computed.
             prev_chunk_left_over: Real-time chunking: the unexecuted rest of the last chunk.
+            **kwargs: Not read; LeRobot passes what other policies need.
         """
         self.eval()
         with autocast(self):

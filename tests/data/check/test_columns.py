@@ -1,4 +1,4 @@
-"""Facts from columns, against the data set that was written."""
+"""Facts from columns, against the dataset that was written."""
 
 import json
 import shutil
@@ -17,27 +17,27 @@ from lerobot_gem.data.check.columns import (
     vector_facts,
 )
 from lerobot_gem.storage.language_columns import row
-from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, write_data_set
+from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, write_dataset
 
 
 def load(root: Path, **options) -> LeRobotDataset:
     return LeRobotDataset("local/noise", root=root, **options)
 
 
-def test_tasks_with_their_episodes_and_frames(data_set: Path):
-    found = [(task.text, task.episodes, task.frames) for task in tasks(load(data_set))]
+def test_tasks_with_their_episodes_and_frames(dataset_root: Path):
+    found = [(task.text, task.episodes, task.frames) for task in tasks(load(dataset_root))]
     assert found == [(TASKS[0], 2, 2 * FRAMES), (TASKS[1], 1, FRAMES)]
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 10, 32])
-def test_padding_is_the_share_of_actions_that_lerobot_pads(data_set: Path, chunk_size: int):
-    dataset = load(data_set, delta_timestamps={"action": [i / 5 for i in range(chunk_size)]})
+def test_padding_is_the_share_of_actions_that_lerobot_pads(dataset_root: Path, chunk_size: int):
+    dataset = load(dataset_root, delta_timestamps={"action": [i / 5 for i in range(chunk_size)]})
     padded = [dataset[i]["action_is_pad"].float().mean() for i in range(FRAMES)]
     assert padding(dataset, chunk_size) == pytest.approx(float(np.mean(padded)))
 
 
 def test_persistent_rows_are_counted_once_per_episode(tmp_path: Path):
-    root = write_data_set(tmp_path / "data")
+    root = write_dataset(tmp_path / "data")
     persistent = [
         row("assistant", "reach", "subtask", timestamp=0.0),
         row("assistant", "hm", "memory", timestamp=0.0),
@@ -54,13 +54,13 @@ def test_persistent_rows_are_counted_once_per_episode(tmp_path: Path):
 
 
 def test_empty_messages_are_no_text(tmp_path: Path):
-    dataset = load(write_data_set(tmp_path / "data", messages="[]"))
+    dataset = load(write_dataset(tmp_path / "data", messages="[]"))
     assert language_rows(dataset) == ([], 0)
     assert not texts_of_frames(dataset).any()
 
 
-def test_ranges_are_those_of_the_data(data_set: Path):
-    dataset = load(data_set)
+def test_ranges_are_those_of_the_data(dataset_root: Path):
+    dataset = load(dataset_root)
     action, state = vector_facts(dataset)
     values = np.stack([dataset[i]["action"] for i in range(EPISODES * FRAMES)])
     assert action.minimum == pytest.approx(values.min(axis=0)) and action.maximum == pytest.approx(
@@ -71,8 +71,8 @@ def test_ranges_are_those_of_the_data(data_set: Path):
     assert observation_vectors(dataset)["observation.state"].shape == (EPISODES * FRAMES, 8)
 
 
-def test_statistics_of_other_data_are_noticed(data_set: Path, tmp_path: Path):
-    root = shutil.copytree(data_set, tmp_path / "copy")
+def test_statistics_of_other_data_are_noticed(dataset_root: Path, tmp_path: Path):
+    root = shutil.copytree(dataset_root, tmp_path / "copy")
     file = root / "meta" / "stats.json"
     stats = json.loads(file.read_text())
     stats["action"]["max"][2] = 5.0

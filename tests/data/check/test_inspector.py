@@ -25,7 +25,7 @@ from tests.conftest import (
     TASKS,
     build_policy,
     read_batch,
-    write_data_set,
+    write_dataset,
 )
 
 FRONT, WRIST = CAMERAS
@@ -53,9 +53,9 @@ def gem_vla(**settings) -> GemVLAConfig:
 
 
 @pytest.fixture
-def copy(depth_data_set: Path, tmp_path: Path) -> Path:
-    """A data set with depth and language rows that a test may spoil."""
-    return shutil.copytree(depth_data_set, tmp_path / "copy")
+def copy(depth_dataset_root: Path, tmp_path: Path) -> Path:
+    """A dataset with depth and language rows that a test may spoil."""
+    return shutil.copytree(depth_dataset_root, tmp_path / "copy")
 
 
 def edit_feature(root: Path, key: str, **values) -> None:
@@ -66,7 +66,7 @@ def edit_feature(root: Path, key: str, **values) -> None:
 
 
 def edit_cell(root: Path, column: str, frame: int, change: Callable) -> None:
-    """Change one cell; all frames of a small data set are in one file."""
+    """Change one cell; all frames of a small dataset are in one file."""
     [file] = (root / "data").glob("*/*.parquet")
     table = pq.read_table(file)
     values = table.column(column).to_pylist()
@@ -76,8 +76,8 @@ def edit_cell(root: Path, column: str, frame: int, change: Callable) -> None:
     pq.write_table(table.set_column(position, field, pa.array(values, type=field.type)), file)
 
 
-def test_a_data_set_with_depth_and_language_is_described_as_it_is(depth_data_set: Path):
-    found = check(depth_data_set)
+def test_a_dataset_with_depth_and_language_is_described_as_it_is(depth_dataset_root: Path):
+    found = check(depth_dataset_root)
     assert (found.episodes, found.frames, found.sampled) == (EPISODES, TOTAL, TOTAL)
     assert found.errors == []
     assert [(camera.key, camera.size, camera.depth) for camera in found.cameras] == [
@@ -114,19 +114,19 @@ def test_a_data_set_with_depth_and_language_is_described_as_it_is(depth_data_set
     }
 
 
-def test_prompt_lengths_are_those_of_the_batches_that_training_reads(depth_data_set: Path):
-    found = check(depth_data_set, gem(stage="joint"))
-    policy, preprocess, _ = build_policy(gem(stage="joint"), depth_data_set)
-    lengths = preprocess(read_batch(depth_data_set, range(TOTAL)))["observation.language.attention_mask"].sum(
-        1
-    )
+def test_prompt_lengths_are_those_of_the_batches_that_training_reads(depth_dataset_root: Path):
+    found = check(depth_dataset_root, gem(stage="joint"))
+    policy, preprocess, _ = build_policy(gem(stage="joint"), depth_dataset_root)
+    lengths = preprocess(read_batch(depth_dataset_root, range(TOTAL)))[
+        "observation.language.attention_mask"
+    ].sum(1)
     [prompts] = [prompts for prompts in found.prompts if prompts.policy == "gem"]
     assert prompts.lengths == (np.median(lengths), np.percentile(lengths, 95), lengths.max())
     assert prompts.context == policy.config.backbone.architecture["text_config"]["max_position_embeddings"]
 
 
-def test_what_the_data_set_is_not_made_for_is_no_error(data_set: Path):
-    found = check(data_set, num_frames=2)
+def test_what_the_dataset_is_not_made_for_is_no_error(dataset_root: Path):
+    found = check(dataset_root, num_frames=2)
     assert found.errors == []
     assert {stage.name: stage.lacking for stage in found.stages} == {
         "connector": "no depth",
@@ -192,7 +192,7 @@ def training_error(root: Path, config) -> str:
         (unflag, gem, "is not flagged as depth"),
         (forget_unit, gem, "The unit of 'observation.images.image_depth' is unknown"),
         (say_other_size, gem, "expected one aspect ratio"),
-        (zero_statistics, gem, "is zero in the whole data set"),
+        (zero_statistics, gem, "is zero in the whole dataset"),
         (name_unknown_camera, gem, "Unknown camera(s) ['observation.images.top']"),
         (drop_answer, gem, "frame 3: A frame has 1 vqa question(s) and 0 answer(s)"),
         (write_nan, gem_vla, "observation.state holds NaN"),
@@ -205,7 +205,7 @@ def training_error(root: Path, config) -> str:
         (
             None,
             lambda: gem(depth=DepthConfig(cameras={FRONT: "x"})),
-            "depth.cameras names 'x', which the data set lacks",
+            "depth.cameras names 'x', which the dataset lacks",
         ),
         (None, lambda: gem_vla(expert=ExpertConfig(action_dim=6)), "Actions have 7 numbers here"),
     ],
@@ -223,7 +223,7 @@ def test_errors_are_the_words_of_training(copy: Path, spoil, config, message):
 
 def test_a_broken_message_is_found_in_whichever_frame_it_is(tmp_path: Path):
     good = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}]'
-    root = write_data_set(tmp_path / "data", depth=True, action_dim=0, state_dim=0, messages=good)
+    root = write_dataset(tmp_path / "data", depth=True, action_dim=0, state_dim=0, messages=good)
     for frame in (11, 12, 13, 17):
         edit_cell(root, "messages", frame, lambda _: "Where?")
     found = check(root, num_frames=4)
@@ -240,12 +240,12 @@ def test_a_broken_message_is_found_in_whichever_frame_it_is(tmp_path: Path):
     assert str(caught.value) == found.errors[0].removeprefix("frame 11: ")
 
 
-def test_depth_in_another_unit_than_the_policy_reads_is_an_error(depth_data_set: Path):
-    found = check(depth_data_set, gem(), dataset={"depth_output_unit": "m"}, num_frames=8)
+def test_depth_in_another_unit_than_the_policy_reads_is_an_error(depth_dataset_root: Path):
+    found = check(depth_dataset_root, gem(), dataset={"depth_output_unit": "m"}, num_frames=8)
     assert "which can't be mm: expected depth in mm (--policy.depth.unit)" in found.errors[0]
     assert found.depth[0].spread[2] == pytest.approx(4.5, abs=0.05)  # what was measured is right all the same
     metres = gem(depth=DepthConfig(unit="m"))
-    fits = check(depth_data_set, metres, dataset={"depth_output_unit": "m"}, num_frames=8)
+    fits = check(depth_dataset_root, metres, dataset={"depth_output_unit": "m"}, num_frames=8)
     assert fits.errors == []
 
 
@@ -270,13 +270,13 @@ def test_nan_in_actions_is_an_error_for_the_stage_that_learns_them(copy: Path):
     assert check(copy, gem(), num_frames=2).errors == []
 
 
-def test_a_data_set_without_actions_is_an_error_only_if_they_are_asked_for(tmp_path: Path):
-    root = write_data_set(tmp_path / "data", depth=True, action_dim=0)
+def test_a_dataset_without_actions_is_an_error_only_if_they_are_asked_for(tmp_path: Path):
+    root = write_dataset(tmp_path / "data", depth=True, action_dim=0)
     assert check(root, num_frames=2).errors == []
     assert any("No 'action' feature" in error for error in check(root, gem_vla(), num_frames=2).errors)
 
 
-def test_an_empty_data_set_is_an_error(tmp_path: Path):
+def test_an_empty_dataset_is_an_error(tmp_path: Path):
     image = {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
     LeRobotDataset.create(
         "local/noise", root=tmp_path / "data", fps=5, use_videos=False, features={FRONT: image}
@@ -297,26 +297,26 @@ def test_an_older_format_is_an_error_that_names_the_converter(copy: Path, versio
     assert version in str(caught.value) and advice in str(caught.value)
 
 
-def test_a_folder_without_data_set_is_an_error_and_stays_as_it_is(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="No data set in"):
+def test_a_folder_without_dataset_is_an_error_and_stays_as_it_is(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="No dataset in"):
         check(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
 
-def test_streaming_is_refused(depth_data_set: Path):
+def test_streaming_is_refused(depth_dataset_root: Path):
     with pytest.raises(ValueError, match="dataset.streaming=true: expected false"):
-        check(depth_data_set, dataset={"streaming": True})
+        check(depth_dataset_root, dataset={"streaming": True})
 
 
-def test_another_policy_is_refused(depth_data_set: Path):
+def test_another_policy_is_refused(depth_dataset_root: Path):
     from lerobot.policies.act.configuration_act import ACTConfig
 
     with pytest.raises(ValueError, match="policy.type='act': expected 'gem' or 'gem_vla'"):
-        check(depth_data_set, ACTConfig())
+        check(depth_dataset_root, ACTConfig())
 
 
-def test_samples_are_seeded_and_episodes_can_be_chosen(depth_data_set: Path):
-    found = check(depth_data_set, dataset={"episodes": [1]}, num_frames=4, num_texts=6)
+def test_samples_are_seeded_and_episodes_can_be_chosen(depth_dataset_root: Path):
+    found = check(depth_dataset_root, dataset={"episodes": [1]}, num_frames=4, num_texts=6)
     assert (found.episodes, found.frames, found.sampled) == (1, FRAMES, 4)
     assert [prompts.frames for prompts in found.prompts] == [6, 6]
     assert [task.text for task in found.tasks] == [TASKS[1]]
@@ -329,13 +329,13 @@ def test_spread_draws_one_of_each_part():
     assert spread(3, 10, np.random.default_rng(0)) == [0, 1, 2]
 
 
-def test_frames_to_look_at_are_those_with_text(depth_data_set: Path, tmp_path: Path):
-    found = check(depth_data_set, num_frames=2, html=tmp_path / "page.html")
+def test_frames_to_look_at_are_those_with_text(depth_dataset_root: Path, tmp_path: Path):
+    found = check(depth_dataset_root, num_frames=2, html=tmp_path / "page.html")
     assert [sample.index for sample in found.samples] == [0, 3]
     first, second = found.samples
     assert [message["content"] for message in second.messages] == [f"Where is it in {WRIST}?", "There."]
     picture = first.pictures[0]
-    raw = read_batch(depth_data_set, [0])
+    raw = read_batch(depth_dataset_root, [0])
     assert np.array_equal(picture.rgb, (raw[FRONT][0].movedim(0, -1) * 255).round().byte().numpy())
     assert picture.depth.shape == (128, 128, 3)
     assert picture.depth_range == pytest.approx((0.3, 4.5), abs=0.05)

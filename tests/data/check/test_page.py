@@ -69,7 +69,7 @@ def test_shapes_are_drawn_in_the_picture_that_they_are_about():
     )
 
 
-def test_text_of_the_data_set_cannot_become_markup():
+def test_text_of_the_dataset_cannot_become_markup():
     page = as_html(inspection(*exchange("<script>alert(1)</script>", "<img src=x>")))
     assert "<script>" not in page and "<img src=x>" not in page and "<b>milk" not in page
     assert "&lt;script&gt;" in page

@@ -16,8 +16,8 @@ DEPTH = f"{FRONT}_depth"
 
 
 @pytest.fixture
-def reader(depth_data_set: Path) -> PictureReader:
-    dataset = LeRobotDataset("local/noise", root=depth_data_set)
+def reader(depth_dataset_root: Path) -> PictureReader:
+    dataset = LeRobotDataset("local/noise", root=depth_dataset_root)
     config = GemConfig(preset="tiny", device="cpu")
     return PictureReader(dataset, range(30), config, {FRONT: DEPTH}, "mm")
 

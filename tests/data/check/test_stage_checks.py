@@ -1,4 +1,4 @@
-"""Stages bound to a data set without a model, and its texts without its pictures."""
+"""Stages bound to a dataset without a model, and its texts without its pictures."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ FRONT, WRIST = CAMERAS
 
 
 @pytest.fixture
-def dataset(depth_data_set: Path) -> LeRobotDataset:
-    return LeRobotDataset("local/noise", root=depth_data_set)
+def dataset(depth_dataset_root: Path) -> LeRobotDataset:
+    return LeRobotDataset("local/noise", root=depth_dataset_root)
 
 
 def gem(**settings) -> GemConfig:
@@ -55,27 +55,29 @@ def test_each_stage_has_a_configuration_with_the_cameras_of_the_given_one(stage,
         assert config.chunk_size == 5
 
 
-def test_binding_gives_what_building_the_policy_gives(depth_data_set: Path):
-    built = build_policy(gem(), depth_data_set)[0].config
+def test_binding_gives_what_building_the_policy_gives(depth_dataset_root: Path):
+    built = build_policy(gem(), depth_dataset_root)[0].config
     bound = gem()
-    bind(bound, LeRobotDatasetMetadata("local/noise", root=depth_data_set), {})
+    bind(bound, LeRobotDatasetMetadata("local/noise", root=depth_dataset_root), {})
     for name in ("input_features", "output_features", "cameras"):
         assert getattr(bound, name) == getattr(built, name)
     assert bound.depth.pairs == built.depth.pairs == {camera: f"{camera}_depth" for camera in CAMERAS}
 
 
-def test_a_checkpoint_with_other_cameras_does_not_bind(depth_data_set: Path, data_set: Path):
+def test_a_checkpoint_with_other_cameras_does_not_bind(depth_dataset_root: Path, dataset_root: Path):
     config = gem()
-    bind(config, LeRobotDatasetMetadata("local/noise", root=depth_data_set), {})
+    bind(config, LeRobotDatasetMetadata("local/noise", root=depth_dataset_root), {})
     features = dict(config.input_features)
     config.input_features = {"observation.images.top": features[FRONT], FRONT: features[FRONT]}
     config.cameras.names = None
     with pytest.raises(ValueError, match="mismatch"):
-        bind(config, LeRobotDatasetMetadata("local/noise", root=depth_data_set), {})
+        bind(config, LeRobotDatasetMetadata("local/noise", root=depth_dataset_root), {})
 
 
-def test_what_a_stage_lacks(data_set: Path, depth_data_set: Path):
-    plain, deep = (LeRobotDatasetMetadata("local/noise", root=root) for root in (data_set, depth_data_set))
+def test_what_a_stage_lacks(dataset_root: Path, depth_dataset_root: Path):
+    plain, deep = (
+        LeRobotDatasetMetadata("local/noise", root=root) for root in (dataset_root, depth_dataset_root)
+    )
     assert {stage: lacks(stage, plain) for stage in STAGES} == {
         "connector": "no depth",
         "generator": "no depth",
@@ -85,9 +87,9 @@ def test_what_a_stage_lacks(data_set: Path, depth_data_set: Path):
     assert not any(lacks(stage, deep) for stage in STAGES)
 
 
-def test_texts_without_pictures_are_the_prompts_of_training(dataset, depth_data_set: Path):
-    _, preprocess, _ = build_policy(gem(), depth_data_set)
-    prompts = preprocess(read_batch(depth_data_set, range(5)))["observation.language.attention_mask"]
+def test_texts_without_pictures_are_the_prompts_of_training(dataset, depth_dataset_root: Path):
+    _, preprocess, _ = build_policy(gem(), depth_dataset_root)
+    prompts = preprocess(read_batch(depth_dataset_root, range(5)))["observation.language.attention_mask"]
     config = gem()
     bind(config, dataset.meta, {})
     texts = TrainingView(config, dataset.meta, {}).read_texts(dataset, range(5))
@@ -104,17 +106,17 @@ def test_questions_about_cameras_that_the_policy_lacks_are_counted(dataset):
     assert texts.with_language == 4  # frame 3 has but a question about the other camera
 
 
-def test_text_batches_are_those_of_the_collate_function(dataset, depth_data_set: Path):
+def test_text_batches_are_those_of_the_collate_function(dataset, depth_dataset_root: Path):
     [batch] = text_batches(dataset, [0, 11, 29])
-    raw = read_batch(depth_data_set, [0, 11, 29])
+    raw = read_batch(depth_dataset_root, [0, 11, 29])
     assert batch["task"] == raw["task"]
     for name in ("index", "timestamp"):
         assert torch.equal(batch[name], raw[name]) and batch[name].dtype == raw[name].dtype
 
 
-def test_frames_have_usable_depth_if_one_camera_has(depth_data_set: Path):
+def test_frames_have_usable_depth_if_one_camera_has(depth_dataset_root: Path):
     config = gem()
-    batch = read_batch(depth_data_set, range(3))
+    batch = read_batch(depth_dataset_root, range(3))
     batch[f"{FRONT}_depth"][1:] = 0
     batch[f"{WRIST}_depth"][2] = 10.0  # what LeRobot's videos make of 0
     pairs = {camera: f"{camera}_depth" for camera in CAMERAS}

@@ -1,4 +1,4 @@
-"""Warnings: each has a case that raises it, and a good data set has none."""
+"""Warnings: each has a case that raises it, and a good dataset has none."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def inspection(**facts) -> Inspection:
     return Inspection("local/noise", Path("noise"), None, 5, 1, 10, **{**good, **facts})
 
 
-def test_a_good_data_set_has_none():
+def test_a_good_dataset_has_none():
     assert warnings_of(inspection()) == []
 
 

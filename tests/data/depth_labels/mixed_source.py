@@ -1,4 +1,4 @@
-"""A small data set with one camera of either storage, over several files, whose colours hold depth (pixel_depth.py)."""
+"""A small dataset with one camera of either storage, over several files, whose colours hold depth (pixel_depth.py)."""
 
 import hashlib
 from pathlib import Path

@@ -229,7 +229,7 @@ def test_nothing_is_overwritten_without_being_told(
 
 
 @pytest.mark.parametrize("place", ["", "labelled", ".."])
-def test_the_labelled_data_set_is_never_written_to(source: Path, pixel_depth: Path, place: str) -> None:
+def test_the_labelled_dataset_is_never_written_to(source: Path, pixel_depth: Path, place: str) -> None:
     with pytest.raises(ValueError, match=r"output.root is .* is never changed: choose a folder outside"):
         label_depth(config(source, (source / place).resolve(), pixel_depth, overwrite=True))
 
@@ -263,14 +263,14 @@ def test_parses_from_the_command_line() -> None:
 
 
 def test_cameras_that_can_not_be_labelled(
-    labelled: Path, source: Path, depth_data_set: Path, pixel_depth: Path, tmp_path: Path
+    labelled: Path, source: Path, depth_dataset_root: Path, pixel_depth: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=rf"cameras names \['top'\], but the RGB cameras .* \['{FRONT}', "):
         label_depth(config(source, tmp_path / "set", pixel_depth, cameras=["top"]))
     with pytest.raises(ValueError, match=rf"cameras names \['{depth_key(WRIST)}'\]"):
         label_depth(config(labelled, tmp_path / "set", pixel_depth, cameras=[depth_key(WRIST)]))
     with pytest.raises(ValueError, match=rf"\['{CAMERAS[0]}', .* have depth already .*there are none"):
-        label_depth(config(depth_data_set, tmp_path / "set", pixel_depth))
+        label_depth(config(depth_dataset_root, tmp_path / "set", pixel_depth))
     assert not list(tmp_path.iterdir())
 
 
@@ -284,13 +284,13 @@ def test_depth_that_is_there_stays(source: Path, pixel_depth: Path, tmp_path: Pa
     np.testing.assert_array_equal(both[20][depth_key(WRIST)], one[20][depth_key(WRIST)])
 
 
-def test_a_data_set_that_is_not_there(pixel_depth: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"No data set in .*nowhere.*meta/info.json"):
+def test_a_dataset_that_is_not_there(pixel_depth: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"No dataset in .*nowhere.*meta/info.json"):
         label_depth(config(tmp_path / "nowhere", tmp_path / "set", pixel_depth))
     assert not (tmp_path / "nowhere").exists()
     settings = config(tmp_path, tmp_path / "set", pixel_depth)
     settings.dataset = SourceConfig("nobody/no-such-data-set")
-    with pytest.raises(OSError, match="Can't read the data set 'nobody/no-such-data-set'.*network"):
+    with pytest.raises(OSError, match="Can't read the dataset 'nobody/no-such-data-set'.*network"):
         label_depth(settings)
 
 
@@ -305,7 +305,7 @@ def test_an_older_format_names_lerobots_converter(source: Path, pixel_depth: Pat
             label_depth(config(old, tmp_path / "set", pixel_depth))
 
 
-def test_an_empty_data_set(pixel_depth: Path, tmp_path: Path) -> None:
+def test_an_empty_dataset(pixel_depth: Path, tmp_path: Path) -> None:
     features = {FRONT: {"dtype": "image", "shape": (8, 8, 3), "names": ["height", "width", "channels"]}}
     LeRobotDataset.create("local/x", fps=5, root=tmp_path / "empty", features=features, use_videos=False)
     with pytest.raises(ValueError, match="'local/mixed' has no frames"):
@@ -381,7 +381,7 @@ def tmpfs(folder: Path, megabytes: float) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("megabytes", "stage"), [(0.03, "labelling"), (0.2, "writing the data set")])
+@pytest.mark.parametrize(("megabytes", "stage"), [(0.03, "labelling"), (0.2, "writing the dataset")])
 def test_a_full_disk_leaves_nothing_that_loads(
     source: Path, depth_anything: Path, tmp_path: Path, megabytes: float, stage: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Exporting: back to what was imported, and from other data sets."""
+"""Exporting: back to what was imported, and from other datasets."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.exporting import ExportGemConfig, export_gem
 from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
-from tests.conftest import write_data_set
+from tests.conftest import write_dataset
 from tests.data.conftest import GemFolder
 from tests.data.gem_jsonl.test_clips import write_clip
 
@@ -113,9 +113,9 @@ def test_a_clip_is_exported_as_its_frames(folder: GemFolder, tmp_path: Path) -> 
     assert all((tmp_path / "out" / name).exists() for name in record["image"])
 
 
-def test_any_data_set_with_questions(depth_data_set: Path, tmp_path: Path) -> None:
+def test_any_dataset_with_questions(depth_dataset_root: Path, tmp_path: Path) -> None:
     """Frame 0 has a question about each camera, frame 3 about the second, the other 28 none."""
-    report = export_gem(ExportGemConfig(depth_data_set, tmp_path / "out"))
+    report = export_gem(ExportGemConfig(depth_dataset_root, tmp_path / "out"))
     assert (report.frames, report.silent_frames, report.records) == (30, 28, 3)
     lines = [json.loads(line) for line in (tmp_path / "out" / "gem.jsonl").open()]
     assert [record["image"] for record in lines] == [
@@ -130,24 +130,24 @@ def test_any_data_set_with_questions(depth_data_set: Path, tmp_path: Path) -> No
     assert depth.mode == "I;16" and values[values > 0].min() >= 300 and values.max() <= 4500
 
 
-def test_unknown_cameras_and_missing_questions_are_errors(data_set: Path, tmp_path: Path) -> None:
+def test_unknown_cameras_and_missing_questions_are_errors(dataset_root: Path, tmp_path: Path) -> None:
     messages = json.dumps(
         [{"role": "user", "content": "?", "camera": "wrist"}, {"role": "assistant", "content": "!"}]
     )
-    root = write_data_set(tmp_path / "set", size=16, messages=messages)
+    root = write_dataset(tmp_path / "set", size=16, messages=messages)
     with pytest.raises(
         ValueError, match=r"Unknown camera\(s\) \['wrist'\] in the column 'messages', frame 0"
     ):
         export_gem(ExportGemConfig(root, tmp_path / "out"))
     with pytest.raises(ValueError, match="holds no questions"):
-        export_gem(ExportGemConfig(data_set, tmp_path / "out"))
-    with pytest.raises(FileNotFoundError, match="No data set in"):
+        export_gem(ExportGemConfig(dataset_root, tmp_path / "out"))
+    with pytest.raises(FileNotFoundError, match="No dataset in"):
         export_gem(ExportGemConfig(tmp_path / "none", tmp_path / "out"))
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.exporting").exists()
 
 
-def test_an_older_format_names_lerobots_converter(data_set: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(data_set, tmp_path / "old")
+def test_an_older_format_names_lerobots_converter(dataset_root: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(dataset_root, tmp_path / "old")
     info = json.loads((root / "meta" / "info.json").read_text())
     (root / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
     with pytest.raises(ValueError, match=r"python -m lerobot\.scripts\.convert_dataset_v21_to_v30"):

@@ -1,4 +1,4 @@
-"""Importing whole folders: real data sets, interrupted and continued, by one process and by two."""
+"""Importing whole folders: real datasets, interrupted and continued, by one process and by two."""
 
 import errno
 import json
@@ -34,7 +34,7 @@ def load(root: Path) -> LeRobotDataset:
 
 
 def content(root: Path) -> list[dict]:
-    """What the data set holds, frame by frame, the bytes of its pictures included."""
+    """What the dataset holds, frame by frame, the bytes of its pictures included."""
     load(root)
     return [row for file in sorted(root.glob("data/*/*.parquet")) for row in pq.read_table(file).to_pylist()]
 
@@ -122,7 +122,7 @@ def test_every_record_is_imported_or_counted(mixed: GemFolder, tmp_path: Path, n
     assert sum(map(len, images)) == len(set.union(*images)), "an image is in one episode only"
 
 
-def test_workers_do_not_change_the_data_set(mixed: GemFolder, tmp_path: Path) -> None:
+def test_workers_do_not_change_the_dataset(mixed: GemFolder, tmp_path: Path) -> None:
     for num_workers in (1, 2):
         import_gem(settings(mixed, tmp_path / str(num_workers), num_workers=num_workers))
     assert content(tmp_path / "1") == content(tmp_path / "2")

@@ -1,4 +1,4 @@
-"""Data sets of one episode, joined."""
+"""Datasets of one episode, joined."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def episodes(tmp_path: Path) -> list[Path]:
     return folders
 
 
-def test_the_same_data_set_as_lerobots_own(episodes: list[Path], tmp_path: Path) -> None:
+def test_the_same_dataset_as_lerobots_own(episodes: list[Path], tmp_path: Path) -> None:
     join_episodes(episodes, tmp_path / "joined", "local/all", 1, FEATURES)
     aggregate_datasets(["local/one"] * 3, "local/all", roots=episodes, aggr_root=tmp_path / "aggregated")
     joined, expected = (

@@ -16,7 +16,7 @@ from lerobot_gem.policies.base_configuration import (
 )
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.storage.language_columns import row
-from tests.conftest import CAMERAS, add_language_rows, write_data_set
+from tests.conftest import CAMERAS, add_language_rows, write_dataset
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (a fixture)
 
 DEPTH = f"{CAMERAS[0]}_depth"
@@ -56,7 +56,7 @@ def test_bad_values_are_named_with_what_is_expected(arguments, message):
 
 
 def edited(source: Path, folder: Path, edit) -> Path:
-    """A copy of a data set whose features were edited."""
+    """A copy of a dataset whose features were edited."""
     shutil.copytree(source, folder)
     info = json.loads((folder / "meta" / "info.json").read_text())
     edit(info["features"])
@@ -84,9 +84,9 @@ def edited(source: Path, folder: Path, edit) -> Path:
     ids=["not flagged", "aspect ratio", "unit", "no RGB"],
 )
 def test_faulty_depth_is_named_and_ignored_without_depth_loss(
-    make_gem, make_policy, depth_data_set, tmp_path, edit, message
+    make_gem, make_policy, depth_dataset_root, tmp_path, edit, message
 ):
-    root = edited(depth_data_set, tmp_path / "data", edit)
+    root = edited(depth_dataset_root, tmp_path / "data", edit)
     with pytest.raises(ValueError, match=message):
         make_gem(root)
     if "not flagged" in message:
@@ -98,38 +98,38 @@ def test_faulty_depth_is_named_and_ignored_without_depth_loss(
 
 def test_a_depth_camera_that_is_asked_for_but_missing_is_named(make_gem):
     depth = DepthConfig(cameras={CAMERAS[0]: "observation.images.top_depth"})
-    with pytest.raises(ValueError, match=r"names 'observation.images.top_depth', which the data set lacks"):
+    with pytest.raises(ValueError, match=r"names 'observation.images.top_depth', which the dataset lacks"):
         make_gem(depth=depth)
 
 
-def test_depth_is_paired_as_asked(make_gem, depth_data_set, tmp_path):
+def test_depth_is_paired_as_asked(make_gem, depth_dataset_root, tmp_path):
     crossed = {CAMERAS[0]: f"{CAMERAS[1]}_depth"}
     policy, *_ = make_gem(depth=DepthConfig(cameras=crossed))
     assert policy.config.depth.pairs == crossed
 
 
-def test_data_without_depth_names_both_ways_out(make_gem, make_policy, data_set, gem_checkpoint):  # noqa: F811
+def test_data_without_depth_names_both_ways_out(make_gem, make_policy, dataset_root, gem_checkpoint):  # noqa: F811
     message = r"No depth for the cameras .*lerobot-gem-label-depth.*--policy.depth.loss_weight=0"
     with pytest.raises(ValueError, match=message):
-        make_gem(data_set)
+        make_gem(dataset_root)
     with pytest.raises(ValueError, match=message):
         make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint), depth=DepthConfig(loss_weight=0.1))
-    policy, *_ = make_gem(data_set, stage="joint", depth=DepthConfig(loss_weight=0))
+    policy, *_ = make_gem(dataset_root, stage="joint", depth=DepthConfig(loss_weight=0))
     assert policy.generator is None, "what no loss reads is not built"
 
 
-def test_depth_that_is_zero_throughout_is_named(make_gem, depth_data_set, tmp_path):
-    root = edited(depth_data_set, tmp_path / "data", lambda features: None)
+def test_depth_that_is_zero_throughout_is_named(make_gem, depth_dataset_root, tmp_path):
+    root = edited(depth_dataset_root, tmp_path / "data", lambda features: None)
     stats = json.loads((root / "meta" / "stats.json").read_text())
     stats[DEPTH]["max"] = np.zeros_like(stats[DEPTH]["max"]).tolist()
     (root / "meta" / "stats.json").write_text(json.dumps(stats))
-    with pytest.raises(ValueError, match=rf"'{DEPTH}' is zero in the whole data set"):
+    with pytest.raises(ValueError, match=rf"'{DEPTH}' is zero in the whole dataset"):
         make_gem(root)
 
 
-def test_a_data_set_whose_depth_is_zero_is_named_by_its_own_statistics(make_gem, tmp_path):
-    with pytest.raises(ValueError, match=rf"'{DEPTH}' is zero in the whole data set"):
-        make_gem(write_data_set(tmp_path / "data", depth=True, depth_range=(0, 1)))
+def test_a_dataset_whose_depth_is_zero_is_named_by_its_own_statistics(make_gem, tmp_path):
+    with pytest.raises(ValueError, match=rf"'{DEPTH}' is zero in the whole dataset"):
+        make_gem(write_dataset(tmp_path / "data", depth=True, depth_range=(0, 1)))
 
 
 def test_a_batch_without_the_depth_that_was_paired_is_named(make_gem, depth_batch):
@@ -165,17 +165,17 @@ def test_an_untrained_autoencoder_must_be_acknowledged(make_gem):
         make_gem(allow_untrained=False)
 
 
-def test_an_action_policy_with_depth_needs_a_trained_generator(make_policy, depth_data_set):
+def test_an_action_policy_with_depth_needs_a_trained_generator(make_policy, depth_dataset_root):
     with pytest.raises(
         ValueError, match=r"no weights for autoencoder, connector, transformer .*<gem checkpoint>"
     ):
-        make_policy(depth_data_set, depth=DepthConfig(loss_weight=0.1))
+        make_policy(depth_dataset_root, depth=DepthConfig(loss_weight=0.1))
 
 
 def test_language_rows_about_an_unknown_camera_are_named(make_gem, tmp_path):
     top = "observation.images.top"
     events = {2: [row("user", "Where?", "vqa", top), row("assistant", "There.", "vqa", top)]}
-    root = add_language_rows(write_data_set(tmp_path / "data", depth=True), [], events)
+    root = add_language_rows(write_dataset(tmp_path / "data", depth=True), [], events)
     with pytest.raises(ValueError, match=r"Unknown camera\(s\) \['observation.images.top'\]"):
         make_gem(root)
 

@@ -12,7 +12,7 @@ from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_ROW_SAMPLES, OBS_SHOWN
 from lerobot_gem.training.stages import PARTS, STAGES, part_of
-from tests.conftest import CAMERAS, build_policy, read_batch, write_data_set
+from tests.conftest import CAMERAS, build_policy, read_batch, write_dataset
 
 # The table of the paper's stages, to hold stages.py against.
 LEARNS = {
@@ -46,11 +46,11 @@ def gem_checkpoint(make_gem, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_who_learns_and_who_is_frozen(
-    stage, make_gem, make_policy, gem_checkpoint, depth_data_set, depth_batch
+    stage, make_gem, make_policy, gem_checkpoint, depth_dataset_root, depth_batch
 ):
     if stage == "action":
         policy, preprocess, _ = make_policy(
-            depth_data_set,
+            depth_dataset_root,
             backbone=BackboneConfig(pretrained=gem_checkpoint),
             depth=DepthConfig(loss_weight=0.1),
         )
@@ -174,7 +174,7 @@ def test_maps_without_a_valid_pixel_are_skipped_and_counted(make_gem, depth_batc
 @pytest.mark.parametrize("messages", [True, False])
 def test_data_without_actions_and_state_trains(make_gem, tmp_path, messages):
     text = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}]'
-    root = write_data_set(
+    root = write_dataset(
         tmp_path / "data", depth=True, state_dim=0, action_dim=0, messages=text if messages else None
     )
     policy, preprocess, _ = make_gem(root, stage="joint")
@@ -253,13 +253,13 @@ def test_acting_says_how_to_go_on(make_gem, depth_batch):
             act(preprocess(depth_batch))
 
 
-def test_the_next_stage_goes_on_from_the_checkpoint(make_gem, depth_data_set, depth_batch, tmp_path):
+def test_the_next_stage_goes_on_from_the_checkpoint(make_gem, depth_dataset_root, depth_batch, tmp_path):
     policy, *processors = make_gem(stage="connector")
     folder = save(tmp_path / "stage1", warm(policy), *processors)
     overrides = ["--stage=generator", "--allow_untrained=false"]
     config = PreTrainedConfig.from_pretrained(folder, cli_overrides=overrides)
     config.pretrained_path = folder
-    following, preprocess, _ = build_policy(config, depth_data_set)
+    following, preprocess, _ = build_policy(config, depth_dataset_root)
     assert config.stages_done == ["connector", "generator"]
     for name, weight in policy.state_dict().items():
         assert following.state_dict()[name].equal(weight), name
@@ -268,14 +268,14 @@ def test_the_next_stage_goes_on_from_the_checkpoint(make_gem, depth_data_set, de
 
 
 def test_an_action_policy_takes_backbone_and_generator_from_a_gem_checkpoint(
-    make_policy, gem_checkpoint, depth_data_set, depth_batch, tmp_path
+    make_policy, gem_checkpoint, depth_dataset_root, depth_batch, tmp_path
 ):
     source = GemPolicy.from_pretrained(gem_checkpoint).state_dict()
     with_depth = {
         "backbone": BackboneConfig(pretrained=gem_checkpoint),
         "depth": DepthConfig(loss_weight=0.1),
     }
-    policy, *processors = make_policy(depth_data_set, **with_depth)
+    policy, *processors = make_policy(depth_dataset_root, **with_depth)
     own = policy.state_dict()
     for name, weight in source.items():
         assert own[name].equal(weight), name
@@ -295,8 +295,8 @@ def test_an_action_policy_takes_backbone_and_generator_from_a_gem_checkpoint(
     )
 
 
-def test_without_depth_loss_no_generator_is_built(make_policy, gem_checkpoint, depth_data_set):
-    policy, *_ = make_policy(depth_data_set, backbone=BackboneConfig(pretrained=gem_checkpoint))
+def test_without_depth_loss_no_generator_is_built(make_policy, gem_checkpoint, depth_dataset_root):
+    policy, *_ = make_policy(depth_dataset_root, backbone=BackboneConfig(pretrained=gem_checkpoint))
     assert policy.generator is None
     assert policy.config.depth.architecture is None
 

@@ -18,7 +18,7 @@ from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfi
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
 from lerobot_gem.training.stages import PRETRAINING
-from tests.conftest import CAMERAS, write_data_set
+from tests.conftest import CAMERAS, write_dataset
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -168,7 +168,7 @@ def test_data_of_another_robot_is_named_before_training(make_policy, tmp_path: P
 
     policy, *_ = make_policy()
     policy.save_pretrained(tmp_path / "policy")
-    other = write_data_set(tmp_path / "data", **{size: 3})
+    other = write_dataset(tmp_path / "data", **{size: 3})
     config = GemVLAConfig.from_pretrained(tmp_path / "policy")
     config.pretrained_path = tmp_path / "policy"
     message = {
@@ -179,7 +179,7 @@ def test_data_of_another_robot_is_named_before_training(make_policy, tmp_path: P
         lerobot_make_policy(config, ds_meta=LeRobotDatasetMetadata("local/noise", root=other))
 
 
-def test_an_empty_data_set_is_named(make_policy, tmp_path: Path):
+def test_an_empty_dataset_is_named(make_policy, tmp_path: Path):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     image = {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
@@ -258,8 +258,8 @@ def test_the_plugin_is_cheap_to_import():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_names_of_an_action_are_kept_for_the_robot(make_policy, data_set, tmp_path):
-    root = shutil.copytree(data_set, tmp_path / "data")
+def test_the_names_of_an_action_are_kept_for_the_robot(make_policy, dataset_root, tmp_path):
+    root = shutil.copytree(dataset_root, tmp_path / "data")
     info = json.loads((root / "meta" / "info.json").read_text())
     names = [f"joint_{number}.pos" for number in range(info["features"]["action"]["shape"][0])]
     info["features"]["action"]["names"] = names
@@ -268,8 +268,8 @@ def test_the_names_of_an_action_are_kept_for_the_robot(make_policy, data_set, tm
     assert policy.config.action_feature_names == names
 
 
-def test_a_state_that_is_renamed_is_left_to_the_first_batch(make_policy, data_set, tmp_path):
+def test_a_state_that_is_renamed_is_left_to_the_first_batch(make_policy, dataset_root, tmp_path):
     policy, *_ = make_policy()
-    meta = LeRobotDatasetMetadata("local/noise", root=data_set)
+    meta = LeRobotDatasetMetadata("local/noise", root=dataset_root)
     meta.info.features["observation.joints"] = meta.info.features.pop("observation.state")
-    policy.config.check_data_set(meta)
+    policy.config.check_dataset(meta)

@@ -1,0 +1,1 @@
+"""Questions about what a simulation shows, with answers from its state."""

@@ -10,9 +10,9 @@ class QuestionsConfig:
     """Questions about what a simulation shows; see docs/questions.md.
 
     Attributes:
-        kinds: some of `KINDS`; all of them when None.
-        questions_per_image: at most so many about each picture. LeRobot's own recipes read one; `gem` reads any number.
-        interval: seconds between the frames of a demonstration that get questions.
+        kinds: Some of `KINDS`; all of them when None.
+        questions_per_image: At most so many about each picture. LeRobot's own recipes read one; `gem` reads any number.
+        interval: Seconds between the frames of a demonstration that get questions.
     """
 
     kinds: list[str] | None = None

@@ -38,10 +38,10 @@ class Question:
     """A question about one picture, with its answer.
 
     Attributes:
-        kind: a key of `KINDS`.
-        camera: key of the picture.
-        question: what is asked.
-        answer: what is right.
+        kind: A key of `KINDS`.
+        camera: Key of the picture.
+        question: What is asked.
+        answer: What is right.
     """
 
     kind: str

@@ -23,8 +23,8 @@ class FrameLanguage:
     """What can be said about a frame.
 
     Attributes:
-        subtask: what the expert is doing.
-        questions: candidates, of which a few are chosen when the data set is written.
+        subtask: What the expert is doing.
+        questions: Candidates, of which a few are chosen when the dataset is written.
     """
 
     subtask: str
@@ -42,10 +42,10 @@ class QuestionRecorder:
     """Sees the frames of one attempt, in order.
 
     Args:
-        config: which questions.
-        scene: the scene.
-        expert: of its task.
-        rng: chooses what is asked and in which words.
+        config: Which questions.
+        scene: The scene.
+        expert: Of its task.
+        rng: Chooses what is asked and in which words.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class QuestionRecorder:
 
         Args:
             action: (7,) the expert's.
-            ask: whether this frame gets questions, which costs a segmentation for each camera.
+            ask: Whether this frame gets questions, which costs a segmentation for each camera.
         """
         step = current_step(self.observer.expert, action)
         self._frames.append((step, self.observer.facts(step) if ask else None))

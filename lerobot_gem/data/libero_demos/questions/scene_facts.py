@@ -41,9 +41,9 @@ class Thing:
     """A movable object.
 
     Attributes:
-        name: what it is called, e.g. "milk".
+        name: What it is called, e.g. "milk".
         centre: (3,) of its bounding box, metres in the world.
-        unique: no other object has its name.
+        unique: No other object has its name.
         category: "can", "bottle", "carton", "box", "bowl" or None.
     """
 
@@ -58,12 +58,12 @@ class View:
     """What one camera shows.
 
     Attributes:
-        key: of the camera in the data set.
-        camera: its geometry.
-        labels: (H, W) int16 as data sets store pictures: the number of the object in each pixel, `GRIPPER` or `OTHER`.
-        visible: numbers of the objects that can be recognised.
-        complete: no object shows too little of itself to be recognised; what is not in `visible` is not in the picture.
-        gripper: the gripper can be recognised.
+        key: Of the camera in the dataset.
+        camera: Its geometry.
+        labels: (H, W) int16 as datasets store pictures: the number of the object in each pixel, `GRIPPER` or `OTHER`.
+        visible: Numbers of the objects that can be recognised.
+        complete: No object shows too little of itself to be recognised; what is not in `visible` is not in the picture.
+        gripper: The gripper can be recognised.
         grasp: (2,) column and row of the middle of the pixel where the expert would grip; None when that is not to be seen.
     """
 
@@ -81,14 +81,14 @@ class Facts:
     """What is true at one moment.
 
     Attributes:
-        things: the movable objects; others refer to them by number.
-        views: of the cameras.
+        things: The movable objects; others refer to them by number.
+        views: Of the cameras.
         gripper: (3,) the point between the finger tips, metres in the world.
-        target: the object that the task is about.
-        container: where it goes.
+        target: The object that the task is about.
+        container: Where it goes.
         preposition: "in" or "on" the container.
-        task: the instruction.
-        step: which of `subtasks.STEPS` the expert is at.
+        task: The instruction.
+        step: Which of `subtasks.STEPS` the expert is at.
     """
 
     things: tuple[Thing, ...]
@@ -111,8 +111,8 @@ class Observer:
     """Reads `Facts` from a scene.
 
     Args:
-        scene: the scene.
-        expert: of its task.
+        scene: The scene.
+        expert: Of its task.
     """
 
     def __init__(self, scene: LiberoScene, expert: PickAndPlaceExpert):
@@ -144,7 +144,7 @@ class Observer:
         """The present facts, with one segmentation drawn for each camera.
 
         Args:
-            step: which of `subtasks.STEPS` the expert is at.
+            step: Which of `subtasks.STEPS` the expert is at.
         """
         data = self.scene.env.sim.data._data
         turned = data.xmat[self._bodies].reshape(-1, 3, 3) @ self._unturned

@@ -1,6 +1,6 @@
 """Chooses questions so that no kind can be answered well without looking.
 
-The choice is made when the data set is written, from all candidates in the data set's order: it does not depend on how
+The choice is made when the dataset is written, from all candidates in the dataset's order: it does not depend on how
 many processes simulated, or in which order.
 """
 
@@ -16,13 +16,13 @@ MOST_COMMON = 0.6
 
 
 class Selection:
-    """Chooses questions for pictures that are offered in the data set's order.
+    """Chooses questions for pictures that are offered in the dataset's order.
 
     Kinds that have been asked least come first, and of a kind the question whose answer has been given least. In the end
-    questions with too common an answer are dropped, evenly over the data set.
+    questions with too common an answer are dropped, evenly over the dataset.
 
     Args:
-        per_image: at most so many questions about each picture, all of different kinds.
+        per_image: At most so many questions about each picture, all of different kinds.
     """
 
     def __init__(self, per_image: int):

@@ -1,4 +1,4 @@
-"""Writes the questions and sub-tasks of a collection into its data set."""
+"""Writes the questions and sub-tasks of a collection into its dataset."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
 from lerobot_gem.data.libero_demos.questions.selection import Selection, balanced
 from lerobot_gem.storage.language_columns import Row, add_language_columns, question_rows, subtask_rows
 
-# Beside the data set's metadata: rows of LeRobot's columns do not say what kind of question they are.
+# Beside the dataset's metadata: rows of LeRobot's columns do not say what kind of question they are.
 QUESTIONS_FILE = "meta/questions.parquet"
 _SCHEMA = pa.schema(
     [("index", pa.int64()), *((name, pa.string()) for name in ("kind", "camera", "question", "answer"))]
@@ -29,11 +29,11 @@ def write_language(
     """Choose questions, and write them with the sub-tasks as LeRobot's language columns.
 
     Args:
-        root: folder of a finalised LeRobotDataset.
-        config: which questions.
-        fps: frames per second.
-        attempts: whether its frames are unrelated, each an episode, or together a demonstration; and what can be said
-            of each frame; in the data set's order.
+        root: Folder of a finalised LeRobotDataset.
+        config: Which questions.
+        fps: Frames per second.
+        attempts: Whether its frames are unrelated, each an episode, or together a demonstration; and what can be said
+            of each frame; in the dataset's order.
 
     Returns:
         For each kind the number of questions and the share of its most common answer.
