@@ -5,13 +5,16 @@ A policy checkpoint keeps them as the configuration and state of its prompt step
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
+from lerobot_gem.checkpoints.layouts import open_checkpoint
 from lerobot_gem.processing.steps import PromptStep
+from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
 _PIPELINE = "policy_preprocessor.json"
 
@@ -38,6 +41,31 @@ _CHAT_TEMPLATE = r"""
   {{- '<|im_start|>assistant\n' -}}
 {%- endif -%}
 """
+
+
+def load_tokenizer(pretrained: str | Path | None, **hub_kwargs: Any) -> Any:
+    """The tokenizer of a Qwen3-VL folder or Hub id, or of a checkpoint of ours; without any, the `tiny` preset's.
+
+    Args:
+        pretrained: Folder or Hub id.
+        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
+
+    Raises:
+        OSError: The folder has no tokenizer, or the Hub can't be reached.
+    """
+    if pretrained is None:
+        return build_tiny_tokenizer()
+    checkpoint = open_checkpoint(pretrained, **hub_kwargs)
+    if checkpoint.layout == "policy":
+        return _prompt_step(checkpoint.path).tokenizer
+    try:
+        return AutoTokenizer.from_pretrained(pretrained, **hub_kwargs)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"No tokenizer could be loaded from backbone.pretrained={str(pretrained)!r}: expected a folder with "
+            "tokenizer.json, or a Hub id that is cached or reachable (unset HF_HUB_OFFLINE, check the network, or "
+            f"download it first with `hf download {pretrained}`)."
+        ) from error
 
 
 def write_processor_files(policy: Path, output: Path) -> None:

@@ -20,11 +20,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lerobot_gem.evaluation.depth_metrics import DepthScores, score_depth
-from lerobot_gem.policies.base_configuration import pair_depth
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
+from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.depth_target import ColouringName, depth_target, is_inverse, relative_depth
-from lerobot_gem.storage.frames import DepthDataConfig, open_depth_dataset, read_frames
+from lerobot_gem.storage.frames import open_depth_dataset, read_frames
+from lerobot_gem.storage.opening import DatasetOptions
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class DepthVisualisationConfig:
         display: Show them in rerun too.
     """
 
-    dataset: DepthDataConfig
+    dataset: DatasetOptions
     output_dir: Path
     policy: PreTrainedConfig | None = None
     num_frames: int = 16

@@ -12,7 +12,6 @@ from typing import Any
 import draccus
 import torch
 from lerobot.configs import PreTrainedConfig
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.device_utils import auto_select_torch_device, get_safe_torch_device
 from torch import Tensor
@@ -22,34 +21,20 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageP
 
 from lerobot_gem.checkpoints import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
+from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
 from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
 from lerobot_gem.inference.answering import write_answers
 from lerobot_gem.policies.base_configuration import DTYPES, require
 from lerobot_gem.processing.images import CameraImages, camera_images
-from lerobot_gem.processing.tokenizer import load_tokenizer
-from lerobot_gem.storage.opening import require_current_format, require_episodes
+from lerobot_gem.storage.opening import DatasetOptions, open_dataset
+from lerobot_gem.storage.output_folder import check_empty
 
 logger = logging.getLogger(__name__)
 
 Question = tuple[Sequence[Tensor], str]
 # Images and questions of a batch -> answers.
 Answerer = Callable[[Sequence[Question]], list[str]]
-
-
-@dataclass
-class VqaDataConfig:
-    """Where the questions come from.
-
-    Attributes:
-        repo_id: LeRobot's name of the dataset.
-        root: Its folder; None for LeRobot's own place, or the Hub.
-        episodes: Those to ask about; None for all. Best such as the model was not trained on.
-    """
-
-    repo_id: str
-    root: Path | None = None
-    episodes: list[int] | None = None
 
 
 @dataclass
@@ -73,7 +58,7 @@ class VqaEvaluationConfig:
     """
 
     model: str
-    dataset: VqaDataConfig
+    dataset: DatasetOptions
     output_dir: Path
     kinds: list[str] | None = None
     max_rows: int | None = None
@@ -119,8 +104,8 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
         FileNotFoundError: There is no such model.
         ValueError: The dataset has no questions, or none of a kind that was asked for; or the model can't answer.
     """
-    _check_output(config.output_dir)
-    dataset = _open_dataset(config.dataset)
+    check_empty(config.output_dir)
+    dataset = open_dataset(config.dataset)
     found = read_rows(dataset)
     rows = select_rows(found.rows, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
     logger.info(f"{len(rows)} of {len(found.rows)} questions, {sum(found.skipped.values())} skipped")
@@ -210,22 +195,8 @@ def load_answerer(config: VqaEvaluationConfig) -> Answerer:
     return answer
 
 
-def _check_output(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(
-            f"output_dir={str(folder)!r} exists and is not an empty folder: name another, or remove it."
-        )
-
-
 def _device(config: VqaEvaluationConfig) -> torch.device:
     return get_safe_torch_device(config.device) if config.device else auto_select_torch_device()
-
-
-def _open_dataset(config: VqaDataConfig) -> LeRobotDataset:
-    require_current_format(config.repo_id, config.root)
-    meta = LeRobotDatasetMetadata(config.repo_id, root=config.root)
-    require_episodes(meta, config.episodes)
-    return LeRobotDataset(config.repo_id, root=config.root, episodes=config.episodes)
 
 
 def _questions(dataset: LeRobotDataset, rows: Sequence[VqaRow]) -> Iterator[Question]:

@@ -12,6 +12,7 @@ from lerobot.optim import AdamWConfig, OptimizerConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
 from lerobot_gem.models.presets import StateConvention, get_preset
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, is_depth, not_flagged, pair_depth
 from lerobot_gem.training.muon import MuonConfig
 
 COLOURINGS = ("spectral", "inferno")
@@ -19,9 +20,6 @@ DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
-METRES = {"mm": 0.001, "m": 1.0}
-
-_DEPTH_SUFFIX = "_depth"
 
 
 class ConfigurationError(ParsingError):
@@ -242,8 +240,8 @@ class GemPartsConfig(PreTrainedConfig):
             return
         self.depth.pairs = {}
         for name in self.input_features:
-            if name.endswith(_DEPTH_SUFFIX) and {name, name.removesuffix(_DEPTH_SUFFIX)} <= features.keys():
-                raise _not_flagged(name)  # it would be taken for one more camera
+            if name.endswith(DEPTH_SUFFIX) and {name, name.removesuffix(DEPTH_SUFFIX)} <= features.keys():
+                raise not_flagged(name)  # it would be taken for one more camera
 
     def check_dataset(self, meta: Any) -> None:
         """Compare the dataset with what the policy was built for, before hours of training are lost.
@@ -265,7 +263,7 @@ class GemPartsConfig(PreTrainedConfig):
         if not pairs:
             raise ValueError(
                 f"No depth for the cameras {self.cameras.names} in {meta.repo_id!r}, but the depth loss has weight "
-                f"{self.loss_weights['depth']}: expected a depth camera <camera>{_DEPTH_SUFFIX} flagged is_depth_map, or "
+                f"{self.loss_weights['depth']}: expected a depth camera <camera>{DEPTH_SUFFIX} flagged is_depth_map, or "
                 "one named in --policy.depth.cameras. Label the data with depth (lerobot-gem-label-depth), or train "
                 "without the depth loss (--policy.depth.loss_weight=0, not in the stages connector and generator). Depth is "
                 "found by the dataset's own names, which --rename_map does not change."
@@ -312,70 +310,3 @@ class GemPartsConfig(PreTrainedConfig):
 
     def get_scheduler_preset(self) -> DiffuserSchedulerConfig:
         return DiffuserSchedulerConfig(name=self.scheduler_name, num_warmup_steps=self.scheduler_warmup_steps)
-
-
-def is_depth(feature: dict[str, Any]) -> bool:
-    """Whether a dataset's feature is flagged as depth, by LeRobot's flag or its older one."""
-    info = feature.get("info") or {}
-    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
-
-
-def _not_flagged(name: str) -> ValueError:
-    return ValueError(
-        f"{name!r} is not flagged as depth: expected info.is_depth_map=true in the dataset's meta/info.json. Flag it if it "
-        "is depth, or rename it if it is not."
-    )
-
-
-def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None) -> dict[str, str]:
-    """Find the depth camera of each RGB camera.
-
-    Args:
-        features: Of the dataset.
-        asked: RGB key -> depth key, or None to pair `X` with `X_depth`.
-
-    Returns:
-        RGB key -> depth key; empty if the dataset has no depth and none was asked for.
-
-    Raises:
-        ValueError: See `GemPartsConfig.set_dataset_feature_metadata`.
-    """
-    images = [name for name, feature in features.items() if feature["dtype"] in ("image", "video")]
-    if asked is None:
-        named = [name for name in images if name.endswith(_DEPTH_SUFFIX)]
-        flagged = [name for name in images if is_depth(features[name])]
-        pairs = {name.removesuffix(_DEPTH_SUFFIX): name for name in dict.fromkeys(flagged + named)}
-    else:
-        pairs = asked
-    for rgb, depth in pairs.items():
-        if depth not in images:
-            raise ValueError(
-                f"depth.cameras names {depth!r}, which the dataset lacks: expected one of its images {images}."
-            )
-        if not is_depth(features[depth]):
-            raise _not_flagged(depth)
-        if rgb not in images or is_depth(features[rgb]):
-            raise ValueError(
-                f"The depth camera {depth!r} has no RGB camera: expected {rgb!r} in the dataset, which has {images}. "
-                'Name its partner with --policy.depth.cameras=\'{"<RGB key>": "' + depth + "\"}'."
-            )
-        (height, width), (depth_height, depth_width) = _size(features[rgb]), _size(features[depth])
-        if abs(height * depth_width / (width * depth_height) - 1) > 0.01:
-            raise ValueError(
-                f"{depth!r} is {depth_width} x {depth_height} pixels, {rgb!r} {width} x {height}: expected one aspect "
-                "ratio, since each pixel of depth must belong to the same place of the image. Crop one of them."
-            )
-        unit = (features[depth].get("info") or {}).get("depth_unit")
-        if unit not in METRES:
-            raise ValueError(
-                f"The unit of {depth!r} is unknown (info.depth_unit={unit!r}): expected 'mm' or 'm' in the dataset's "
-                "meta/info.json, without which LeRobot passes values on as they are."
-            )
-    return pairs
-
-
-def _size(feature: dict[str, Any]) -> tuple[int, int]:
-    """Height and width; LeRobot names the axes in one of two orders."""
-    names = feature.get("names") or ["height", "width", "channels"]
-    size = dict(zip(names, feature["shape"], strict=False))
-    return size["height"], size["width"]

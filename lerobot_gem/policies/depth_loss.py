@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.policies.base_configuration import METRES, DepthConfig
+from lerobot_gem.policies.base_configuration import DepthConfig
+from lerobot_gem.processing.depth_cameras import metres
 from lerobot_gem.processing.depth_target import ColouringName, depth_target
-
-# What millimetres never look like: all below 5 cm with some below 9 mm, where LeRobot keeps 0 or 10 mm for "none".
-_CLOSE_MILLIMETRES, _NO_MILLIMETRES = 50.0, 9.0
-# No sensor of metres counts that far.
-_LARGEST_METRES = 1000.0
 
 
 class DepthLosses(NamedTuple):
@@ -93,28 +89,6 @@ def depth_losses(
             losses.append(generator.loss(spans[images], mask[images], pictures))
             owners.append(samples)
     return DepthLosses(torch.cat(losses), torch.cat(owners), skipped)
-
-
-def metres(batch: Mapping[str, Tensor], key: str, unit: str) -> Tensor:
-    """Depth (B, 1, H, W) in metres.
-
-    Raises:
-        ValueError: The key is missing, or the values can't be in `unit`.
-    """
-    if key not in batch:
-        raise ValueError(
-            f"The batch lacks {key!r}, which the depth loss needs: expected depth in each training batch."
-        )
-    depth = batch[key].float()
-    largest = depth.nan_to_num(posinf=0).amax().item()
-    too_small = largest < _CLOSE_MILLIMETRES and bool(((depth > 0) & (depth < _NO_MILLIMETRES)).any())
-    if (unit == "mm" and too_small) or (unit == "m" and largest > _LARGEST_METRES):
-        other = "m" if unit == "mm" else "mm"
-        raise ValueError(
-            f"{key!r} reaches {largest:g}, which can't be {unit}: expected depth in {unit} (--policy.depth.unit). LeRobot "
-            f"delivers it in --dataset.depth_output_unit; leave both at mm, or set both to {other}."
-        )
-    return depth * METRES[unit]
 
 
 def per_sample(values: Tensor, samples: Tensor, batch_size: int) -> Tensor:

@@ -11,9 +11,9 @@ from lerobot.processor import (
 )
 from lerobot.utils.constants import OBS_STATE
 
+from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.processing.steps import CheckObservationStep, LanguageRowsStep, PromptStep
-from lerobot_gem.processing.tokenizer import load_tokenizer
 
 
 def make_gem_pipelines(

@@ -1,6 +1,5 @@
 """The tokenizers: Qwen's own for pretrained backbones, a small one built in code for the `tiny` preset."""
 
-from pathlib import Path
 from typing import Any
 
 from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
@@ -65,42 +64,3 @@ def build_tiny_tokenizer() -> Any:
         ),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD_TOKEN)
-
-
-def load_tokenizer(pretrained: str | Path | None, **hub_kwargs: Any) -> Any:
-    """The tokenizer of a Qwen3-VL folder or Hub id, or of a checkpoint of ours; without any, the `tiny` preset's.
-
-    Args:
-        pretrained: Folder or Hub id.
-        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
-
-    Raises:
-        OSError: The folder has no tokenizer, or the Hub can't be reached.
-    """
-    from transformers import AutoTokenizer
-
-    from lerobot_gem.checkpoints import open_checkpoint
-
-    if pretrained is None:
-        return build_tiny_tokenizer()
-    checkpoint = open_checkpoint(pretrained, **hub_kwargs)
-    if checkpoint.layout == "policy":
-        return _tokenizer_of_policy(checkpoint.path)
-    try:
-        return AutoTokenizer.from_pretrained(pretrained, **hub_kwargs)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"No tokenizer could be loaded from backbone.pretrained={str(pretrained)!r}: expected a folder with "
-            "tokenizer.json, or a Hub id that is cached or reachable (unset HF_HUB_OFFLINE, check the network, or "
-            f"download it first with `hf download {pretrained}`)."
-        ) from error
-
-
-def _tokenizer_of_policy(folder: Path) -> Any:
-    from lerobot.processor import PolicyProcessorPipeline
-
-    pipeline = PolicyProcessorPipeline.from_pretrained(
-        folder, config_filename="policy_preprocessor.json", overrides={"device_processor": {"device": "cpu"}}
-    )
-    [tokenizer] = [step.tokenizer for step in pipeline.steps if hasattr(step, "tokenizer")]
-    return tokenizer

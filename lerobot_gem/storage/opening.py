@@ -1,9 +1,65 @@
-"""Checks a dataset before LeRobot opens it, whose own errors do not all say what to do."""
+"""The one way to open a dataset: checks before LeRobot opens it, whose own errors do not all say what to do."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils import constants
+
+
+@dataclass
+class DatasetOptions:
+    """The dataset that a command reads: `--dataset.*`, in LeRobot's own words.
+
+    Attributes:
+        repo_id: LeRobot's name of the dataset, or its Hub id.
+        root: Its folder; None for LeRobot's own place of `repo_id`, or the Hub.
+        episodes: Indices of the episodes to read; None for all.
+        revision: Branch, tag or commit on the Hub.
+    """
+
+    repo_id: str
+    root: Path | None = None
+    episodes: list[int] | None = None
+    revision: str | None = None
+
+
+def open_metadata(options: DatasetOptions) -> LeRobotDatasetMetadata:
+    """Open a dataset's metadata.
+
+    Raises:
+        FileNotFoundError: `root` holds no dataset.
+        ValueError: It is of an older format, or lacks some of the episodes.
+    """
+    require_current_format(options.repo_id, options.root)
+    meta = LeRobotDatasetMetadata(options.repo_id, root=options.root, revision=options.revision)
+    require_episodes(meta, options.episodes)
+    return meta
+
+
+def open_dataset(options: DatasetOptions, **arguments: Any) -> LeRobotDataset:
+    """Open a dataset.
+
+    Args:
+        options: Which.
+        **arguments: Further ones of `LeRobotDataset`, such as `depth_output_unit`.
+
+    Raises:
+        FileNotFoundError: See `open_metadata`.
+        ValueError: See `open_metadata`.
+    """
+    open_metadata(options)
+    return LeRobotDataset(
+        options.repo_id,
+        root=options.root,
+        episodes=options.episodes,
+        revision=options.revision,
+        **arguments,
+    )
 
 
 def require_current_format(repo_id: str, root: Path | str | None) -> Path:
@@ -20,9 +76,7 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
         FileNotFoundError: `root` holds no dataset.
         ValueError: It is of an older format; the message names LeRobot's converter.
     """
-    from lerobot.utils.constants import HF_LEROBOT_HOME
-
-    folder = Path(root) if root else HF_LEROBOT_HOME / repo_id
+    folder = Path(root) if root else constants.HF_LEROBOT_HOME / repo_id
     info = folder / "meta" / "info.json"
     if not info.is_file():
         if root:

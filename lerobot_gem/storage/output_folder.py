@@ -9,8 +9,27 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+@dataclass
+class OutputDataset:
+    """The dataset that a command writes: `--output.*`.
+
+    Attributes:
+        root: Its folder; must not exist unless the command's `overwrite` or `resume` says so.
+        repo_id: LeRobot's name of it; None is `local/<name of the folder>`.
+    """
+
+    root: Path
+    repo_id: str | None = None
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root)
+        self.repo_id = self.repo_id or f"local/{self.root.name}"
+
 
 # What every LeRobotDataset has, for `check_output`.
 DATASET = "meta/info.json"
@@ -18,6 +37,18 @@ DATASET = "meta/info.json"
 # No space left, quota exceeded, file too large for its file system.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OF_SQLITE = {sqlite3.SQLITE_FULL: errno.ENOSPC}
+
+
+def check_empty(output_dir: Path) -> None:
+    """Refuse to write files (`--output_dir`) where something is.
+
+    Raises:
+        FileExistsError: It exists and is not an empty folder.
+    """
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(
+            f"output_dir={str(output_dir)!r} exists and is not an empty folder: name another, or remove it."
+        )
 
 
 def check_output(root: Path, overwrite: bool, marker: str) -> None:

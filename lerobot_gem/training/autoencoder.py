@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.processing.depth_target import ColouringName, depth_target
-from lerobot_gem.storage.frames import DepthDataConfig, open_depth_dataset, read_frames
+from lerobot_gem.storage.frames import open_depth_dataset, read_frames
+from lerobot_gem.storage.opening import DatasetOptions
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class AutoencoderTrainingConfig:
         seed: Of weights, order and noise.
     """
 
-    dataset: DepthDataConfig
+    dataset: DatasetOptions
     output_dir: Path
     preset: str = "tiny"
     colouring: ColouringName = "spectral"

@@ -22,7 +22,7 @@ from lerobot_gem.evaluation.depth_report import (
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_target import depth_target
-from lerobot_gem.storage.frames import DepthDataConfig
+from lerobot_gem.storage.opening import DatasetOptions
 from tests.conftest import CAMERAS, EPISODES, FRAMES, blank_depth, build_policy, write_dataset
 
 SIZE = 64
@@ -43,7 +43,7 @@ def checkpoint(depth_dataset_root: Path, tmp_path_factory: pytest.TempPathFactor
 def request(checkpoint: Path, root: Path, output: Path, **options) -> DepthVisualisationConfig:
     small = ["--depth.num_inference_steps=1", f"--depth.max_side={SIZE}"]
     policy = read_policy_config(str(checkpoint), small)
-    dataset = DepthDataConfig("local/noise", root, options.pop("episodes", None))
+    dataset = DatasetOptions("local/noise", root, options.pop("episodes", None))
     return DepthVisualisationConfig(**{"dataset": dataset, "output_dir": output, "policy": policy, **options})
 
 
@@ -148,7 +148,7 @@ def test_a_policy_that_acts_is_named(dataset_root, tmp_path):
     config = GemVLAConfig(preset="tiny", device="cpu", dtype="float32", chunk_size=4)
     policy = build_policy(config, dataset_root)[0].config
     policy.pretrained_path = tmp_path / "gem_vla"
-    asked = DepthVisualisationConfig(DepthDataConfig("local/noise", dataset_root), tmp_path / "viz", policy)
+    asked = DepthVisualisationConfig(DatasetOptions("local/noise", dataset_root), tmp_path / "viz", policy)
     with pytest.raises(ValueError, match=r"gem_vla is a 'gem_vla' checkpoint: expected a 'gem' checkpoint"):
         visualise_depth(asked)
 

@@ -14,7 +14,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
 from lerobot_gem.evaluation.vqa import (
-    VqaDataConfig,
+    DatasetOptions,
     VqaEvaluationConfig,
     ask,
     evaluate_vqa,
@@ -82,7 +82,7 @@ def plain(policy: Path, tmp_path_factory) -> Path:
 
 def config_of(model: Path, data: Path, output: Path, **values) -> VqaEvaluationConfig:
     defaults = {"device": "cpu", "max_new_tokens": 6}
-    dataset = VqaDataConfig("local/noise", data, values.pop("episodes", None))
+    dataset = DatasetOptions("local/noise", data, values.pop("episodes", None))
     return VqaEvaluationConfig(str(model), dataset, output, **defaults | values)
 
 
@@ -205,7 +205,7 @@ def test_bad_options_are_named(values, message, tmp_path):
 def load(model: Path | str, **values):
     defaults = {"device": "cpu", "dtype": "float32", "max_new_tokens": 4}
     return load_answerer(
-        VqaEvaluationConfig(str(model), VqaDataConfig("any"), Path("any"), **defaults | values)
+        VqaEvaluationConfig(str(model), DatasetOptions("any"), Path("any"), **defaults | values)
     )
 
 

@@ -7,12 +7,12 @@ from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
+from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.policies.building import stages_behind
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
-from lerobot_gem.processing import tokenizer
 from tests.conftest import CAMERAS, TASKS
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixtures)
 
@@ -45,9 +45,7 @@ def test_the_tokenizer_is_read_from_the_same_place_of_the_hub(
     )
     assert policy._tokenizer is None
     assert asked == {gem_checkpoint: {"revision": "v1", "cache_dir": "somewhere"}}
-    assert tokenizer.load_tokenizer(
-        gem_checkpoint, revision="v1"
-    ).pad_token  # a folder has none to choose from
+    assert load_tokenizer(gem_checkpoint, revision="v1").pad_token  # a folder has none to choose from
 
 
 @pytest.mark.parametrize("tasks", [2, 500])

@@ -10,7 +10,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.processing.depth_target import depth_target
-from lerobot_gem.storage.frames import DepthDataConfig
+from lerobot_gem.storage.opening import DatasetOptions
 from lerobot_gem.training.autoencoder import AutoencoderTrainingConfig, train_autoencoder
 from tests.conftest import CAMERAS, FRAMES, blank_depth, write_dataset
 
@@ -19,7 +19,7 @@ DEPTH = [f"{camera}_depth" for camera in CAMERAS]
 
 
 def request(root: Path, output: Path, **options) -> AutoencoderTrainingConfig:
-    dataset = DepthDataConfig("local/noise", root, options.pop("episodes", None))
+    dataset = DatasetOptions("local/noise", root, options.pop("episodes", None))
     small = {"max_side": SIDE, "steps": 2, "batch_size": 4, "eval_frames": 3}
     return AutoencoderTrainingConfig(**{"dataset": dataset, "output_dir": output, **small, **options})
 

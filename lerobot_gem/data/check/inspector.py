@@ -40,8 +40,9 @@ from lerobot_gem.data.check.stage_checks import (
     usable_depth,
 )
 from lerobot_gem.data.check.warnings import warnings_of
-from lerobot_gem.policies.base_configuration import GemPartsConfig, pair_depth
+from lerobot_gem.policies.base_configuration import GemPartsConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.depth_target import ColouringName
 from lerobot_gem.processing.language import Message
 from lerobot_gem.storage.opening import require_current_format

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lerobot_gem.data.check.facts import CameraFacts, DepthFacts, SampleFrame, SamplePicture
 from lerobot_gem.data.check.stage_checks import FrameErrors, depth_picture
-from lerobot_gem.policies.base_configuration import METRES, GemPartsConfig, is_depth
+from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.processing.depth_cameras import METRES, is_depth
 from lerobot_gem.processing.depth_target import is_valid
 from lerobot_gem.processing.language import Message
 

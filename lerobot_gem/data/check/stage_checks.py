@@ -21,10 +21,10 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from torch import Tensor
 
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import DepthConfig, GemPartsConfig, pair_depth
-from lerobot_gem.policies.depth_loss import metres
+from lerobot_gem.policies.base_configuration import DepthConfig, GemPartsConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.processing.depth_cameras import metres, pair_depth
 from lerobot_gem.processing.depth_target import ColouringName, DepthTargets, depth_target
 from lerobot_gem.processing.language import MESSAGES, Message, messages_of_task
 from lerobot_gem.processing.steps import (

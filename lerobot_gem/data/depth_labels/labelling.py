@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig
-from lerobot_gem.policies.base_configuration import is_depth
+from lerobot_gem.processing.depth_cameras import is_depth
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
 from lerobot_gem.storage.opening import require_current_format

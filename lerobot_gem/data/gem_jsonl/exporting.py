@@ -19,7 +19,7 @@ from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.images import RELATIVE_STEP_MM, write_depth
 from lerobot_gem.data.gem_jsonl.records import DEPTH_FOLDER, RECORD, JsonObject, record_of
-from lerobot_gem.policies.base_configuration import METRES, pair_depth
+from lerobot_gem.processing.depth_cameras import METRES, pair_depth
 from lerobot_gem.processing.language import (
     EVENTS,
     MESSAGES,

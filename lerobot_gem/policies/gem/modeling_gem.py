@@ -12,6 +12,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TO
 from torch import Tensor
 
 from lerobot_gem.checkpoints import load_policy_weights
+from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.inference.answering import write_answers
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_policy import SharedPolicy, hub_arguments
@@ -26,7 +27,6 @@ from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.processing.depth_target import target_size
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_ROW_SAMPLES, OBS_SHOWN, LanguageRowsStep
-from lerobot_gem.processing.tokenizer import load_tokenizer
 from lerobot_gem.training.trainable import freeze, learning, parameter_groups
 
 

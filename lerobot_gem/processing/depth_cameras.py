@@ -1,0 +1,104 @@
+"""Which depth camera belongs to which RGB camera, and in which unit its values are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+METRES = {"mm": 0.001, "m": 1.0}
+DEPTH_SUFFIX = "_depth"
+
+# What millimetres never look like: all below 5 cm with some below 9 mm, where LeRobot keeps 0 or 10 mm for "none".
+_CLOSE_MILLIMETRES, _NO_MILLIMETRES = 50.0, 9.0
+# No sensor of metres counts that far.
+_LARGEST_METRES = 1000.0
+
+
+def is_depth(feature: dict[str, Any]) -> bool:
+    """Whether a dataset's feature is flagged as depth, by LeRobot's flag or its older one."""
+    info = feature.get("info") or {}
+    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+
+
+def not_flagged(name: str) -> ValueError:
+    """What to say of a depth camera that the dataset does not flag as one."""
+    return ValueError(
+        f"{name!r} is not flagged as depth: expected info.is_depth_map=true in the dataset's meta/info.json. Flag it if it "
+        "is depth, or rename it if it is not."
+    )
+
+
+def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None) -> dict[str, str]:
+    """Find the depth camera of each RGB camera.
+
+    Args:
+        features: Of the dataset.
+        asked: RGB key -> depth key, or None to pair `X` with `X_depth`.
+
+    Returns:
+        RGB key -> depth key; empty if the dataset has no depth and none was asked for.
+
+    Raises:
+        ValueError: A depth camera is missing, not flagged, without RGB camera, of another aspect ratio or of unknown unit.
+    """
+    images = [name for name, feature in features.items() if feature["dtype"] in ("image", "video")]
+    if asked is None:
+        named = [name for name in images if name.endswith(DEPTH_SUFFIX)]
+        flagged = [name for name in images if is_depth(features[name])]
+        pairs = {name.removesuffix(DEPTH_SUFFIX): name for name in dict.fromkeys(flagged + named)}
+    else:
+        pairs = asked
+    for rgb, depth in pairs.items():
+        if depth not in images:
+            raise ValueError(
+                f"depth.cameras names {depth!r}, which the dataset lacks: expected one of its images {images}."
+            )
+        if not is_depth(features[depth]):
+            raise not_flagged(depth)
+        if rgb not in images or is_depth(features[rgb]):
+            raise ValueError(
+                f"The depth camera {depth!r} has no RGB camera: expected {rgb!r} in the dataset, which has {images}. "
+                'Name its partner with --policy.depth.cameras=\'{"<RGB key>": "' + depth + "\"}'."
+            )
+        (height, width), (depth_height, depth_width) = _size(features[rgb]), _size(features[depth])
+        if abs(height * depth_width / (width * depth_height) - 1) > 0.01:
+            raise ValueError(
+                f"{depth!r} is {depth_width} x {depth_height} pixels, {rgb!r} {width} x {height}: expected one aspect "
+                "ratio, since each pixel of depth must belong to the same place of the image. Crop one of them."
+            )
+        unit = (features[depth].get("info") or {}).get("depth_unit")
+        if unit not in METRES:
+            raise ValueError(
+                f"The unit of {depth!r} is unknown (info.depth_unit={unit!r}): expected 'mm' or 'm' in the dataset's "
+                "meta/info.json, without which LeRobot passes values on as they are."
+            )
+    return pairs
+
+
+def _size(feature: dict[str, Any]) -> tuple[int, int]:
+    """Height and width; LeRobot names the axes in one of two orders."""
+    names = feature.get("names") or ["height", "width", "channels"]
+    size = dict(zip(names, feature["shape"], strict=False))
+    return size["height"], size["width"]
+
+
+def metres(batch: Mapping[str, Tensor], key: str, unit: str) -> Tensor:
+    """Depth (B, 1, H, W) in metres.
+
+    Raises:
+        ValueError: The key is missing, or the values can't be in `unit`.
+    """
+    if key not in batch:
+        raise ValueError(
+            f"The batch lacks {key!r}, which the depth loss needs: expected depth in each training batch."
+        )
+    depth = batch[key].float()
+    largest = depth.nan_to_num(posinf=0).amax().item()
+    too_small = largest < _CLOSE_MILLIMETRES and bool(((depth > 0) & (depth < _NO_MILLIMETRES)).any())
+    if (unit == "mm" and too_small) or (unit == "m" and largest > _LARGEST_METRES):
+        other = "m" if unit == "mm" else "mm"
+        raise ValueError(
+            f"{key!r} reaches {largest:g}, which can't be {unit}: expected depth in {unit} (--policy.depth.unit). LeRobot "
+            f"delivers it in --dataset.depth_output_unit; leave both at mm, or set both to {other}."
+        )
+    return depth * METRES[unit]
