@@ -16,7 +16,7 @@ from lerobot_gem.data.libero_demos import collecting
 from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, close_scene, run_attempt
 from lerobot_gem.data.libero_demos.collecting import LiberoDemosConfig, collect
 from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
-from lerobot_gem.data.libero_demos.questions.question_types import KINDS
+from lerobot_gem.data.libero_demos.questions.kinds import KINDS
 from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON
 from lerobot_gem.evaluation.vqa_questions import read_rows
 from lerobot_gem.scripts.libero_demos import parse

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lerobot_gem.data.libero_demos.questions.question_types import KINDS
+from lerobot_gem.data.libero_demos.questions.kinds import KINDS
 
 
 @dataclass

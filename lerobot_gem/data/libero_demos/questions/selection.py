@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lerobot_gem.data.libero_demos.questions.question_types import Question
+from lerobot_gem.data.libero_demos.questions.kinds import Question
 
 # No answer is given to more than this share of the questions of its kind.
 MOST_COMMON = 0.6

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
-from lerobot_gem.data.libero_demos.questions.question_types import Question
+from lerobot_gem.data.libero_demos.questions.kinds import Question
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
 from lerobot_gem.data.libero_demos.questions.selection import Selection, balanced
 from lerobot_gem.storage.language_columns import Row, add_language_columns, question_rows, subtask_rows

@@ -3,7 +3,7 @@
 import pytest
 
 from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
-from lerobot_gem.data.libero_demos.questions.question_types import KINDS
+from lerobot_gem.data.libero_demos.questions.kinds import KINDS
 
 
 def test_all_kinds_or_those_that_are_named() -> None:

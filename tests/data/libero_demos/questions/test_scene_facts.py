@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from lerobot_gem.data.libero_demos.questions.question_types import KINDS, Question, candidates
+from lerobot_gem.data.libero_demos.questions.kinds import KINDS, Question, candidates
 from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Facts, Observer, display_name
 from lerobot_gem.simulation.arm_poses import ArmPoses
 from lerobot_gem.simulation.placements import layout_rng, wide_layout

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lerobot_gem.data.libero_demos.questions.question_types import Question
+from lerobot_gem.data.libero_demos.questions.kinds import Question
 from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON, Selection, balanced
 
 

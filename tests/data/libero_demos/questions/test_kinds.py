@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lerobot_gem.data.libero_demos.questions.question_types import KINDS, Question, candidates, interior
+from lerobot_gem.data.libero_demos.questions.kinds import KINDS, Question, candidates, interior
 from lerobot_gem.data.libero_demos.questions.scene_facts import OTHER, Facts, Thing, View
 from lerobot_gem.processing.answers import kind_of
 from lerobot_gem.simulation.cameras import Camera
