@@ -23,14 +23,9 @@ from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.initialization import no_init_weights
 
-from lerobot_gem.checkpoints import (
-    StoredTensor,
-    load_policy_weights,
-    load_weights,
-    open_checkpoint,
-    write_weights,
-)
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert, write_sana_configs
+from lerobot_gem.checkpoints.files import StoredTensor, load_policy_weights, load_weights, write_weights
+from lerobot_gem.checkpoints.layouts import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
@@ -97,7 +92,7 @@ def load_policy(folder: Path, layers: int) -> nn.Module:
 
 def load_released(folder: Path, dtype: torch.dtype) -> nn.Module:
     checkpoint = open_checkpoint(folder / "released")
-    backbone = load_backbone(folder / "released", dtype=dtype)
+    backbone = load_backbone(checkpoint, dtype=dtype)
     with no_init_weights():
         generator = DepthGenerator(checkpoint.depth_architecture, backbone.hidden_size).to(dtype)
     load_weights(generator, checkpoint.part("generator"), fault="The generator does not fit")

@@ -111,7 +111,7 @@ def convert(config: ConvertConfig) -> Checkpoint:
     if config.layout == "gem-2b":
         write_sana_configs(config.output, architecture)
     if source.layout == "policy":
-        write_processor_files(source.path, config.output)
+        write_processor_files(source, config.output)
     else:
         for name in _OTHER_FILES:
             if (source.path / name).is_file():

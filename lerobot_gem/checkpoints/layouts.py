@@ -153,16 +153,6 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
     return Checkpoint(path, layout, config, weights)
 
 
-def read_part(pretrained: str | Path, part: Part, **hub_kwargs: Any) -> dict[str, StoredTensor]:
-    """The weights of one part of a checkpoint of any layout, named as in the part's state dict, for `load_weights`.
-
-    Raises:
-        FileNotFoundError: See `open_checkpoint`.
-        ValueError: See `open_checkpoint`; or the checkpoint has no such part.
-    """
-    return open_checkpoint(pretrained, **hub_kwargs).part(part)
-
-
 def is_sana_pipeline(path: Path) -> bool:
     """Whether a folder has the configurations of a SANA pipeline; weights are not looked for."""
     return all((path / folder / "config.json").is_file() for folder in SANA_FOLDERS)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFas
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from lerobot_gem.checkpoints.layouts import open_checkpoint
+from lerobot_gem.checkpoints.layouts import Checkpoint
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
@@ -43,36 +43,34 @@ _CHAT_TEMPLATE = r"""
 """
 
 
-def load_tokenizer(pretrained: str | Path | None, **hub_kwargs: Any) -> Any:
-    """The tokenizer of a Qwen3-VL folder or Hub id, or of a checkpoint of ours; without any, the `tiny` preset's.
+def load_tokenizer(checkpoint: Checkpoint | None) -> Any:
+    """The tokenizer that comes with a backbone.
 
     Args:
-        pretrained: Folder or Hub id.
-        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
+        checkpoint: Of Qwen3-VL, GEM-2B or a policy of ours. None is a backbone made from scratch, with the `tiny`
+            preset's tokenizer.
 
     Raises:
-        OSError: The folder has no tokenizer, or the Hub can't be reached.
+        OSError: The checkpoint has no tokenizer.
     """
-    if pretrained is None:
+    if checkpoint is None:
         return build_tiny_tokenizer()
-    checkpoint = open_checkpoint(pretrained, **hub_kwargs)
     if checkpoint.layout == "policy":
-        return _prompt_step(checkpoint.path).tokenizer
+        return _prompt_step(checkpoint).tokenizer
     try:
-        return AutoTokenizer.from_pretrained(pretrained, **hub_kwargs)
+        return AutoTokenizer.from_pretrained(checkpoint.path)
     except (OSError, ValueError) as error:
         raise OSError(
-            f"No tokenizer could be loaded from backbone.pretrained={str(pretrained)!r}: expected a folder with "
-            "tokenizer.json, or a Hub id that is cached or reachable (unset HF_HUB_OFFLINE, check the network, or "
-            f"download it first with `hf download {pretrained}`)."
+            f"No tokenizer could be loaded from {checkpoint.path}: expected tokenizer.json or another tokenizer's files "
+            "beside the weights. Copy them there from the model that the backbone came from."
         ) from error
 
 
-def write_processor_files(policy: Path, output: Path) -> None:
+def write_processor_files(policy: Checkpoint, output: Path) -> None:
     """Write what AutoProcessor and `generate` need beside the weights.
 
     Args:
-        policy: Folder of a policy checkpoint, processors included.
+        policy: Checkpoint of a policy of ours, processors included.
         output: Folder to write to.
 
     Raises:
@@ -103,16 +101,17 @@ def write_processor_files(policy: Path, output: Path) -> None:
     ).save_pretrained(output)
 
 
-def _prompt_step(policy: Path) -> PromptStep:
-    if not (policy / _PIPELINE).is_file():
+def _prompt_step(policy: Checkpoint) -> PromptStep:
+    folder = policy.path
+    if not (folder / _PIPELINE).is_file():
         raise FileNotFoundError(
-            f"{policy} lacks {_PIPELINE}, which holds the tokenizer: expected the folder pretrained_model of a "
+            f"{folder} lacks {_PIPELINE}, which holds the tokenizer: expected the folder pretrained_model of a "
             "checkpoint, with all its files."
         )
-    entries = json.loads((policy / _PIPELINE).read_text())["steps"]
+    entries = json.loads((folder / _PIPELINE).read_text())["steps"]
     [entry] = [entry for entry in entries if entry.get("registry_name") == "gem_prompt"]
     step = PromptStep(**entry["config"])
-    step.load_state_dict(load_file(policy / entry["state_file"]))
+    step.load_state_dict(load_file(folder / entry["state_file"]))
     return step
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-from lerobot_gem.checkpoints import Checkpoint, open_checkpoint
+from lerobot_gem.checkpoints.layouts import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
@@ -184,8 +184,8 @@ def load_answerer(config: VqaEvaluationConfig) -> Answerer:
             f"min_pixels={images.min_pixels} and max_pixels={images.max_pixels}: expected the first to be the smaller one; "
             "those not given are the model's."
         )
-    backbone = load_backbone(checkpoint.path, language_head=True, dtype=weights_dtype).to(device).eval()
-    tokenizer = load_tokenizer(checkpoint.path)
+    backbone = load_backbone(checkpoint, language_head=True, dtype=weights_dtype).to(device).eval()
+    tokenizer = load_tokenizer(checkpoint)
 
     @torch.no_grad()
     def answer(questions: Sequence[Question]) -> list[str]:

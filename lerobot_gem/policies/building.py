@@ -9,7 +9,8 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from transformers import Qwen3VLConfig
 from transformers.initialization import no_init_weights
 
-from lerobot_gem.checkpoints import Checkpoint, load_weights, open_checkpoint, read_part, stored_weights
+from lerobot_gem.checkpoints.files import load_weights, stored_weights
+from lerobot_gem.checkpoints.layouts import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
@@ -37,7 +38,7 @@ def build_backbone(
     """
     if config.backbone.pretrained is not None and not weights_follow:
         backbone = load_backbone(
-            config.backbone.pretrained, num_layers=num_layers, language_head=language_head
+            open_checkpoint(config.backbone.pretrained), num_layers=num_layers, language_head=language_head
         )
     else:
         architecture = config.backbone.architecture or get_preset(config.preset).backbone
@@ -119,7 +120,7 @@ def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow:
     if config.expert.pretrained is not None and not weights_follow:
         load_weights(
             expert,
-            read_part(config.expert.pretrained, "expert"),
+            open_checkpoint(config.expert.pretrained).part("expert"),
             fault=f"The expert in expert.pretrained={config.expert.pretrained!r} does not fit the policy",
             remedy="Its sizes, chunk_size and the sizes of action and state must be those it was trained with.",
         )

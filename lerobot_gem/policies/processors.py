@@ -11,6 +11,7 @@ from lerobot.processor import (
 )
 from lerobot.utils.constants import OBS_STATE
 
+from lerobot_gem.checkpoints.layouts import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.processing.steps import CheckObservationStep, LanguageRowsStep, PromptStep
@@ -29,6 +30,7 @@ def make_gem_pipelines(
     state = config.state_feature
     check = CheckObservationStep(state_sizes={OBS_STATE: state.shape[0]} if state else {})
 
+    source = config.backbone.pretrained
     default = make_default_policy_processor_steps(config, dataset_stats)
     return make_policy_processor_pipelines(
         input_steps=[
@@ -38,7 +40,7 @@ def make_gem_pipelines(
             check,
             PromptStep(
                 **asdict(camera_images(config)),
-                tokenizer=load_tokenizer(config.backbone.pretrained),
+                tokenizer=load_tokenizer(None if source is None else open_checkpoint(source)),
                 answers=answers,
             ),
             default.to_device,

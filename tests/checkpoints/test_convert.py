@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from lerobot_gem.checkpoints import load_weights, open_checkpoint
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.checkpoints.files import load_weights
+from lerobot_gem.checkpoints.layouts import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
@@ -26,7 +27,7 @@ def weights_of(folder: Path) -> dict:
 
 
 def whole_backbone(folder: Path) -> GemBackbone:
-    return load_backbone(folder, language_head=True).eval()
+    return load_backbone(open_checkpoint(folder), language_head=True).eval()
 
 
 def golden_inputs(golden, batch: str = "") -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lerobot_gem.checkpoints import load_policy_weights, load_weights, stored_weights, write_weights
+from lerobot_gem.checkpoints.files import load_policy_weights, load_weights, stored_weights, write_weights
 from tests.checkpoints.conftest import contents
 
 

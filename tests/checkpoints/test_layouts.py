@@ -10,14 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
-from lerobot_gem.checkpoints import (
-    expert_to_release,
-    layouts,
-    load_weights,
-    open_checkpoint,
-    read_part,
-    read_sana_architecture,
-)
+from lerobot_gem.checkpoints import layouts
+from lerobot_gem.checkpoints.files import load_weights
+from lerobot_gem.checkpoints.layouts import open_checkpoint, read_sana_architecture
+from lerobot_gem.checkpoints.release_expert import expert_to_release
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import get_preset
 from tests.checkpoints.conftest import contents, edit_config, edit_weights
@@ -147,7 +143,7 @@ def test_part_that_a_checkpoint_lacks(gem_2b):
     with pytest.raises(
         ValueError, match="has no expert: as a 'gem-2b' checkpoint it holds backbone, generator"
     ):
-        read_part(gem_2b, "expert")
+        open_checkpoint(gem_2b).part("expert")
 
 
 def test_unknown_weight_is_named(gem_2b):

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lerobot_gem.checkpoints import expert_from_release, expert_to_release, stored_weights
+from lerobot_gem.checkpoints.files import stored_weights
+from lerobot_gem.checkpoints.release_expert import expert_from_release, expert_to_release
 from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.presets import ExpertArchitecture, get_preset
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lerobot_gem.checkpoints import expert_from_release, expert_to_release
+from lerobot_gem.checkpoints.release_expert import expert_from_release, expert_to_release
 from lerobot_gem.models.action_expert import ActionExpert, Conditioning, sample_time
 from lerobot_gem.models.presets import ExpertArchitecture
 

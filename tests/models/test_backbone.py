@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from lerobot_gem.checkpoints.layouts import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.presets import get_preset
@@ -19,7 +20,7 @@ CONVENTIONS = {"layer_inputs": "hidden_states_tf4573", "hidden_states": "hidden_
 
 @pytest.fixture
 def released(gem_checkpoint, reference_folder) -> GemBackbone:
-    return load_backbone(reference_folder / gem_checkpoint.spec["checkpoint_dir"]).eval()
+    return load_backbone(open_checkpoint(reference_folder / gem_checkpoint.spec["checkpoint_dir"])).eval()
 
 
 def golden_inputs(golden, batch: str) -> tuple[Tensor, ...]:
@@ -87,7 +88,7 @@ def test_truncated_checkpoint_gives_the_same_states(gem_checkpoint, reference_fo
     inputs = golden_inputs(gem_checkpoint, "b2.")
     folder = reference_folder / gem_checkpoint.spec["checkpoint_dir"]
     for depth in {1, released.num_layers - 1}:
-        truncated = load_backbone(folder, num_layers=depth).eval()
+        truncated = load_backbone(open_checkpoint(folder), num_layers=depth).eval()
         for convention in CONVENTIONS:
             request = {"layers": range(depth + 1), "convention": convention}
             assert torch.equal(truncated(*inputs, **request), released(*inputs, **request))
@@ -282,14 +283,14 @@ def edit_weights(checkpoint, edit) -> None:
 def test_plain_qwen_checkpoint_loads_exactly(checkpoint):
     weights = load_file(checkpoint / "model.safetensors")
     del weights["lm_head.weight"]
-    loaded = load_backbone(checkpoint).state_dict()
+    loaded = load_backbone(open_checkpoint(checkpoint)).state_dict()
     assert loaded.keys() == weights.keys()
     for name, weight in weights.items():
         assert torch.equal(loaded[name], weight), name
 
 
 def test_truncated_load_holds_no_memory_for_the_rest(checkpoint):
-    backbone = load_backbone(checkpoint, num_layers=1, dtype=torch.bfloat16)
+    backbone = load_backbone(open_checkpoint(checkpoint), num_layers=1, dtype=torch.bfloat16)
     assert backbone.num_layers == 1
     assert backbone.config.text_config.num_hidden_layers == 4
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
@@ -318,44 +319,44 @@ KEY = "model.language_model.layers.1.mlp.up_proj.weight"
 def test_weights_that_do_not_fit_are_named(checkpoint, edit, message):
     edit_weights(checkpoint, edit)
     with pytest.raises(ValueError, match=message):
-        load_backbone(checkpoint)
+        load_backbone(open_checkpoint(checkpoint))
 
 
 def test_missing_weight_of_a_dropped_layer_is_no_error(checkpoint):
     edit_weights(checkpoint, lambda weights: weights.pop(KEY))
-    assert load_backbone(checkpoint, num_layers=1).num_layers == 1
+    assert load_backbone(open_checkpoint(checkpoint), num_layers=1).num_layers == 1
 
 
 def test_depth_generator_of_gem_is_skipped_by_name(checkpoint):
     parts = {f"{part}.weight": torch.ones(1) for part in ("sana", "vae", "diffusion_connector.0")}
     edit_weights(checkpoint, lambda weights: weights.update(parts))
-    load_backbone(checkpoint)
+    load_backbone(open_checkpoint(checkpoint))
 
 
 def test_checkpoint_cut_short(checkpoint):
     file = checkpoint / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="can't be read"):
-        load_backbone(checkpoint)
+        load_backbone(open_checkpoint(checkpoint))
 
 
 def test_checkpoint_of_another_model(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "qwen2_vl"}))
     with pytest.raises(ValueError, match="'qwen2_vl' checkpoint; the backbone needs 'qwen3_vl'"):
-        load_backbone(checkpoint)
+        load_backbone(open_checkpoint(checkpoint))
 
 
 def test_folder_without_weights(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="No weights: none of"):
-        load_backbone(checkpoint)
+        load_backbone(open_checkpoint(checkpoint))
 
 
 @pytest.mark.parametrize("pretrained", ["nobody/no-such-model", "/no/such/folder"])
 def test_nothing_there_offline(pretrained):
     with pytest.raises(FileNotFoundError, match=f"'{pretrained}'.*HF_HUB_OFFLINE"):
-        load_backbone(pretrained, local_files_only=True)
+        open_checkpoint(pretrained, local_files_only=True)
 
 
 # --- final states, language head, vision spans --------------------------------------------------------------------
@@ -365,7 +366,7 @@ def test_nothing_there_offline(pretrained):
 @pytest.mark.parametrize("batch", ["", "b2."], ids=["one row", "left padded"])
 def test_logits_match(gem_checkpoint, reference_folder, batch):
     folder = reference_folder / gem_checkpoint.spec["checkpoint_dir"]
-    backbone = load_backbone(folder, language_head=True).eval()
+    backbone = load_backbone(open_checkpoint(folder), language_head=True).eval()
     inputs = golden_inputs(gem_checkpoint, batch)
     expected = gem_checkpoint[f"out.{batch}logits"]
     logits = backbone.logits(backbone.final_states(*inputs))
@@ -404,7 +405,7 @@ def test_the_language_head_is_loaded_and_predicts_as_transformers_does(tmp_path,
     torch.manual_seed(2)
     reference = Qwen3VLForConditionalGeneration(config).eval()
     reference.save_pretrained(tmp_path)
-    backbone = load_backbone(tmp_path, language_head=True).eval()
+    backbone = load_backbone(open_checkpoint(tmp_path), language_head=True).eval()
     assert ("lm_head.weight" in backbone.state_dict()) != tied
     input_ids, mask, pixels, grid = make_inputs(padding=2)
     inputs = {

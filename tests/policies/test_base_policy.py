@@ -1,13 +1,14 @@
 """What is checked when a checkpoint is loaded, and what its model card says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from lerobot_gem.checkpoints.processor_files import load_tokenizer
+from lerobot_gem.checkpoints.layouts import Checkpoint, open_checkpoint
 from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.policies.building import stages_behind
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
@@ -40,12 +41,14 @@ def test_the_tokenizer_is_read_from_the_same_place_of_the_hub(
 ) -> None:
     asked = {}
     policy = GemPolicy.from_pretrained(gem_checkpoint, revision="v1", cache_dir="somewhere")
-    monkeypatch.setattr(
-        "lerobot_gem.policies.gem.modeling_gem.load_tokenizer", lambda name, **hub: asked.update({name: hub})
-    )
-    assert policy._tokenizer is None
+
+    def opened(name: Path, **hub: Any) -> Checkpoint:
+        asked[name] = hub
+        return open_checkpoint(name)
+
+    monkeypatch.setattr("lerobot_gem.policies.gem.modeling_gem.open_checkpoint", opened)
+    assert policy._tokenizer.pad_token
     assert asked == {gem_checkpoint: {"revision": "v1", "cache_dir": "somewhere"}}
-    assert load_tokenizer(gem_checkpoint, revision="v1").pad_token  # a folder has none to choose from
 
 
 @pytest.mark.parametrize("tasks", [2, 500])

@@ -11,7 +11,8 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
-from lerobot_gem.checkpoints import load_policy_weights
+from lerobot_gem.checkpoints.files import load_policy_weights
+from lerobot_gem.checkpoints.layouts import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.inference.answering import write_answers
 from lerobot_gem.models.depth_generator import DepthGenerator
@@ -203,7 +204,8 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return load_tokenizer(self._tokenizer_source, **self._hub_arguments)
+        source = self._tokenizer_source
+        return load_tokenizer(None if source is None else open_checkpoint(source, **self._hub_arguments))
 
     # Acting
 

@@ -11,7 +11,7 @@ from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 from torch import Tensor
 
-from lerobot_gem.checkpoints import load_policy_weights
+from lerobot_gem.checkpoints.files import load_policy_weights
 from lerobot_gem.inference.real_time_chunking import sample_with_rtc
 from lerobot_gem.models.action_expert import Conditioning
 from lerobot_gem.models.depth_generator import DepthGenerator
