@@ -1,6 +1,6 @@
 """Memory that converting and loading checkpoints takes, against their size.
 
-Makes a checkpoint of random bfloat16 weights in the layout of the released GEM-2B (its widths, fewer layers, so that it
+Makes a checkpoint of random bfloat16 weights in the format of the released GEM-2B (its widths, fewer layers, so that it
 fits a small machine), and measures each job in a process of its own: the peak of resident memory, mapped pages of files
 included, and how much of it was there once all libraries were imported. Converting holds one tensor at a time; a load
 holds what was loaded and no second copy.
@@ -25,7 +25,7 @@ from transformers.initialization import no_init_weights
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert, write_sana_configs
 from lerobot_gem.checkpoints.files import StoredTensor, load_policy_weights, load_weights, write_weights
-from lerobot_gem.checkpoints.layouts import open_checkpoint
+from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
@@ -62,7 +62,7 @@ def build(config: Qwen3VLConfig, depth: DepthArchitecture) -> nn.ModuleDict:
 
 
 def write_checkpoints(folder: Path, layers: int) -> None:
-    """`released` in GEM-2B's layout (bfloat16), and `policy`, the weights of a policy of ours (float32)."""
+    """`released` in GEM-2B's format (bfloat16), and `policy`, the weights of a policy of ours (float32)."""
     config, depth = architectures(layers)
     with torch.device("meta"):
         policy = build(config, depth).state_dict()
@@ -102,8 +102,8 @@ def load_released(folder: Path, dtype: torch.dtype) -> nn.Module:
 def jobs(folder: Path, layers: int) -> dict[str, Callable[[], nn.Module | None]]:
     """What is measured; a load returns what it loaded."""
 
-    def run(source: str, output: str, layout: str, max_shard_gb: float) -> None:
-        convert(ConvertConfig(str(folder / source), folder / output, layout, max_shard_gb=max_shard_gb))
+    def run(source: str, output: str, format: str, max_shard_gb: float) -> None:
+        convert(ConvertConfig(str(folder / source), folder / output, format, max_shard_gb=max_shard_gb))
 
     return {
         "convert GEM-2B, one file, to shards": lambda: run("released", "shards", "gem-2b", 0.5),
@@ -149,7 +149,7 @@ def main() -> None:
         released, policy = (
             (folder / name / "model.safetensors").stat().st_size for name in ("released", "policy")
         )
-        print(f"GEM-2B layout, bfloat16: {released / 1e9:.2f} GB; policy, float32: {policy / 1e9:.2f} GB")
+        print(f"GEM-2B format, bfloat16: {released / 1e9:.2f} GB; policy, float32: {policy / 1e9:.2f} GB")
         print(f"{'peak / size':>12}{'without imports':>17}{'peak GB':>9}{'size GB':>9}")
         for name in jobs(folder, arguments.layers):
             options = [f"--layers={arguments.layers}", f"--folder={folder}", f"--job={name}"]

@@ -1,6 +1,6 @@
-"""Our checkpoints and released ones, written in layouts that other software reads.
+"""Our checkpoints and released ones, written in formats that other software reads.
 
-| layout | for | holds |
+| format | for | holds |
 |---|---|---|
 | `qwen3-vl` | `AutoModelForImageTextToText`, vLLM, evaluation suites | the backbone with its language head |
 | `gem-2b` | the official release | the same, and the depth generator |
@@ -19,7 +19,7 @@ import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
-from lerobot_gem.checkpoints.layouts import (
+from lerobot_gem.checkpoints.formats import (
     GEM_2B_PREFIXES,
     SANA_FOLDERS,
     Checkpoint,
@@ -30,7 +30,7 @@ from lerobot_gem.checkpoints.processor_files import write_processor_files
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture
 
-# The class that config.json names, by layout.
+# The class that config.json names, by format.
 ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
 
 # What a Qwen3-VL folder holds beside config.json and weights.
@@ -55,10 +55,10 @@ class ConvertConfig:
     """What to convert.
 
     Attributes:
-        source: Hub id or folder: a `gem` or `gem_vla` checkpoint of ours (its `pretrained_model`), GEM-2B's layout, or
+        source: Hub id or folder: a `gem` or `gem_vla` checkpoint of ours (its `pretrained_model`), GEM-2B's format, or
             Qwen3-VL.
         output: Folder to write; must not exist or be empty.
-        layout: "qwen3-vl" or "gem-2b".
+        format: "qwen3-vl" or "gem-2b".
         sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
             those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.
         max_shard_gb: Largest size of one file of weights, in 10^9 bytes.
@@ -66,21 +66,21 @@ class ConvertConfig:
 
     source: str
     output: Path
-    layout: str = "qwen3-vl"
+    format: str = "qwen3-vl"
     sana: str | None = None
     max_shard_gb: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.layout not in ARCHITECTURES:
+        if self.format not in ARCHITECTURES:
             raise ValueError(
-                f"layout={self.layout!r} is unknown: expected one of {', '.join(map(repr, ARCHITECTURES))}."
+                f"format={self.format!r} is unknown: expected one of {', '.join(map(repr, ARCHITECTURES))}."
             )
         if self.max_shard_gb <= 0:
             raise ValueError(f"max_shard_gb={self.max_shard_gb}: expected more than 0 (5 by default).")
 
 
 def convert(config: ConvertConfig) -> Checkpoint:
-    """Write `config.source` in another layout; never more than one tensor is in memory.
+    """Write `config.source` in another format; never more than one tensor is in memory.
 
     Returns:
         What was written.
@@ -88,7 +88,7 @@ def convert(config: ConvertConfig) -> Checkpoint:
     Raises:
         FileExistsError: The output folder is not empty.
         FileNotFoundError: There is no source, or shards of it are missing.
-        ValueError: The source can't be read, lacks a part that the layout needs, or its weights don't fit its
+        ValueError: The source can't be read, lacks a part that the format needs, or its weights don't fit its
             configuration; the message names them. Nothing was written then.
     """
     if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
@@ -99,18 +99,18 @@ def convert(config: ConvertConfig) -> Checkpoint:
     weights = source.part("backbone")
     _check_backbone(source, weights)
     weights = {f"backbone.{name}": stored for name, stored in weights.items()}
-    if config.layout == "gem-2b":
+    if config.format == "gem-2b":
         architecture = _depth_architecture(source, config.sana)
         generator = source.part("generator")
         _check_generator(source, generator, architecture)
         weights |= {f"generator.{name}": stored for name, stored in generator.items()}
 
     config.output.mkdir(parents=True, exist_ok=True)
-    values = _vlm_config(source) | {"architectures": [ARCHITECTURES[config.layout]]}
+    values = _vlm_config(source) | {"architectures": [ARCHITECTURES[config.format]]}
     _write_json(config.output / "config.json", values)
-    if config.layout == "gem-2b":
+    if config.format == "gem-2b":
         write_sana_configs(config.output, architecture)
-    if source.layout == "policy":
+    if source.format == "policy":
         write_processor_files(source, config.output)
     else:
         for name in _OTHER_FILES:
@@ -163,7 +163,7 @@ def _gem_2b_names(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor
 
 def _vlm_config(source: Checkpoint) -> dict[str, Any]:
     """config.json of Qwen3-VL, in the words of transformers 4.57, which its successors understand too."""
-    if source.layout != "policy":
+    if source.format != "policy":
         return source.config
     config = Qwen3VLConfig.from_dict(source.backbone_config)
     values: dict[str, Any] = config.to_diff_dict()
@@ -177,7 +177,7 @@ def _vlm_config(source: Checkpoint) -> dict[str, Any]:
 
 
 def write_sana_configs(output: Path, architecture: DepthArchitecture) -> None:
-    """The generator's configurations, which the release's layout lacks, as a SANA pipeline keeps them."""
+    """The generator's configurations, which the release's format lacks, as a SANA pipeline keeps them."""
     parts = {"transformer": architecture.transformer, "vae": architecture.autoencoder}
     for folder, (_, class_name) in SANA_FOLDERS.items():
         _write_json(output / folder / "config.json", {"_class_name": class_name, **parts[folder]})

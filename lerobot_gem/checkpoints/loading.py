@@ -1,11 +1,11 @@
-"""The backbone from an opened checkpoint of any layout that holds one."""
+"""The backbone from an opened checkpoint of any format that holds one."""
 
 import torch
 from transformers import Qwen3VLConfig
 from transformers.initialization import no_init_weights
 
 from lerobot_gem.checkpoints.files import load_weights
-from lerobot_gem.checkpoints.layouts import Checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint
 from lerobot_gem.models.backbone import GemBackbone
 
 
@@ -16,7 +16,7 @@ def load_backbone(
     language_head: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> GemBackbone:
-    """Load Qwen3-VL, or the backbone of a checkpoint of GEM-2B's layout or of our policies.
+    """Load Qwen3-VL, or the backbone of a checkpoint of GEM-2B's format or of our policies.
 
     Args:
         checkpoint: Where the weights are. Decoder layers past `num_layers`, a depth generator and a language head that

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFas
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from lerobot_gem.checkpoints.layouts import Checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
@@ -55,7 +55,7 @@ def load_tokenizer(checkpoint: Checkpoint | None) -> Any:
     """
     if checkpoint is None:
         return build_tiny_tokenizer()
-    if checkpoint.layout == "policy":
+    if checkpoint.format == "policy":
         return _prompt_step(checkpoint).tokenizer
     try:
         return AutoTokenizer.from_pretrained(checkpoint.path)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-from lerobot_gem.checkpoints.layouts import Checkpoint, open_checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
@@ -165,7 +165,7 @@ def load_answerer(config: VqaEvaluationConfig) -> Answerer:
     checkpoint = open_checkpoint(config.model)
     _check_language_model(checkpoint)
     device = _device(config)
-    if checkpoint.layout == "policy":
+    if checkpoint.format == "policy":
         policy: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
         images = camera_images(policy)
         # As the policy itself answers: its weights as they are, and autocast.

@@ -10,7 +10,7 @@ from transformers import Qwen3VLConfig
 from transformers.initialization import no_init_weights
 
 from lerobot_gem.checkpoints.files import load_weights, stored_weights
-from lerobot_gem.checkpoints.layouts import Checkpoint, open_checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
@@ -130,9 +130,9 @@ def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow:
 def stages_behind(config: GemPartsConfig) -> list[str]:
     """Stages that trained the weights which `backbone.pretrained` and `depth.pretrained` start from."""
     source = _generator_source(config)
-    if source is None or source.layout == "sana":
+    if source is None or source.format == "sana":
         return []
-    stages = PRETRAINING if source.layout == "gem-2b" else source.config.get("stages_done", PRETRAINING)
+    stages = PRETRAINING if source.format == "gem-2b" else source.config.get("stages_done", PRETRAINING)
     # The joint stage trains the backbone, which is another one if the generator comes from elsewhere.
     has_its_backbone = config.depth.pretrained in (None, config.backbone.pretrained)
     return [stage for stage in stages if has_its_backbone or stage != "joint"]

@@ -11,7 +11,7 @@ from lerobot.processor import (
 )
 from lerobot.utils.constants import OBS_STATE
 
-from lerobot_gem.checkpoints.layouts import open_checkpoint
+from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.processing.images import camera_images
 from lerobot_gem.processing.steps import CheckObservationStep, LanguageRowsStep, PromptStep

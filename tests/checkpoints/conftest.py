@@ -1,4 +1,4 @@
-"""Checkpoints of every layout, small; the golden tensors are those of tests/models."""
+"""Checkpoints of every format, small; the golden tensors are those of tests/models."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ __all__ = ["pytest_generate_tests", "reference_folder"]
 
 @pytest.fixture
 def gem_2b(gem_checkpoint, reference_folder: Path, tmp_path: Path) -> Path:
-    """A checkpoint in the released layout, its depth generator described as `lerobot-gem-convert` does it."""
+    """A checkpoint in the released format, its depth generator described as `lerobot-gem-convert` does it."""
     folder = tmp_path / "gem_2b"
     shutil.copytree(reference_folder / gem_checkpoint.spec["checkpoint_dir"], folder)
     shutil.copytree(reference_folder / gem_checkpoint.spec["hub_standin"], folder, dirs_exist_ok=True)

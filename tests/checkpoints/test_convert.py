@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
 from lerobot_gem.checkpoints.files import load_weights
-from lerobot_gem.checkpoints.layouts import open_checkpoint
+from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
@@ -93,7 +93,7 @@ def test_depth_loss_and_total_loss_match(gem_checkpoint, gem_2b, drop):
         language = torch.nn.functional.cross_entropy(
             backbone.logits(states)[0, :-1], gem_checkpoint["in.labels"][0, 1:]
         )
-    assert checkpoint.layout == "gem-2b"
+    assert checkpoint.format == "gem-2b"
     gem_checkpoint.check(f"out.dit_loss.{drop}", losses.mean()[None], tolerance="loss_scalars")
     total = language + 0.1 * losses.mean()
     gem_checkpoint.check(f"out.loss.{drop}", total[None], tolerance="loss_scalars")
@@ -132,7 +132,7 @@ def load_generator(folder: Path) -> DepthGenerator:
 @pytest.mark.parametrize("max_shard_gb", [5.0, 2e-4], ids=["one file", "shards"])
 def test_transformers_reads_the_plain_model(gem_checkpoint, gem_2b, tmp_path, max_shard_gb):
     written = convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "qwen", max_shard_gb=max_shard_gb))
-    assert (written.layout, written.parts) == ("qwen3-vl", {"backbone"})
+    assert (written.format, written.parts) == ("qwen3-vl", {"backbone"})
     assert len(list((tmp_path / "qwen").glob("*.safetensors"))) > 1 or max_shard_gb == 5.0
     config = json.loads((tmp_path / "qwen" / "config.json").read_text())
     assert config["architectures"] == ["Qwen3VLForConditionalGeneration"]
@@ -146,10 +146,10 @@ def test_plain_models_own_files_are_kept(gem_2b, tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (gem_2b / name).read_bytes()
 
 
-def test_released_layout_there_and_back_is_bit_equal(gem_2b, tmp_path):
-    shards = ConvertConfig(source=str(gem_2b), output=tmp_path / "shards", layout="gem-2b", max_shard_gb=3e-4)
+def test_released_format_there_and_back_is_bit_equal(gem_2b, tmp_path):
+    shards = ConvertConfig(source=str(gem_2b), output=tmp_path / "shards", format="gem-2b", max_shard_gb=3e-4)
     convert(shards)
-    convert(ConvertConfig(source=str(tmp_path / "shards"), output=tmp_path / "one", layout="gem-2b"))
+    convert(ConvertConfig(source=str(tmp_path / "shards"), output=tmp_path / "one", format="gem-2b"))
     original = contents(load_file(gem_2b / "model.safetensors"))
     assert contents(load_file(tmp_path / "one" / "model.safetensors")) == original
     assert weights_of(tmp_path / "shards") == weights_of(gem_2b)
@@ -164,7 +164,7 @@ def test_language_head_is_kept_where_it_is_stored(gem_2b, tmp_path, tied):
     edit_weights(gem_2b, add_head)
     text = json.loads((gem_2b / "config.json").read_text())["text_config"]
     edit_config(gem_2b, tie_word_embeddings=tied, text_config=text | {"tie_word_embeddings": tied})
-    convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out", layout="gem-2b"))
+    convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out", format="gem-2b"))
     assert weights_of(tmp_path / "out") == weights_of(gem_2b)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
     assert model.lm_head.weight.equal(load_file(gem_2b / "model.safetensors")["lm_head.weight"])
@@ -173,7 +173,7 @@ def test_language_head_is_kept_where_it_is_stored(gem_2b, tmp_path, tied):
 def test_generator_that_the_source_does_not_describe(gem_checkpoint, reference_folder, gem_2b, tmp_path):
     for folder in ("transformer", "vae", "scheduler"):
         shutil.rmtree(gem_2b / folder)
-    config = {"source": str(gem_2b), "output": tmp_path / "out", "layout": "gem-2b"}
+    config = {"source": str(gem_2b), "output": tmp_path / "out", "format": "gem-2b"}
     with pytest.raises(ValueError, match=r"(?s)missing: .*shape of .*--sana"):
         convert(ConvertConfig(**config))
     assert not (tmp_path / "out").exists()
@@ -254,10 +254,10 @@ def test_policy_without_generator_is_no_gem_2b(make_policy, tmp_path):
     policy, *pipelines = policy_with_whole_backbone(make_policy)
     folder = save(tmp_path / "policy", policy, *pipelines)
     with pytest.raises(ValueError, match="has no generator"):
-        convert(ConvertConfig(source=str(folder), output=tmp_path / "out", layout="gem-2b"))
+        convert(ConvertConfig(source=str(folder), output=tmp_path / "out", format="gem-2b"))
 
 
-def test_released_layout_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_path):
+def test_released_format_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_path):
     build_tiny_tokenizer().save_pretrained(gem_2b)
     # All stages are behind released weights, so that none is skipped.
     released = BackboneConfig(pretrained=str(gem_2b))
@@ -265,7 +265,7 @@ def test_released_layout_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_p
     assert policy.config.stages_done == ["connector", "generator", "joint"]
     folder = save(tmp_path / "policy", policy, *pipelines)
     assert weights_of(folder) == weights_of(gem_2b)
-    convert(ConvertConfig(source=str(folder), output=tmp_path / "out", layout="gem-2b"))
+    convert(ConvertConfig(source=str(folder), output=tmp_path / "out", format="gem-2b"))
     original = contents(load_file(gem_2b / "model.safetensors"))
     assert contents(load_file(tmp_path / "out" / "model.safetensors")) == original
     assert open_checkpoint(tmp_path / "out").depth_architecture == open_checkpoint(gem_2b).depth_architecture
@@ -290,7 +290,7 @@ def test_missing_weight_is_named_before_anything_is_written(gem_2b, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layout": "onnx"}, "layout='onnx' is unknown: expected one of 'qwen3-vl', 'gem-2b'"),
+        ({"format": "onnx"}, "format='onnx' is unknown: expected one of 'qwen3-vl', 'gem-2b'"),
         ({"max_shard_gb": 0}, "max_shard_gb=0: expected more than 0"),
     ],
 )

@@ -33,19 +33,19 @@ def shards_of(weights: dict[str, Tensor], folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", ["folder", "file", "shards", "bin folder", "pt", "deepspeed"])
-def test_every_kind_of_file_is_read(tmp_path, weights, layout):
+@pytest.mark.parametrize("format", ["folder", "file", "shards", "bin folder", "pt", "deepspeed"])
+def test_every_kind_of_file_is_read(tmp_path, weights, format):
     path = tmp_path
-    if layout == "shards":
+    if format == "shards":
         shards_of(weights, tmp_path)
-    elif layout in ("folder", "file"):
+    elif format in ("folder", "file"):
         save_file(weights, tmp_path / "model.safetensors")
-        path = tmp_path if layout == "folder" else tmp_path / "model.safetensors"
-    elif layout == "bin folder":
+        path = tmp_path if format == "folder" else tmp_path / "model.safetensors"
+    elif format == "bin folder":
         torch.save(weights, tmp_path / "pytorch_model.bin")
     else:
         path = tmp_path / "weights.pt"
-        torch.save({"module": weights} if layout == "deepspeed" else weights, path)
+        torch.save({"module": weights} if format == "deepspeed" else weights, path)
     stored = stored_weights(path)
     assert contents(stored) == contents(weights)
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in stored.items()} == {

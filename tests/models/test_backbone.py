@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from lerobot_gem.checkpoints.layouts import open_checkpoint
+from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.presets import get_preset
@@ -15,7 +15,7 @@ from lerobot_gem.models.presets import get_preset
 CONVENTIONS = {"layer_inputs": "hidden_states_tf4573", "hidden_states": "hidden_states"}
 
 
-# --- parity with transformers 4.57.3 and 5 on the official checkpoint layout -----------------------------------
+# --- parity with transformers 4.57.3 and 5 on the official checkpoint format -----------------------------------
 
 
 @pytest.fixture

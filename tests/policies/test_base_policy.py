@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from lerobot_gem.checkpoints.layouts import Checkpoint, open_checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.policies.building import stages_behind
 from lerobot_gem.policies.gem.configuration_gem import GemConfig

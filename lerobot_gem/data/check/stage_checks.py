@@ -322,7 +322,7 @@ def text_batches(dataset: LeRobotDataset, frames: Sequence[int]) -> Iterator[dic
 
 
 def _architecture(config: GemPartsConfig) -> dict[str, Any]:
-    from lerobot_gem.checkpoints.layouts import open_checkpoint
+    from lerobot_gem.checkpoints.formats import open_checkpoint
 
     if config.backbone.pretrained is None:
         return get_preset(config.preset).backbone

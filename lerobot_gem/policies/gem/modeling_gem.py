@@ -12,7 +12,7 @@ from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TO
 from torch import Tensor
 
 from lerobot_gem.checkpoints.files import load_policy_weights
-from lerobot_gem.checkpoints.layouts import open_checkpoint
+from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.inference.answering import write_answers
 from lerobot_gem.models.depth_generator import DepthGenerator

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
-from lerobot_gem.checkpoints import layouts
+from lerobot_gem.checkpoints import formats
 from lerobot_gem.checkpoints.files import load_weights
-from lerobot_gem.checkpoints.layouts import open_checkpoint, read_sana_architecture
+from lerobot_gem.checkpoints.formats import open_checkpoint, read_sana_architecture
 from lerobot_gem.checkpoints.release_expert import expert_to_release
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import get_preset
@@ -42,7 +42,7 @@ def sana(gem_checkpoint, reference_folder: Path, tmp_path: Path) -> Path:
 
 def test_released_gem_checkpoint(gem_2b):
     checkpoint = open_checkpoint(gem_2b)
-    assert (checkpoint.layout, checkpoint.parts) == ("gem-2b", {"backbone", "generator"})
+    assert (checkpoint.format, checkpoint.parts) == ("gem-2b", {"backbone", "generator"})
     original = load_file(gem_2b / "model.safetensors")
     generator = contents(checkpoint.part("generator"))
     assert generator == contents(
@@ -63,7 +63,7 @@ def test_released_gem_checkpoint(gem_2b):
 def test_plain_qwen3_vl_with_and_without_its_head(tmp_path, model):
     model(TINY).save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.layout, checkpoint.parts) == ("qwen3-vl", {"backbone"})
+    assert (checkpoint.format, checkpoint.parts) == ("qwen3-vl", {"backbone"})
     assert Qwen3VLConfig(**checkpoint.backbone_config).text_config.hidden_size == 128
     with torch.device("meta"):
         names = nn.ModuleDict({"model": Qwen3VLModel(TINY)}).state_dict().keys()
@@ -76,7 +76,7 @@ def test_released_expert_in_a_file_or_folder(tmp_path):
     torch.save(released, tmp_path / "pytorch_model.bin")
     for path in (tmp_path, tmp_path / "rdt.pt"):
         checkpoint = open_checkpoint(path)
-        assert (checkpoint.layout, checkpoint.parts) == ("rdt", {"expert"})
+        assert (checkpoint.format, checkpoint.parts) == ("rdt", {"expert"})
         assert contents(checkpoint.part("expert")) == contents(small_expert().state_dict())
 
 
@@ -84,7 +84,7 @@ def test_our_policy(make_policy, tmp_path):
     policy, *_ = make_policy()
     policy.save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.layout, checkpoint.parts) == ("policy", {"backbone", "expert"})
+    assert (checkpoint.format, checkpoint.parts) == ("policy", {"backbone", "expert"})
     assert contents(checkpoint.part("expert")) == contents(policy.expert.state_dict())
     assert Qwen3VLConfig(**checkpoint.backbone_config).text_config.hidden_size == 128
 
@@ -95,7 +95,7 @@ def test_our_policy(make_policy, tmp_path):
 def test_pretrained_generator_and_autoencoder_are_never_initialised_anew(sana):
     """The release's constructor does it; every tensor must be the one that diffusers reads."""
     checkpoint = open_checkpoint(sana)
-    assert (checkpoint.layout, checkpoint.parts) == ("sana", {"generator"})
+    assert (checkpoint.format, checkpoint.parts) == ("sana", {"generator"})
     generator = DepthGenerator(checkpoint.depth_architecture, conditioning_dim=12)
     parts = {"transformer": SanaTransformer2DModel, "autoencoder": AutoencoderDC}
     for name, model in parts.items():
@@ -212,6 +212,6 @@ def test_weights_come_from_the_hub_in_either_format_but_not_in_both(name, tmp_pa
             shutil.copy(repository / file, cache)
         return str(cache)
 
-    monkeypatch.setattr(layouts, "snapshot_download", download)
-    layouts._local("somebody/weights")
+    monkeypatch.setattr(formats, "snapshot_download", download)
+    formats._local("somebody/weights")
     assert {file.name for file in cache.iterdir()} == {name, "config.json"}

@@ -1,6 +1,6 @@
 """What a checkpoint is, and its weights under our names.
 
-| layout | known by | holds |
+| format | known by | holds |
 |---|---|---|
 | `policy` | config.json of a `gem` or `gem_vla` policy | what the policy holds, under our names |
 | `gem-2b` | config.json of Qwen3-VL, weights named `sana.*`, `vae.*`, `diffusion_connector.*` | backbone, generator |
@@ -8,7 +8,7 @@
 | `sana` | model_index.json, or folders `transformer` and `vae` (diffusers) | generator without connector |
 | `rdt` | a file, or a folder without config.json: the release's action expert | expert |
 
-A weight that its layout does not know is an error. The parts are those of our policies: `backbone`, `generator`
+A weight that its format does not know is an error. The parts are those of our policies: `backbone`, `generator`
 (connector, SANA transformer, DC-AE) and `expert`.
 """
 
@@ -24,7 +24,7 @@ from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weig
 from lerobot_gem.checkpoints.release_expert import expert_from_release
 from lerobot_gem.models.presets import DepthArchitecture, get_preset
 
-Layout = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]
+CheckpointFormat = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]
 Part = Literal["backbone", "generator", "expert"]
 
 # Prefixes of GEM-2B and ours; Qwen3-VL's are the first two. See docs/checkpoints.md.
@@ -50,17 +50,17 @@ _POLICIES = ("gem", "gem_vla")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of any layout; no weight is in memory.
+    """A checkpoint of any format; no weight is in memory.
 
     Args:
         path: A folder, or the file of an expert.
-        layout: See the module's docstring.
+        format: See the module's docstring.
         config: Config.json; empty for `sana` and `rdt`.
         weights: Under our names, each beginning with its part.
     """
 
     path: Path
-    layout: Layout
+    format: CheckpointFormat
     config: dict[str, Any]
     weights: dict[str, StoredTensor]
 
@@ -82,7 +82,7 @@ class Checkpoint:
         }
         if not weights:
             raise ValueError(
-                f"{self.path} has no {part}: as a {self.layout!r} checkpoint it holds {', '.join(sorted(self.parts))}. "
+                f"{self.path} has no {part}: as a {self.format!r} checkpoint it holds {', '.join(sorted(self.parts))}. "
                 f"Name a checkpoint with a {part}."
             )
         return weights
@@ -94,7 +94,7 @@ class Checkpoint:
         Raises:
             ValueError: The checkpoint has no backbone.
         """
-        if self.layout == "policy":
+        if self.format == "policy":
             return self.config["backbone"]["architecture"]
         self.part("backbone")
         return self.config
@@ -110,7 +110,7 @@ class Checkpoint:
             ValueError: The checkpoint has no depth generator.
         """
         self.part("generator")
-        if self.layout == "policy":
+        if self.format == "policy":
             return DepthArchitecture(**self.config["depth"]["architecture"])
         if is_sana_pipeline(self.path):
             return read_sana_architecture(self.path)
@@ -126,7 +126,7 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
 
     Raises:
         FileNotFoundError: Neither there nor on a Hub that can be reached, or without weights, or with shards missing.
-        ValueError: Of another model, cut short, with pickled objects, or with weights that its layout does not know.
+        ValueError: Of another model, cut short, with pickled objects, or with weights that its format does not know.
     """
     path = _local(pretrained, **hub_kwargs)
     if not (path / "config.json").is_file():
@@ -149,8 +149,10 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
             f"or a policy of ours ({', '.join(map(repr, _POLICIES))})."
         )
     weights = _renamed(stored_weights(path), path)
-    layout: Layout = "gem-2b" if any(name.startswith("generator.") for name in weights) else "qwen3-vl"
-    return Checkpoint(path, layout, config, weights)
+    format: CheckpointFormat = (
+        "gem-2b" if any(name.startswith("generator.") for name in weights) else "qwen3-vl"
+    )
+    return Checkpoint(path, format, config, weights)
 
 
 def is_sana_pipeline(path: Path) -> bool:
