@@ -7,7 +7,6 @@ from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.policies.building import stages_behind
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
@@ -32,20 +31,6 @@ def test_cameras_are_those_of_the_checkpoint(checkpoint: Path, change: dict) -> 
         setattr(config.cameras, name, value)
     with pytest.raises(ValueError, match=r"is not what the checkpoint .* was trained with.*--rename_map"):
         GemVLAPolicy.from_pretrained(checkpoint, config=config)
-
-
-def test_the_tokenizer_is_read_from_the_same_place_of_the_hub(
-    gem_checkpoint: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = {}
-    policy = GemPolicy.from_pretrained(gem_checkpoint, revision="v1", cache_dir="somewhere")
-    monkeypatch.setattr(
-        "lerobot_gem.policies.gem.modeling_gem.load_tokenizer", lambda name, **hub: asked.update({name: hub})
-    )
-    assert policy._tokenizer is None
-    assert asked == {gem_checkpoint: {"revision": "v1", "cache_dir": "somewhere"}}
-    assert load_tokenizer(gem_checkpoint, revision="v1").pad_token  # a folder has none to choose from
 
 
 @pytest.mark.parametrize("tasks", [2, 500])
