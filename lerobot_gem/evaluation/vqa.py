@@ -14,7 +14,6 @@ import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.device_utils import auto_select_torch_device, get_safe_torch_device
-from torch import Tensor
 from tqdm import tqdm
 from transformers import Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
@@ -24,17 +23,13 @@ from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
 from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
-from lerobot_gem.inference.answering import write_answers
+from lerobot_gem.inference.answering import Answerer, Question
 from lerobot_gem.policies.base_configuration import DTYPES, require
 from lerobot_gem.processing.images import CameraImages, camera_images
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 from lerobot_gem.storage.output_folder import check_empty
 
 logger = logging.getLogger(__name__)
-
-Question = tuple[Sequence[Tensor], str]
-# Images and questions of a batch -> answers.
-Answerer = Callable[[Sequence[Question]], list[str]]
 
 
 @dataclass
@@ -109,15 +104,22 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
     found = read_rows(dataset)
     rows = select_rows(found.rows, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
     logger.info(f"{len(rows)} of {len(found.rows)} questions, {sum(found.skipped.values())} skipped")
-    answer = load_answerer(config)
+    answerer = load_answerer(
+        config.model,
+        device=config.device,
+        dtype=config.dtype,
+        min_pixels=config.min_pixels,
+        max_pixels=config.max_pixels,
+        max_new_tokens=config.max_new_tokens,
+    )
     start = time.perf_counter()
-    answers = ask(dataset, rows, answer, config.batch_size, config.output_dir / "predictions.jsonl")
+    answers = ask(dataset, rows, answerer.answer, config.batch_size, config.output_dir / "predictions.jsonl")
     seconds = time.perf_counter() - start
     scores = score_answers(rows, answers, seed=config.seed)
     report = VqaReport(scores, len(rows), dict(found.skipped), seconds)
     values = {
         "config": draccus.encode(config),
-        "device": str(_device(config)),
+        "device": str(next(answerer.backbone.parameters()).device),
         "versions": {
             name: version(name) for name in ("lerobot", "lerobot_policy_gem", "torch", "transformers")
         },
@@ -128,7 +130,11 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
 
 
 def ask(
-    dataset: LeRobotDataset, rows: Sequence[VqaRow], answer: Answerer, batch_size: int, predictions: Path
+    dataset: LeRobotDataset,
+    rows: Sequence[VqaRow],
+    answer: Callable[[Sequence[Question]], list[str]],
+    batch_size: int,
+    predictions: Path,
 ) -> list[str]:
     """Ask all questions in batches and write down each with its answer and scores as soon as there are any.
 
@@ -153,8 +159,24 @@ def ask(
     return answers
 
 
-def load_answerer(config: VqaEvaluationConfig) -> Answerer:
-    """A function that answers questions with the backbone of `config.model`; nothing else of it is read.
+def load_answerer(
+    pretrained: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    max_new_tokens: int = 256,
+) -> Answerer:
+    """What answers questions with the backbone of a checkpoint; nothing else of it is loaded.
+
+    Args:
+        pretrained: Hub id or folder of a `gem` policy, of GEM-2B's layout, or of Qwen3-VL.
+        device: "cuda", "cpu", ...; None takes the fastest there is.
+        dtype: "float32" or "bfloat16"; None is a policy's own, or the type of the stored weights.
+        min_pixels: Smallest image area; None is the checkpoint's own.
+        max_pixels: Largest image area; None is the checkpoint's own.
+        max_new_tokens: Where a longer answer is cut.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
@@ -162,41 +184,28 @@ def load_answerer(config: VqaEvaluationConfig) -> Answerer:
             `max_pixels`.
         OSError: It comes without tokenizer, or without image processor.
     """
-    checkpoint = open_checkpoint(config.model)
+    checkpoint = open_checkpoint(pretrained)
     _check_language_model(checkpoint)
-    device = _device(config)
     if checkpoint.format == "policy":
         policy: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
         images = camera_images(policy)
-        # As the policy itself answers: its weights as they are, and autocast.
-        weights_dtype, autocast = torch.float32, (config.dtype or policy.dtype) == "bfloat16"
+        # As the policy itself computes: its weights as they are, and autocast.
+        weights_dtype, bfloat16 = torch.float32, (dtype or policy.dtype) == "bfloat16"
     else:
         images = _images_of_qwen(checkpoint)
         stored = checkpoint.weights["backbone.model.language_model.embed_tokens.weight"].dtype
-        weights_dtype, autocast = (getattr(torch, config.dtype) if config.dtype else stored), False
+        weights_dtype, bfloat16 = (getattr(torch, dtype) if dtype else stored), False
     images = replace(
-        images,
-        min_pixels=config.min_pixels or images.min_pixels,
-        max_pixels=config.max_pixels or images.max_pixels,
+        images, min_pixels=min_pixels or images.min_pixels, max_pixels=max_pixels or images.max_pixels
     )
     if images.min_pixels > images.max_pixels:
         raise ValueError(
             f"min_pixels={images.min_pixels} and max_pixels={images.max_pixels}: expected the first to be the smaller one; "
             "those not given are the model's."
         )
-    backbone = load_backbone(checkpoint, language_head=True, dtype=weights_dtype).to(device).eval()
-    tokenizer = load_tokenizer(checkpoint)
-
-    @torch.no_grad()
-    def answer(questions: Sequence[Question]) -> list[str]:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            return write_answers(backbone, images, tokenizer, questions, config.max_new_tokens)
-
-    return answer
-
-
-def _device(config: VqaEvaluationConfig) -> torch.device:
-    return get_safe_torch_device(config.device) if config.device else auto_select_torch_device()
+    backbone = load_backbone(checkpoint, language_head=True, dtype=weights_dtype)
+    backbone.to(get_safe_torch_device(device) if device else auto_select_torch_device()).eval()
+    return Answerer(backbone, images, load_tokenizer(checkpoint), bfloat16, max_new_tokens)
 
 
 def _questions(dataset: LeRobotDataset, rows: Sequence[VqaRow]) -> Iterator[Question]:

@@ -1,52 +1,70 @@
 """Questions about images, answered by the backbone through transformers' `generate`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.processing.chat import ANSWER_PREFIX, ANSWER_SUFFIX, user_turn
 from lerobot_gem.processing.images import CameraImages
 
+# Images, (3, H, W) floats in [0, 1] of any sizes, and the question that follows them.
+Question = tuple[Sequence[Tensor], str]
 
-def write_answers(
-    backbone: GemBackbone,
-    images: CameraImages,
-    tokenizer: Any,
-    questions: Sequence[tuple[Sequence[Tensor], str]],
-    max_new_tokens: int,
-) -> list[str]:
-    """Answer questions greedily, in one batch.
 
-    Args:
-        backbone: With a language head.
+@dataclass(frozen=True)
+class Answerer:
+    """Answers questions with a backbone, greedily.
+
+    Attributes:
+        backbone: Has a language head, and is in evaluation mode.
         images: How images become patches.
-        tokenizer: Of the backbone.
-        questions: Images, (3, H, W) floats in [0, 1] of any sizes, and the question after them.
+        tokenizer: The backbone's.
+        bfloat16: Whether to compute in bfloat16, whatever the type of the weights (autocast).
         max_new_tokens: Where a longer answer is cut.
     """
-    prompts = [
-        user_turn(question, [images.token_count(*image.shape[-2:]) for image in shown]) + ANSWER_PREFIX
-        for shown, question in questions
-    ]
-    device = next(backbone.parameters()).device
-    tokens = tokenizer(
-        prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-    ).to(device)
-    pixel_values, image_grid_thw = images.patches_of(
-        [image.to(device) for shown, _ in questions for image in shown]
-    )
-    written = backbone.for_generation().generate(
-        input_ids=tokens["input_ids"],
-        attention_mask=tokens["attention_mask"],
-        mm_token_type_ids=(tokens["input_ids"] == backbone.image_token_id).int(),
-        pixel_values=pixel_values,
-        image_grid_thw=image_grid_thw,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=tokenizer.convert_tokens_to_ids(ANSWER_SUFFIX.strip()),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    answers = written[:, tokens["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    backbone: GemBackbone
+    images: CameraImages
+    tokenizer: Any
+    bfloat16: bool = False
+    max_new_tokens: int = 256
+
+    @torch.no_grad()
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        """Answer questions in one batch.
+
+        Args:
+            questions: Each is asked alone, about its own images.
+
+        Returns:
+            An answer to each.
+        """
+        prompts = [
+            user_turn(text, [self.images.token_count(*image.shape[-2:]) for image in shown]) + ANSWER_PREFIX
+            for shown, text in questions
+        ]
+        device = next(self.backbone.parameters()).device
+        tokens = self.tokenizer(
+            prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+        ).to(device)
+        pixel_values, image_grid_thw = self.images.patches_of(
+            [image.to(device) for shown, _ in questions for image in shown]
+        )
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+            written = self.backbone.for_generation().generate(
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"],
+                mm_token_type_ids=(tokens["input_ids"] == self.backbone.image_token_id).int(),
+                pixel_values=pixel_values,
+                image_grid_thw=image_grid_thw,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                eos_token_id=self.tokenizer.convert_tokens_to_ids(ANSWER_SUFFIX.strip()),
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        answers = written[:, tokens["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]

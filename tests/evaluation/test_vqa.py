@@ -13,6 +13,7 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.evaluation.vqa import (
     DatasetOptions,
     VqaEvaluationConfig,
@@ -22,6 +23,7 @@ from lerobot_gem.evaluation.vqa import (
 )
 from lerobot_gem.evaluation.vqa_questions import read_rows
 from lerobot_gem.evaluation.vqa_scores import score_answers
+from lerobot_gem.inference.answering import Answerer
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.storage.language_columns import row
 from tests.checkpoints.conftest import edit_config
@@ -120,7 +122,9 @@ def test_answers_are_the_policys_own_whatever_the_batch_size(questions, policy, 
     dataset = LeRobotDataset("local/noise", root=questions)
     rows = read_rows(dataset).rows
     shown = [([dataset[asked.index][asked.cameras[0]]], asked.question) for asked in rows]
-    expected = GemPolicy.from_pretrained(policy).answer_all(shown, max_new_tokens=6)
+    gem = GemPolicy.from_pretrained(policy)
+    answerer = Answerer(gem.backbone, gem.images, load_tokenizer(policy), max_new_tokens=6)
+    expected = answerer.answer(shown)
     assert len(set(expected)) > 3  # or mixed up answers would go unseen
     for model, batch_size in ((policy, 1), (policy, 4), (policy, 99), (plain, 4)):
         output = tmp_path / f"{model.name}-{batch_size}"
@@ -204,9 +208,7 @@ def test_bad_options_are_named(values, message, tmp_path):
 
 def load(model: Path | str, **values):
     defaults = {"device": "cpu", "dtype": "float32", "max_new_tokens": 4}
-    return load_answerer(
-        VqaEvaluationConfig(str(model), DatasetOptions("any"), Path("any"), **defaults | values)
-    )
+    return load_answerer(model, **defaults | values)
 
 
 def test_an_action_policy_that_kept_few_layers_is_refused(make_policy, tmp_path):
@@ -229,7 +231,7 @@ def test_an_action_policy_with_all_layers_answers_as_the_one_that_its_backbone_c
     )
     folder = save(tmp_path / "action", acting, *processors)
     asked = [([torch.rand(3, 64, 64)], "Where is it?")]
-    assert load(folder)(asked) == load(policy)(asked)
+    assert load(folder).answer(asked) == load(policy).answer(asked)
 
 
 def test_a_model_without_language_head_is_refused(plain, tmp_path):
@@ -274,7 +276,7 @@ def test_images_have_the_sizes_that_the_model_states_or_the_user(plain, policy, 
         (plain, {"max_pixels": 64 * 64}),
         (policy, {"max_pixels": 64 * 64}),
     ):
-        load(model, **values)(question)
+        load(model, **values).answer(question)
     with pytest.raises(ValueError, match="min_pixels=20000 and max_pixels=16384: expected the first"):
         load(plain, min_pixels=20_000)
     tokens = [int((inputs["input_ids"] == 3).sum()) for inputs in shown]

@@ -1,14 +1,12 @@
 """What is checked when a checkpoint is loaded, and what its model card says."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.policies.building import stages_behind
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
@@ -33,22 +31,6 @@ def test_cameras_are_those_of_the_checkpoint(checkpoint: Path, change: dict) -> 
         setattr(config.cameras, name, value)
     with pytest.raises(ValueError, match=r"is not what the checkpoint .* was trained with.*--rename_map"):
         GemVLAPolicy.from_pretrained(checkpoint, config=config)
-
-
-def test_the_tokenizer_is_read_from_the_same_place_of_the_hub(
-    gem_checkpoint: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = {}
-    policy = GemPolicy.from_pretrained(gem_checkpoint, revision="v1", cache_dir="somewhere")
-
-    def opened(name: Path, **hub: Any) -> Checkpoint:
-        asked[name] = hub
-        return open_checkpoint(name)
-
-    monkeypatch.setattr("lerobot_gem.policies.gem.modeling_gem.open_checkpoint", opened)
-    assert policy._tokenizer.pad_token
-    assert asked == {gem_checkpoint: {"revision": "v1", "cache_dir": "somewhere"}}
 
 
 @pytest.mark.parametrize("tasks", [2, 500])

@@ -1,8 +1,5 @@
 """GEM's pre-training as a LeRobot policy: backbone and depth generator."""
 
-from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
@@ -12,11 +9,8 @@ from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TO
 from torch import Tensor
 
 from lerobot_gem.checkpoints.files import load_policy_weights
-from lerobot_gem.checkpoints.formats import open_checkpoint
-from lerobot_gem.checkpoints.processor_files import load_tokenizer
-from lerobot_gem.inference.answering import write_answers
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.policies.base_policy import SharedPolicy, hub_arguments
+from lerobot_gem.policies.base_policy import SharedPolicy
 from lerobot_gem.policies.building import (
     autocast,
     build_backbone,
@@ -68,8 +62,6 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
             config.stages_done = [*config.stages_done, config.stage]
         self.images = camera_images(config)
         freeze(self, config.stage, config)
-        self._tokenizer_source: str | Path | None = config.backbone.pretrained
-        self._hub_arguments: dict[str, Any] = {}
 
     # Training
 
@@ -183,30 +175,6 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
                 )
         return pictures
 
-    def answer(self, images: Sequence[Tensor], question: str, max_new_tokens: int = 256) -> str:
-        """Answer a question about some images, greedily.
-
-        Args:
-            images: (3, H, W) floats in [0, 1], of any sizes.
-            question: Asked after the images.
-            max_new_tokens: Where a longer answer is cut.
-        """
-        return self.answer_all([(images, question)], max_new_tokens)[0]
-
-    @torch.no_grad()
-    def answer_all(
-        self, questions: Sequence[tuple[Sequence[Tensor], str]], max_new_tokens: int = 256
-    ) -> list[str]:
-        """The same for several questions, each with images of its own, in one batch."""
-        self.eval()
-        with autocast(self):
-            return write_answers(self.backbone, self.images, self._tokenizer, questions, max_new_tokens)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        source = self._tokenizer_source
-        return load_tokenizer(None if source is None else open_checkpoint(source, **self._hub_arguments))
-
     # Acting
 
     def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> NoReturn:
@@ -227,12 +195,6 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
         """Nothing is kept between frames."""
 
     # Checkpoints
-
-    @classmethod
-    def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
-        policy = super().from_pretrained(pretrained_name_or_path, **kwargs)
-        policy._tokenizer_source, policy._hub_arguments = pretrained_name_or_path, hub_arguments(kwargs)
-        return policy
 
     @classmethod
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:

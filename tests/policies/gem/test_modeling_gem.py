@@ -205,24 +205,10 @@ def test_generated_depth_has_a_picture_for_each_camera(make_gem, depth_batch):
         assert 0 <= picture.min() <= picture.max() <= 1
 
 
-def test_answers_do_not_depend_on_what_else_is_asked(gem_checkpoint):
-    policy = GemPolicy.from_pretrained(gem_checkpoint)
-    torch.manual_seed(0)
-    for parameter in policy.backbone.parameters():  # a fresh model may answer everything alike
-        torch.nn.init.normal_(parameter, std=0.2)
-    small, large = torch.rand(3, 64, 64), torch.rand(3, 96, 128)
-    questions = [([small], "Where is it?"), ([large, small], "How many mugs are there?")]
-    together = policy.answer_all(questions, max_new_tokens=8)
-    assert together == [policy.answer(images, text, max_new_tokens=8) for images, text in questions]
-    assert together[0] != together[1]
-
-
 def test_bfloat16_is_close_to_float32_within_accelerates_autocast_and_without(make_gem, depth_batch):
     policy, preprocess, _ = make_gem(stage="joint")
     warm(policy)
     inputs = preprocess(depth_batch)
-    read = []  # while answering: the states of the question, then those of each written token
-    policy.backbone.language_model.norm.register_forward_hook(lambda _, __, states: read.append(states))
 
     def results(dtype: str, outer: bool = False) -> dict[str, torch.Tensor]:
         policy.config.dtype = dtype
@@ -230,9 +216,7 @@ def test_bfloat16_is_close_to_float32_within_accelerates_autocast_and_without(ma
             torch.manual_seed(2)
             losses = policy.eval()(inputs, reduction="none")[0]
             depth = policy.generate_depth(inputs, generator=torch.Generator().manual_seed(0))
-            read.clear()
-            policy.answer([depth_batch[CAMERAS[0]][0]], "Where is it?", max_new_tokens=2)
-        return {"losses": losses.detach(), **depth, "question": read[0]}
+        return {"losses": losses.detach(), **depth}
 
     exact, rounded, within = results("float32"), results("bfloat16"), results("bfloat16", outer=True)
     for name, values in exact.items():
