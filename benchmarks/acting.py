@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from lerobot_gem.models.action_expert import ActionExpert, Conditioning
+from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
+from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.models.presets import ExpertArchitecture, get_preset
 
 # The proportions of GEM-2B (half of the decoder is read, a language head over a large vocabulary) at about a tenth

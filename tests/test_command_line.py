@@ -37,7 +37,7 @@ def trained(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "--policy.optimizer_lr=0.002",
     )
     assert "action_loss" in log
-    assert "M parameters, learns" in log
+    assert "M parameters, trainable" in log
     return output
 
 

@@ -97,7 +97,7 @@ def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(
 def check_logs(log: str, *, learns: set[str], losses: set[str]) -> None:
     acts = "expert" in learns
     parts = PARTS.keys() if acts else PARTS.keys() - {"expert"}
-    assert set(re.findall(r"(\w+): [\d.]+ M parameters, learns", log)) == learns
+    assert set(re.findall(r"(\w+): [\d.]+ M parameters, trainable", log)) == learns
     assert set(re.findall(r"(\w+): [\d.]+ M parameters, frozen", log)) == parts - learns
     shares = {"frames_with_depth", "images_without_depth", *(() if acts else ("frames_with_language",))}
     logged = set(re.findall(r"\b(\w+):[\d.]+", log))

@@ -95,9 +95,25 @@ class Checkpoint:
             ValueError: The checkpoint has no backbone.
         """
         if self.format == "policy":
-            return self.config["backbone"]["architecture"]
+            return self._built["backbone"]
         self.part("backbone")
         return self.config
+
+    @property
+    def stages_done(self) -> list[str] | None:
+        """Stages of pre-training that trained a `gem` checkpoint, in order; None where the checkpoint does not say."""
+        return self._built["stages_done"] if self.config.get("type") == "gem" else None
+
+    @property
+    def _built(self) -> dict[str, Any]:
+        """What one of our policies was built with; version 0.1 wrote it here and there."""
+        if "built" in self.config:
+            return self.config["built"]
+        return {
+            "backbone": self.config["backbone"]["architecture"],
+            "generator": self.config["depth"]["architecture"],
+            "stages_done": self.config.get("stages_done", []),
+        }
 
     @property
     def depth_architecture(self) -> DepthArchitecture:
@@ -111,7 +127,7 @@ class Checkpoint:
         """
         self.part("generator")
         if self.format == "policy":
-            return DepthArchitecture(**self.config["depth"]["architecture"])
+            return DepthArchitecture(**self._built["generator"])
         if is_sana_pipeline(self.path):
             return read_sana_architecture(self.path)
         return get_preset("2b").depth

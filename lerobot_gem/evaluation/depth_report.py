@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lerobot_gem.evaluation.depth_metrics import DepthScores, score_depth
+from lerobot_gem.models.presets import Colormap
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.processing.depth_cameras import pair_depth
-from lerobot_gem.processing.depth_target import ColouringName, depth_target, is_inverse, relative_depth
+from lerobot_gem.processing.depth_target import depth_target, is_inverse, relative_depth
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
 
@@ -198,7 +199,7 @@ def _frames(
     depth = policy.config.depth
     positions = _spread(len(dataset), config.num_frames)
     noise = torch.Generator().manual_seed(config.seed)
-    colouring, max_side = cast(ColouringName, depth.colouring), cast(int, depth.max_side)
+    colouring, max_side = depth.colouring, policy.config.depth_supervision.max_side
     previous: dict[str, Tensor] = {}
     for batch in tqdm(read_frames(dataset, positions, batch_size=config.batch_size), desc="batches"):
         # Cameras alone: depth needs no text, and without questions every image is seen after the same others.
@@ -267,7 +268,7 @@ def _checked(config: DepthVisualisationConfig) -> GemConfig:
     policy = config.policy
     if policy is None or policy.pretrained_path is None:
         raise ValueError("No policy: expected --policy.path=<gem checkpoint>.")
-    if not isinstance(policy, GemConfig) or policy.depth.architecture is None:
+    if not isinstance(policy, GemConfig) or not policy.built.generator:
         raise ValueError(
             f"policy.path={policy.pretrained_path} is a {policy.type!r} checkpoint: expected a 'gem' checkpoint (stages 1 "
             "to 3) with its depth generator. A 'gem_vla' acts without one; take the checkpoint that it started from."
@@ -312,7 +313,7 @@ def _spread(length: int, number: int) -> list[int]:
     return np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()
 
 
-def _score(pictures: Mapping[str, Tensor], depth: Tensor, colouring: ColouringName) -> dict[str, DepthScores]:
+def _score(pictures: Mapping[str, Tensor], depth: Tensor, colouring: Colormap) -> dict[str, DepthScores]:
     """Scores of pictures (3, h, w) in [0, 1] against depth (1, H, W) in metres, at the depth map's own size."""
     scores = {}
     for name, picture in pictures.items():

@@ -25,7 +25,7 @@ from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
 from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
 from lerobot_gem.inference.answering import Answerer, Question
 from lerobot_gem.policies.base_configuration import DTYPES, require
-from lerobot_gem.processing.images import CameraImages, camera_images
+from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 from lerobot_gem.storage.output_folder import check_empty
 
@@ -188,7 +188,7 @@ def load_answerer(
     _check_language_model(checkpoint)
     if checkpoint.format == "policy":
         policy: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
-        images = camera_images(policy)
+        images = policy.images
         # As the policy itself computes: its weights as they are, and autocast.
         weights_dtype, bfloat16 = torch.float32, (dtype or policy.dtype) == "bfloat16"
     else:

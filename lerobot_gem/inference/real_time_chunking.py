@@ -7,42 +7,39 @@ from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from torch import Tensor
 
+from lerobot_gem.models.action_expert import Integrator
 
-def sample_with_rtc(
-    velocity: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
-    num_steps: int,
-    processor: RTCProcessor,
-    inference_delay: int | None,
-    prev_chunk_left_over: Tensor | None,
-) -> Tensor:
-    """Sample a chunk of actions (B, T, A) under guidance.
+
+def guided_integrator(
+    processor: RTCProcessor, inference_delay: int | None, prev_chunk_left_over: Tensor | None
+) -> Integrator:
+    """An integrator of the expert's flow under guidance.
 
     Args:
-        velocity: Of noisy actions (B, T, A) at times (B,) in our convention, from 0 (noise) to 1 (actions).
-        noise: (B, T, A).
-        num_steps: Euler steps.
         processor: LeRobot's guidance.
         inference_delay: Actions executed while this chunk is computed.
-        prev_chunk_left_over: The unexecuted rest of the last chunk.
+        prev_chunk_left_over: The unexecuted rest of the last chunk (B, T, A); None for none.
     """
 
-    @torch.no_grad()
-    def lerobot_velocity(noisy_actions: Tensor, time: Tensor) -> Tensor:
-        # LeRobot's time runs from 1 (noise) to 0 (actions), ours the other way.
-        return -velocity(noisy_actions, 1 - time)
+    def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
+        @torch.no_grad()
+        def lerobot_velocity(noisy_actions: Tensor, time: Tensor) -> Tensor:
+            # LeRobot's time runs from 1 (noise) to 0 (actions), ours the other way.
+            return -velocity(noisy_actions, 1 - time)
 
-    chunk_size = noise.shape[1]
-    if prev_chunk_left_over is not None:
-        # LeRobot pads the left-over to its own horizon, which may be longer than our chunk.
-        prev_chunk_left_over = prev_chunk_left_over[..., :chunk_size, :]
-    return euler_integrate(
-        lerobot_velocity,
-        noise,
-        num_steps,
-        rtc_processor=processor,
-        rtc_enabled=True,
-        inference_delay=inference_delay,
-        prev_chunk_left_over=prev_chunk_left_over,
-        execution_horizon=min(processor.rtc_config.execution_horizon, chunk_size),
-    )
+        chunk_size = noise.shape[1]
+        return euler_integrate(
+            lerobot_velocity,
+            noise,
+            num_steps,
+            rtc_processor=processor,
+            rtc_enabled=True,
+            inference_delay=inference_delay,
+            # LeRobot pads the left-over to its own horizon, which may be longer than our chunk.
+            prev_chunk_left_over=None
+            if prev_chunk_left_over is None
+            else prev_chunk_left_over[..., :chunk_size, :],
+            execution_horizon=min(processor.rtc_config.execution_horizon, chunk_size),
+        )
+
+    return integrate

@@ -14,7 +14,7 @@ denoising step, and keys and values have separate weights (the release interleav
 converts).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -23,30 +23,30 @@ import torch.nn.functional as F  # noqa: N812
 from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
 from torch import Tensor, nn
 
-from lerobot_gem.models.action_expert_layers import ExpertBlock, KeyValue, TimeEmbedding, VelocityOutput, mlp
+from lerobot_gem.models.action_expert_layers import ExpertBlock, TimeEmbedding, VelocityOutput, mlp
+from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
+
+# Integrates a flow: the velocity of noisy actions (B, T, A) at times (B,) or (1,), the noise (B, T, A), the number of steps.
+Integrator = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Conditioning:
-    """What the expert needs to know of one observation, projected once.
+class FlowSettings:
+    """How the expert learns its flow, and how far it integrates it.
 
     Args:
-        blocks: Keys and values (B, num_heads, L, head_size) of each block's cross-attention, in order.
-        mask: (B, 1, 1, L) bool, True where a token may be attended to; None when all may.
+        time_distribution: `logit_normal` (0, 1) as in the release, `uniform` as in the paper, or `beta` (1, 1.5), which
+            favours noise (pi0, arXiv 2410.24164, appendix B).
+        draws: Noises and times per observation in training, for one pass of the backbone (CogACT, arXiv 2411.19650).
+        state_noise_snr: Signal-to-noise ratio in dB of the noise on the state in training; None is no noise.
+        num_inference_steps: Euler steps from noise to actions.
     """
 
-    blocks: tuple[KeyValue, ...]
-    mask: Tensor | None
-
-    def repeat(self, times: int) -> "Conditioning":
-        """The conditioning of a batch in which each observation stands `times` times in a row."""
-        if times == 1:
-            return self
-        return Conditioning(
-            blocks=tuple(block.repeat(times, dim=0) for block in self.blocks),
-            mask=None if self.mask is None else self.mask.repeat_interleave(times, 0),
-        )
+    time_distribution: TimeDistribution = "logit_normal"
+    draws: int = 1
+    state_noise_snr: float | None = None
+    num_inference_steps: int = 5
 
 
 class ActionExpert(nn.Module):
@@ -59,6 +59,7 @@ class ActionExpert(nn.Module):
         state_dim: Components of the robot state, or None for an expert that gets no state; the learned state
             embedding alone then takes its place.
         chunk_size: Actions T in a chunk.
+        flow: How it learns and samples.
 
     Position and state embeddings start as in the release. The other weights start as in DiT (Xavier, zero biases,
     modulations and the last layer zero), but with open gates: the velocity begins as zero, the blocks as ordinary ones.
@@ -72,6 +73,7 @@ class ActionExpert(nn.Module):
         action_dim: int,
         state_dim: int | None,
         chunk_size: int,
+        flow: FlowSettings = FlowSettings(),  # noqa: B008, frozen
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -79,6 +81,7 @@ class ActionExpert(nn.Module):
         self.action_dim = action_dim
         self.state_dim = state_dim
         self.chunk_size = chunk_size
+        self.flow = flow
 
         width, registers = architecture.hidden_size, architecture.num_register_tokens
         self.conditioning_adaptor = mlp(conditioning_dim, width, layers=2)
@@ -140,6 +143,54 @@ class ActionExpert(nn.Module):
         """
         return self._velocity(noisy_actions, self._modulations(time, state), conditioning)
 
+    def loss(
+        self,
+        actions: Tensor,
+        is_pad: Tensor | None,
+        conditioning: Conditioning,
+        state: Tensor | None,
+        *,
+        noise: Tensor | None = None,
+        time: Tensor | None = None,
+    ) -> Tensor:
+        """Flow-matching loss of demonstrated chunks.
+
+        Args:
+            actions: (B, T, A), the demonstrated chunks.
+            is_pad: (B, T), True past the end of an episode, where there is no loss; None for no such frame.
+            conditioning: Of the same observations.
+            state: (B, state_dim) or None.
+            noise: (B, T, A); drawn if None, `flow.draws` times per observation unless `time` is given.
+            time: (B,) in [0, 1], 0 is noise; drawn if None.
+
+        Returns:
+            (B,), in float32 for bfloat16 weights too.
+
+        Raises:
+            ValueError: As `forward`.
+        """
+        draws = self.flow.draws if noise is None and time is None else 1
+        state = self._with_noise(state)
+        error = self.flow_matching_error(
+            actions.repeat_interleave(draws, dim=0),
+            conditioning.repeat(draws),
+            None if state is None else state.repeat_interleave(draws, dim=0),
+            noise=noise,
+            time=time,
+            time_distribution=self.flow.time_distribution,
+        )
+        error = error.unflatten(0, (-1, draws)).mean(dim=1)
+        valid = torch.ones_like(error[..., 0]) if is_pad is None else (~is_pad).float()
+        return (error.mean(dim=-1) * valid).sum(dim=-1) / valid.sum(dim=-1)
+
+    def _with_noise(self, state: Tensor | None) -> Tensor | None:
+        """The state with noise of `flow.state_noise_snr`, in training."""
+        snr = self.flow.state_noise_snr
+        if state is None or snr is None or not self.training:
+            return state
+        power = state.square().mean(dim=0, keepdim=True)
+        return state + torch.randn_like(state) * (power / 10 ** (snr / 10)).sqrt()
+
     def flow_matching_error(
         self,
         actions: Tensor,
@@ -176,17 +227,23 @@ class ActionExpert(nn.Module):
         return (velocity - (actions - noise).float()).square()
 
     def sample(
-        self, conditioning: Conditioning, state: Tensor | None, noise: Tensor, num_steps: int
+        self,
+        conditioning: Conditioning,
+        state: Tensor | None,
+        noise: Tensor | None = None,
+        num_steps: int | None = None,
+        integrate: Integrator | None = None,
     ) -> Tensor:
-        """Integrate the flow from noise to an action chunk with Euler steps.
+        """Integrate the flow from noise to an action chunk.
 
         Time and actions accumulate in the dtype of the weights, as in the release.
 
         Args:
             conditioning: Of the observations.
             state: (B, state_dim) or None.
-            noise: (B, T, A), standard normal.
-            num_steps: Number of Euler steps, at least 1.
+            noise: (B, T, A), standard normal; drawn if None.
+            num_steps: Number of Euler steps, at least 1; None is `flow.num_inference_steps`.
+            integrate: Another integrator than Euler's own, such as one that real-time chunking guides.
 
         Returns:
             (B, T, A) in the dtype of the weights.
@@ -194,8 +251,14 @@ class ActionExpert(nn.Module):
         Raises:
             ValueError: `num_steps` is below 1; or as `forward`.
         """
+        num_steps = self.flow.num_inference_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} must be at least 1.")
+        if noise is None:
+            key = conditioning.blocks[0].key
+            noise = torch.randn(len(key), self.chunk_size, self.action_dim, device=key.device)
+        if integrate is not None:
+            return integrate(lambda actions, time: self(actions, time, conditioning, state), noise, num_steps)
         times = [torch.zeros(1, dtype=self.dtype, device=noise.device)]
         for _ in range(num_steps - 1):
             times.append(times[-1] + 1 / num_steps)

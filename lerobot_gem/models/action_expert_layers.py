@@ -7,35 +7,16 @@ transformers' RMSNorm scales in the input's dtype, after casting back, as the re
 which differs in bfloat16 from what the weights were trained with.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm as RMSNorm
 
+from lerobot_gem.models.conditioning import KeyValue
 from lerobot_gem.models.presets import ExpertArchitecture
 
 _TIME_WAVES = 256
-
-
-class KeyValue(NamedTuple):
-    """Keys and values of one attention.
-
-    Args:
-        key: (B, num_kv_heads or num_heads, L, head_size), already normalised.
-        value: Of the same shape.
-    """
-
-    key: Tensor
-    value: Tensor
-
-    def repeat(self, times: int, dim: int) -> "KeyValue":
-        """Each entry along `dim` stands `times` times in a row."""
-        if times == 1:
-            return self
-        return KeyValue(self.key.repeat_interleave(times, dim), self.value.repeat_interleave(times, dim))
 
 
 class TimeEmbedding(nn.Module):

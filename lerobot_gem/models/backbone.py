@@ -2,14 +2,7 @@
 
 The action expert conditions on hidden states of early decoder layers. transformers' own forward always runs every
 layer, and what it calls `hidden_states` changed between its major versions; so this module runs transformers' layers
-itself and names what it returns:
-
-| state | `layer_inputs` (default) | `hidden_states` |
-|---|---|---|
-| 0 | embeddings with image features | the same |
-| i | what decoder layer i reads: output of layer i-1 plus its deep-stack feature | output of layer i-1, without the feature |
-| last | what the final norm reads | after the final norm |
-| equals | `output_hidden_states` of transformers 4.57.3, which the release pins | the same of transformers 5 |
+itself and names what it returns (`conditioning.py`).
 
 The depth generator and the language head read the final states, after the final norm, whatever the convention.
 """
@@ -117,7 +110,7 @@ class GemBackbone(nn.Module):
             pixel_values: (P, patch_dim), the patches of all images, as transformers' image processor makes them.
             image_grid_thw: (N, 3), patches of each image in time, height and width.
             layers: Which states, each 0 to `num_layers`, in any order.
-            convention: What a state is; see the module's docstring.
+            convention: What a state is; see `conditioning.py`.
 
         Returns:
             (B, len(layers), L, D). Values at padded positions mean nothing.

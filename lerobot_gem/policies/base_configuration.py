@@ -1,9 +1,13 @@
-"""What the configurations of both policies share: backbone, cameras, depth, precision and optimiser."""
+"""What the configurations of both policies share: backbone, cameras, depth, precision and optimiser.
+
+Fields hold what the user chose. What `None` stands for is filled in when a configuration is made, and read through the
+typed properties. What a policy was built with is in the block `built`.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, get_args
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from draccus.utils import ParsingError
@@ -11,15 +15,21 @@ from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim import AdamWConfig, OptimizerConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
-from lerobot_gem.models.presets import StateConvention, get_preset
+from lerobot_gem.models.presets import Colormap, Preset, StateConvention, get_preset
+from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, is_depth, not_flagged, pair_depth
+from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.training.muon import MuonConfig
+from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
 
-COLOURINGS = ("spectral", "inferno")
+if TYPE_CHECKING:
+    from lerobot_gem.policies.building import Sources
+
 DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
+MIN_DEPTH_SIDE = 32
 
 
 class ConfigurationError(ParsingError):
@@ -50,7 +60,7 @@ def require(value: Any, known: tuple[Any, ...], field_name: str) -> None:
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(OldBackboneFields):
     """The vision-language model.
 
     Attributes:
@@ -58,21 +68,18 @@ class BackboneConfig:
             starts from random weights of the preset. Not read when a policy checkpoint is loaded.
         conditioning: Which states the expert reads: "layer_inputs", what decoder layer i reads (transformers 4.57.3,
             which the release pins), or "hidden_states" (transformers 5); see models/backbone.py.
-        freeze_vision_tower: Keep the vision tower fixed, its patch mergers included. None is as the stage says
-            (stages.py): fixed but for the mergers in `joint`, learning in `gem_vla`.
-        freeze_language_model: Keep the decoder and its embeddings fixed. None is as the stage says.
+        freeze_vision_tower: Freeze the vision tower, its patch mergers included. None is as the stage says
+            (stages.py): frozen but for the mergers in `joint`, trainable in `gem_vla`.
+        freeze_language_model: Freeze the decoder and its embeddings. None is as the stage says.
         gradient_checkpointing: Recompute activations in the backward pass, those of the depth generator too: less memory,
             about a third more time.
-        architecture: Qwen3VLConfig as a dict; written when the policy is built, so that a checkpoint needs no other
-            file. Not to be set by hand.
     """
 
     pretrained: str | None = None
-    conditioning: str = "layer_inputs"
+    conditioning: StateConvention = "layer_inputs"
     freeze_vision_tower: bool | None = None
     freeze_language_model: bool | None = None
     gradient_checkpointing: bool = False
-    architecture: dict[str, Any] | None = None
 
     @checked
     def __post_init__(self) -> None:
@@ -102,7 +109,7 @@ class CamerasConfig:
 
 
 @dataclass
-class DepthConfig:
+class DepthConfig(OldDepthFields):
     """The depth generator and what it learns from.
 
     Attributes:
@@ -119,26 +126,21 @@ class DepthConfig:
         unit: Unit of depth in a batch, "mm" or "m"; must be that of --dataset.depth_output_unit.
         guidance_scale: Weight of classifier-free guidance when depth is generated; 1 is none.
         num_inference_steps: Euler steps from noise to depth.
-        architecture: Sizes of the generator; written when it is built. Not to be set by hand.
-        pairs: RGB key -> depth key as found in the dataset; written when the dataset is bound. Not to be set by
-            hand.
     """
 
     pretrained: str | None = None
     autoencoder: str | None = None
     loss_weight: float | None = None
-    colouring: str = "spectral"
+    colouring: Colormap = "spectral"
     max_side: int | None = None
     cameras: dict[str, str] | None = None
     unit: str = "mm"
     guidance_scale: float = 5.0
     num_inference_steps: int = 30
-    architecture: dict[str, Any] | None = None
-    pairs: dict[str, str] = field(default_factory=dict)
 
     @checked
     def __post_init__(self) -> None:
-        require(self.colouring, COLOURINGS, "depth.colouring")
+        require(self.colouring, get_args(Colormap), "depth.colouring")
         require(self.unit, tuple(METRES), "depth.unit")
         if self.loss_weight is not None and self.loss_weight < 0:
             raise ValueError(f"depth.loss_weight={self.loss_weight}: expected 0 or more (0.1 in the paper).")
@@ -149,13 +151,59 @@ class DepthConfig:
 
 
 @dataclass
+class BuiltConfig:
+    """What a policy was built with, so that its checkpoint needs no other file: written when it is built, never by hand.
+
+    No option of the command line reaches it (`init=False`).
+
+    Attributes:
+        images: Fields of `CameraImages`: the cameras in prompt order, and how their frames become patches.
+        depth_cameras: RGB key -> depth key, as found in the dataset that was bound.
+        backbone: Fields of `Qwen3VLConfig`.
+        generator: Fields of `DepthArchitecture`; empty where no depth is learned.
+        expert: Fields of `ExpertArchitecture`; empty in `gem`.
+        action_dim: Numbers in an action; 0 in `gem`.
+        stages_done: Stages that trained the weights of `gem`, in order.
+    """
+
+    images: dict[str, Any] = field(default_factory=dict)
+    depth_cameras: dict[str, str] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    generator: dict[str, Any] = field(default_factory=dict)
+    expert: dict[str, Any] = field(default_factory=dict)
+    action_dim: int = 0
+    stages_done: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DepthSupervision:
+    """Which depth is learned, and how it becomes an image.
+
+    Attributes:
+        cameras: RGB key -> depth key.
+        unit: Of depth in a batch, "mm" or "m".
+        colouring: How depth becomes an image.
+        max_side: Longest side of that image, in pixels.
+    """
+
+    cameras: dict[str, str]
+    unit: str
+    colouring: Colormap
+    max_side: int
+
+
+@dataclass
 class GemPartsConfig(PreTrainedConfig):
     """Base of both policies' configurations; their docstrings explain the fields."""
+
+    input_features: dict[str, PolicyFeature] | None = field(default_factory=dict)
+    output_features: dict[str, PolicyFeature] | None = field(default_factory=dict)
 
     preset: str = "2b"
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    built: BuiltConfig = field(init=False, default_factory=BuiltConfig)
 
     dtype: str = "bfloat16"
     normalization_mapping: dict[str, NormalizationMode] = field(
@@ -181,28 +229,117 @@ class GemPartsConfig(PreTrainedConfig):
     @checked
     def __post_init__(self) -> None:
         super().__post_init__()
-        preset = get_preset(self.preset)
+        self._move_old_fields()
+        preset = self.sizes
         self.cameras.min_pixels = self.cameras.min_pixels or preset.min_pixels
         self.cameras.max_pixels = self.cameras.max_pixels or preset.max_pixels
         self.depth.max_side = self.depth.max_side or preset.max_depth_side
+        if self.depth.loss_weight is None:
+            self.depth.loss_weight = self.default_depth_loss_weight
         if not 0 < self.cameras.min_pixels <= self.cameras.max_pixels:
             raise ValueError(
                 f"cameras.min_pixels={self.cameras.min_pixels}, cameras.max_pixels={self.cameras.max_pixels}: expected areas of "
                 "images, the smallest first."
             )
-        if self.depth.max_side < 32:
+        if self.depth.max_side < MIN_DEPTH_SIDE:
             raise ValueError(
-                f"depth.max_side={self.depth.max_side}: expected at least 32, which the autoencoder makes one latent of."
+                f"depth.max_side={self.depth.max_side}: expected at least {MIN_DEPTH_SIDE}, which the autoencoder makes one "
+                "latent of."
             )
         require(self.dtype, DTYPES, "dtype")
         require(self.optimizer_name, tuple(OPTIMIZERS), "optimizer_name")
         require(self.scheduler_name, SCHEDULERS, "scheduler_name")
-        if self.backbone.pretrained is None and self.backbone.architecture is None and self.preset != "tiny":
+        if self.backbone.pretrained is None and self.preset != "tiny":
             raise ValueError(
                 f"preset={self.preset!r} needs pretrained weights and their tokenizer: set "
                 f"--policy.backbone.pretrained={preset.hub_id} (Hub id or a folder of it), or take "
                 "--policy.preset=tiny, which learns from scratch."
             )
+        if self.built.backbone and self.camera_names:
+            self.settle_images()  # which version 0.1 did not write
+
+    def _move_old_fields(self) -> None:
+        """Move what a checkpoint of version 0.1 says to where it belongs now."""
+        self.built.backbone = self.backbone.take_old().get("architecture", {})
+        old = self.depth.take_old()
+        self.built.generator = old.get("architecture", {})
+        self.built.depth_cameras = old.get("pairs", {})
+        self.depth.colouring = old.get("colouring", self.depth.colouring)
+
+    @property
+    def sizes(self) -> Preset:
+        """The preset."""
+        return get_preset(self.preset)
+
+    @cached_property
+    def sources(self) -> "Sources":
+        """The checkpoints that a new policy starts from, each opened once for its weights, sizes and tokenizer.
+
+        Raises:
+            FileNotFoundError: One is neither there nor on a Hub that can be reached.
+            ValueError: One is of another model, or cut short.
+        """
+        from lerobot_gem.policies.building import Sources  # which loads transformers
+
+        return Sources.open(self)
+
+    @property
+    def camera_names(self) -> list[str]:
+        """Observation keys of the cameras, in prompt order; empty until they are settled."""
+        return list(self.cameras.names or ())
+
+    @property
+    def images(self) -> CameraImages:
+        """How camera frames become patches.
+
+        Raises:
+            ValueError: The policy was not built yet, and its patches are not known.
+        """
+        if not self.built.images:
+            raise ValueError(
+                "The images of the prompt are not known yet: expected the configuration of a policy that was built. Build the "
+                "policy first (LeRobot's make_policy), then its processors."
+            )
+        return CameraImages(**self.built.images)
+
+    def settle_images(self) -> None:
+        """Fix how camera frames become patches, once the backbone is known.
+
+        Raises:
+            ValueError: A checkpoint was trained with others, and its processor, which LeRobot loads as it was saved, would go
+                on with those.
+        """
+        vision = self.built.backbone["vision_config"]
+        images = asdict(
+            CameraImages(
+                cameras=self.camera_names,
+                layout=self.cameras.layout,
+                patch_size=vision["patch_size"],
+                temporal_patch_size=vision["temporal_patch_size"],
+                merge_size=vision["spatial_merge_size"],
+                min_pixels=self.cameras.min_pixels or self.sizes.min_pixels,
+                max_pixels=self.cameras.max_pixels or self.sizes.max_pixels,
+            )
+        )
+        if self.built.images and self.built.images != images:
+            changed = {name: value for name, value in images.items() if self.built.images[name] != value}
+            trained = {name: self.built.images[name] for name in changed}
+            raise ValueError(
+                f"cameras: {changed} is not what the checkpoint was trained with, {trained}: its processor makes images and "
+                "prompts for that. Leave out --policy.cameras.…, rename the dataset's cameras with --rename_map, or start a new "
+                "policy from --policy.backbone.pretrained."
+            )
+        self.built.images = images
+
+    @property
+    def depth_supervision(self) -> DepthSupervision:
+        """Which depth is learned, and how it becomes an image."""
+        return DepthSupervision(
+            self.built.depth_cameras,
+            self.depth.unit,
+            self.depth.colouring,
+            self.depth.max_side or self.sizes.max_depth_side,
+        )
 
     def settle_cameras(self) -> None:
         """Fix the cameras of the prompt, once dataset or environment are known.
@@ -232,13 +369,15 @@ class GemPartsConfig(PreTrainedConfig):
             ValueError: A depth camera is not flagged as one. With a depth loss: it is missing, without RGB camera, of
                 another aspect ratio or of unknown unit.
         """
-        for name, feature in features.items():
-            if is_depth(feature):
-                self.input_features.pop(name, None)
+        self.input_features = {
+            name: feature
+            for name, feature in (self.input_features or {}).items()
+            if name not in features or not is_depth(features[name])
+        }
         if "depth" in self.loss_weights:
-            self.depth.pairs = pair_depth(features, self.depth.cameras)
+            self.built.depth_cameras = pair_depth(features, self.depth.cameras)
             return
-        self.depth.pairs = {}
+        self.built.depth_cameras = {}
         for name in self.input_features:
             if name.endswith(DEPTH_SUFFIX) and {name, name.removesuffix(DEPTH_SUFFIX)} <= features.keys():
                 raise not_flagged(name)  # it would be taken for one more camera
@@ -259,10 +398,10 @@ class GemPartsConfig(PreTrainedConfig):
             )
         if "depth" not in self.loss_weights:
             return
-        pairs = {rgb: depth for rgb, depth in self.depth.pairs.items() if rgb in self.cameras.names}
+        pairs = {rgb: depth for rgb, depth in self.built.depth_cameras.items() if rgb in self.camera_names}
         if not pairs:
             raise ValueError(
-                f"No depth for the cameras {self.cameras.names} in {meta.repo_id!r}, but the depth loss has weight "
+                f"No depth for the cameras {self.camera_names} in {meta.repo_id!r}, but the depth loss has weight "
                 f"{self.loss_weights['depth']}: expected a depth camera <camera>{DEPTH_SUFFIX} flagged is_depth_map, or "
                 "one named in --policy.depth.cameras. Label the data with depth (lerobot-gem-label-depth), or train "
                 "without the depth loss (--policy.depth.loss_weight=0, not in the stages connector and generator). Depth is "
@@ -278,9 +417,37 @@ class GemPartsConfig(PreTrainedConfig):
                 )
 
     @property
+    def current_stage(self) -> str:
+        """The stage that training the policy is (`training/stages.py`)."""
+        raise NotImplementedError
+
+    @property
+    def default_depth_loss_weight(self) -> float:
+        """Lambda where the user gives none."""
+        raise NotImplementedError
+
+    @property
+    def depth_loss_weight(self) -> float:
+        """Lambda."""
+        weight = self.depth.loss_weight
+        return self.default_depth_loss_weight if weight is None else weight
+
+    @property
     def loss_weights(self) -> dict[str, float]:
         """Losses that apply, with their weights."""
-        raise NotImplementedError
+        return loss_weights(self.current_stage, {DEPTH_LOSS_WEIGHT: self.depth_loss_weight})
+
+    @property
+    def trainable_parts(self) -> set[str]:
+        """Parts that are trained (`training/stages.py`): those of the stage, unless the freeze flags say otherwise."""
+        parts = set(STAGES[self.current_stage].trainable)
+        for flagged, frozen in (
+            ({"vision_tower", "merger"}, self.backbone.freeze_vision_tower),
+            ({"language_model"}, self.backbone.freeze_language_model),
+        ):
+            if frozen is not None:
+                parts = parts - flagged if frozen else parts | flagged
+        return parts
 
     @property
     def state_feature(self) -> PolicyFeature | None:

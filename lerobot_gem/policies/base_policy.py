@@ -1,33 +1,35 @@
-"""What both policies do with checkpoints, on disk and on the Hub."""
+"""What both policies do alike: loading, precision, freezing, the optimiser's groups."""
 
-import copy
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from huggingface_hub import ModelCard
-from lerobot.configs import PreTrainedConfig
+from lerobot.policies.pretrained import PreTrainedPolicy
+from torch import nn
 
-# Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
-_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
-# LeRobot's card lists all tasks; a dataset of questions may have as many as frames.
-_MOST_TASKS = 20
-_INSTALLATION = """
-> [!IMPORTANT]
-> This policy needs the plugin **`lerobot_policy_gem`** beside LeRobot: install it first. Without it, LeRobot stops with
-> "Policy type … is not registered".
-
-GEM (arXiv [2605.28548](https://arxiv.org/abs/2605.28548)) teaches a vision-language model geometry by making it generate depth maps
-while it trains; GEM-VLA adds an action expert. Depth is needed for training only.
-"""
+from lerobot_gem.models.backbone import GemBackbone
+from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.policies.model_card import make_model_card
+from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
 
 
-def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Of the arguments of `from_pretrained`, those that tell where on the Hub the checkpoint's other files are."""
-    return {name: arguments[name] for name in _HUB_ARGUMENTS if arguments.get(name)}
+class BaseGemPolicy(PreTrainedPolicy):
+    """A backbone, and a depth generator while it teaches.
 
+    Attributes:
+        config: Of the policy.
+        backbone: The vision-language model.
+        generator: The depth generator; None where no depth is learned.
+    """
 
-class SharedPolicy:
-    """Mixed into a `PreTrainedPolicy`: how it is loaded, and what its model card says."""
+    config_class = GemPartsConfig
+    name = "gem_base"
+
+    config: GemPartsConfig
+    backbone: GemBackbone
+    generator: DepthGenerator | None
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -37,24 +39,35 @@ class SharedPolicy:
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
                 configuration has other cameras than the checkpoint, whose processor would go on with its own.
         """
-        policy = super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)  # type: ignore[misc]
-        if kwargs.get("config") is None:
-            return policy  # with the checkpoint's own configuration
-        stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub_arguments(kwargs))
-        if stored.cameras != policy.config.cameras:
-            raise ValueError(
-                f"{policy.config.cameras} is not what the checkpoint {str(pretrained_name_or_path)!r} was trained with, "
-                f"{stored.cameras}: its processor writes the prompts for that. Leave out --policy.cameras.…, rename the data "
-                "set's cameras with --rename_map, or start a new policy from --policy.backbone.pretrained."
-            )
-        return policy
+        return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
+
+    def freeze(self) -> None:
+        """Make trainable what stage and configuration say, and nothing else.
+
+        Raises:
+            ValueError: Nothing would be trained.
+        """
+        freeze_all_but(self, self.config.trainable_parts)
+
+    def autocast(self) -> torch.autocast:
+        """The configured precision. LeRobot applies it in training only; applied here, inference computes the same."""
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """The optimiser's groups: the backbone at its own learning rate, and all else; without what is frozen."""
+        config = self.config
+        return parameter_groups(
+            *self._parts_beside_backbone(),
+            backbone=self.backbone,
+            lr=config.optimizer_lr,
+            lr_backbone=config.optimizer_lr_backbone,
+            muon=config.optimizer_name == "muon",
+        )
+
+    def _parts_beside_backbone(self) -> list[nn.Module]:
+        return [] if self.generator is None else [self.generator]
 
     def generate_model_card(self, *args: Any, dataset_meta: Any = None, **kwargs: Any) -> ModelCard:
-        """LeRobot's card, with what it takes to load the policy, and not more tasks than one reads."""
-        if dataset_meta is not None:
-            dataset_meta = copy.copy(dataset_meta)
-            dataset_meta.tasks = dataset_meta.tasks.iloc[:_MOST_TASKS]
-        card: ModelCard = super().generate_model_card(*args, dataset_meta=dataset_meta, **kwargs)  # type: ignore[misc]
-        title, rest = card.text.split("\n\n", maxsplit=1)
-        card.text = f"{title}\n{_INSTALLATION}\n{rest}"
-        return card
+        """LeRobot's card, with what it takes to load the policy."""
+        return make_model_card(super().generate_model_card, *args, dataset_meta=dataset_meta, **kwargs)

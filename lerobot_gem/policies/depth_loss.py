@@ -2,15 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.policies.base_configuration import DepthConfig
+from lerobot_gem.policies.base_configuration import DepthSupervision
 from lerobot_gem.processing.depth_cameras import metres
-from lerobot_gem.processing.depth_target import ColouringName, depth_target
+from lerobot_gem.processing.depth_target import depth_target
 
 
 class DepthLosses(NamedTuple):
@@ -46,7 +46,7 @@ def depth_losses(
     shown: Sequence[tuple[int, int]],
     batch: Mapping[str, Tensor],
     cameras: Sequence[str],
-    config: DepthConfig,
+    supervision: DepthSupervision,
 ) -> DepthLosses:
     """Losses of the generated depth of every image whose camera has a depth camera.
 
@@ -55,28 +55,28 @@ def depth_losses(
         spans: (N, S, D), final states of the images' tokens.
         mask: (N, S), True at tokens.
         shown: Sample and camera of each of the N images.
-        batch: Holds depth (B, 1, H, W) in `config.unit` under each paired depth key.
+        batch: Holds depth (B, 1, H, W) in `supervision.unit` under each paired depth key.
         cameras: Keys of the RGB cameras.
-        config: Pairs, colouring and size.
+        supervision: Which depth is learned, and how.
 
     Raises:
-        ValueError: A depth key is missing, or its values can't be in `config.unit`.
+        ValueError: A depth key is missing, or its values can't be in `supervision.unit`.
     """
     by_camera = defaultdict(list)
     for image, (sample, position) in enumerate(shown):
-        if cameras[position] in config.pairs:
+        if cameras[position] in supervision.cameras:
             by_camera[cameras[position]].append((image, sample))
     # Pictures of one size go through the generator together, whichever camera they are from.
     by_size: dict[tuple[int, ...], list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
     skipped = 0
     for camera, entries in by_camera.items():
         images, samples = torch.tensor(entries, device=spans.device).unbind(dim=1)
-        depth = metres(batch, config.pairs[camera], config.unit)[samples]
+        depth = metres(batch, supervision.cameras[camera], supervision.unit)[samples]
         height, width = batch[camera].shape[-2:]
         targets = depth_target(
             depth,
-            colouring=cast(ColouringName, config.colouring),
-            max_side=config.max_side,
+            colouring=supervision.colouring,
+            max_side=supervision.max_side,
             rgb_size=(height, width),
         )
         keep = targets.has_depth

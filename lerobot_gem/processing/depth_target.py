@@ -13,7 +13,7 @@ depth are the farthest in both, where the release's `inferno` takes the zeros of
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-ColouringName = Literal["spectral", "inferno"]
+from lerobot_gem.models.presets import Colormap
 
 MIN_DEPTH, MAX_DEPTH = 0.011, 9.99  # metres
 MIN_DEPTH_MM, MAX_DEPTH_MM = (round(1000 * bound) for bound in (MIN_DEPTH, MAX_DEPTH))
@@ -70,7 +70,7 @@ class _Colouring:
 def depth_target(
     depth: Tensor,
     *,
-    colouring: ColouringName,
+    colouring: Colormap,
     max_side: int = 448,
     rgb_size: tuple[int, int] | None = None,
     min_depth: float = MIN_DEPTH,
@@ -107,7 +107,7 @@ def is_valid(depth: Tensor, min_depth: float = MIN_DEPTH, max_depth: float = MAX
 
 
 def depth_values(
-    depth: Tensor, colouring: ColouringName, *, min_depth: float = MIN_DEPTH, max_depth: float = MAX_DEPTH
+    depth: Tensor, colouring: Colormap, *, min_depth: float = MIN_DEPTH, max_depth: float = MAX_DEPTH
 ) -> Tensor:
     """What a colouring paints of depth maps (N, 1, H, W) in metres: values of that shape in [0, 1].
 
@@ -118,7 +118,7 @@ def depth_values(
     return values(depth.flatten(1), is_valid(depth, min_depth, max_depth).flatten(1)).view_as(depth)
 
 
-def paint(values: Tensor, colouring: ColouringName) -> Tensor:
+def paint(values: Tensor, colouring: Colormap) -> Tensor:
     """Look up the colours of values.
 
     Args:
@@ -137,7 +137,7 @@ def paint(values: Tensor, colouring: ColouringName) -> Tensor:
     return table[entries[:, 0]].movedim(-1, 1)
 
 
-def target_size(height: int, width: int, *, colouring: ColouringName, max_side: int = 448) -> tuple[int, int]:
+def target_size(height: int, width: int, *, colouring: Colormap, max_side: int = 448) -> tuple[int, int]:
     """Height and width of the picture of a depth map.
 
     Raises:
@@ -155,7 +155,7 @@ def target_size(height: int, width: int, *, colouring: ColouringName, max_side: 
     return height, width
 
 
-def relative_depth(pictures: Tensor, colouring: ColouringName) -> Tensor:
+def relative_depth(pictures: Tensor, colouring: Colormap) -> Tensor:
     """Read a painted depth map: the inverse of the colouring, for any colours.
 
     Each pixel takes the place on the colour map that is nearest to its colour, between two entries too.
@@ -180,7 +180,7 @@ def relative_depth(pictures: Tensor, colouring: ColouringName) -> Tensor:
     return nearness.view(len(pictures), 1, *pictures.shape[-2:])
 
 
-def is_inverse(colouring: ColouringName) -> bool:
+def is_inverse(colouring: Colormap) -> bool:
     """Whether a colouring shows inverse depth, not depth."""
     return colouring == "spectral"
 

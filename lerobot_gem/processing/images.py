@@ -116,21 +116,3 @@ class CameraImages:
         pixels = [(255 * image).round().clamp(0, 255).to(torch.uint8) for image in images]
         inputs = self._processor(images=pixels, input_data_format="channels_first", return_tensors="pt")
         return inputs["pixel_values"], inputs["image_grid_thw"].to(images[0].device)
-
-
-def camera_images(config: Any) -> CameraImages:
-    """The images of a policy whose cameras and backbone are settled.
-
-    Args:
-        config: `GemConfig` or `GemVLAConfig` of a built policy (its `backbone.architecture` is known).
-    """
-    vision = config.backbone.architecture["vision_config"]
-    return CameraImages(
-        cameras=list(config.cameras.names),
-        layout=config.cameras.layout,
-        patch_size=vision["patch_size"],
-        temporal_patch_size=vision["temporal_patch_size"],
-        merge_size=vision["spatial_merge_size"],
-        min_pixels=config.cameras.min_pixels,
-        max_pixels=config.cameras.max_pixels,
-    )

@@ -162,6 +162,7 @@ class LanguageTable:
                 f"The language rows of {meta.repo_id!r} can't be read: {error}. They are looked up on disk; train with "
                 "--dataset.streaming=false."
             ) from error
+        self._repo_id = meta.repo_id
         self._indices = np.asarray(table.data.column("index"))
         self._order = np.argsort(self._indices, kind="stable")
         # Arrow's own columns: formatting a row through `datasets` takes several times as long as reading it.
@@ -171,8 +172,17 @@ class LanguageTable:
         self._check_cameras(meta)
 
     def rows(self, index: int) -> tuple[list[Row], list[Row]]:
-        """Persistent and event rows of the frame with this index in the whole dataset."""
+        """Persistent and event rows of the frame with this index in the whole dataset.
+
+        Raises:
+            ValueError: There is no such frame.
+        """
         position = int(np.searchsorted(self._indices, index, sorter=self._order))
+        if position == len(self._order) or self._indices[self._order[position]] != index:
+            raise ValueError(
+                f"Frame {index} is not in {self._repo_id!r}, whose language rows are read: expected batches of the dataset that "
+                "the policy was built for. Build a policy for each dataset (LeRobot's make_policy with its metadata)."
+            )
         row = {name: column[int(self._order[position])].as_py() for name, column in self._columns.items()}
         return row.get(PERSISTENT) or [], row.get(EVENTS) or []
 

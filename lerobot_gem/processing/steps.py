@@ -32,6 +32,10 @@ from lerobot_gem.processing.language import (
     parse_messages,
 )
 
+OBS_PIXEL_VALUES = (
+    "observation.pixel_values"  # (P, patch_dim), the patches of all images of the prompts, in order
+)
+OBS_GRID_THW = "observation.grid_thw"  # (N, 3), patches of each image in time, height and width
 OBS_LABELS = "observation.language.labels"  # (R, L): the token where it is learned, else IGNORED
 OBS_ROW_SAMPLES = "observation.language.samples"  # (R,): which sample a prompt belongs to
 OBS_SHOWN = "observation.language.images"  # (N, 2): sample and camera of each vision span, in order
@@ -142,11 +146,11 @@ class CheckObservationStep(ObservationProcessorStep):
 
 @ProcessorStepRegistry.register(name="gem_prompt")
 class PromptStep(ObservationProcessorStep):
-    """Writes the prompts: vision spans, then text. Nothing is truncated.
+    """Writes the prompts, vision spans, then text, and cuts their images into patches. Nothing is truncated.
 
     For acting, each sample has one prompt of all its images and its task. It adds
-    `observation.language.tokens` (B, L) int64, padded on the left, and `observation.language.attention_mask` (B, L)
-    bool.
+    `observation.language.tokens` (B, L) int64, padded on the left, `observation.language.attention_mask` (B, L) bool,
+    `OBS_PIXEL_VALUES` and `OBS_GRID_THW`, all on the device of the frames.
 
     With `answers`, each sample has one prompt or more, which show each of its images once (`conversations`), and it adds
     the tokens and mask of all R prompts, padded on the right, and `OBS_LABELS`, `OBS_ROW_SAMPLES` and `OBS_SHOWN`.
@@ -166,15 +170,23 @@ class PromptStep(ObservationProcessorStep):
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         image_tokens = self.images.token_counts(observation)
-        batch_size = observation[self.images.cameras[0]].shape[0]
+        frames = observation[self.images.cameras[0]]
         if self.answers:
-            return {**observation, **self._conversations(image_tokens, batch_size)}
+            texts, shown = self._conversations(image_tokens, len(frames))
+        else:
+            texts, shown = self._instructions(image_tokens, len(frames)), None
+        patches, grid = self.images.patches(observation, shown)
+        added = {**texts, OBS_PIXEL_VALUES: patches, OBS_GRID_THW: grid}
+        return {**observation, **{key: value.to(frames.device) for key, value in added.items()}}
+
+    def _instructions(self, image_tokens: list[int], batch_size: int) -> dict[str, Tensor]:
         tasks = self._tasks(self.transition, batch_size)
         suffix = ACTION_SUFFIX if self.images.layout == "concat" else ""
-        prompts = [self._encode(user_turn(task, image_tokens) + suffix) for task in tasks]
-        return {**observation, **self._padded(prompts, side="left")}
+        return self._padded([self._encode(user_turn(task, image_tokens) + suffix) for task in tasks], "left")
 
-    def _conversations(self, image_tokens: list[int], batch_size: int) -> dict[str, Tensor]:
+    def _conversations(
+        self, image_tokens: list[int], batch_size: int
+    ) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         data = self.transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
         messages: list[list[Message]] = data.get(MESSAGES) or [[] for _ in range(batch_size)]
         prompts, labels, samples, shown = [], [], [], []
@@ -188,12 +200,13 @@ class PromptStep(ObservationProcessorStep):
                 )
                 samples.append(sample)
                 shown += [(sample, camera) for camera in talk.cameras]
-        return {
+        texts = {
             **self._padded(prompts, side="right"),
             OBS_LABELS: _pad(labels, IGNORED, side="right"),
             OBS_ROW_SAMPLES: torch.tensor(samples),
             OBS_SHOWN: torch.tensor(shown),
         }
+        return texts, shown
 
     def _padded(self, prompts: list[list[int]], side: Literal["left", "right"]) -> dict[str, Tensor]:
         mask = _pad([[1] * len(prompt) for prompt in prompts], 0, side).bool()

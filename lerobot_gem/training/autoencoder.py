@@ -19,8 +19,8 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from lerobot_gem.models.presets import get_preset
-from lerobot_gem.processing.depth_target import ColouringName, depth_target
+from lerobot_gem.models.presets import Colormap, get_preset
+from lerobot_gem.processing.depth_target import depth_target
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
 
@@ -56,7 +56,7 @@ class AutoencoderTrainingConfig:
     dataset: DatasetOptions
     output_dir: Path
     preset: str = "tiny"
-    colouring: ColouringName = "spectral"
+    colouring: Colormap = "spectral"
     max_side: int | None = None
     steps: int = 600
     batch_size: int = 8

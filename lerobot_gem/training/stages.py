@@ -1,20 +1,18 @@
-"""The four stages of GEM as data: which parts learn, and which losses teach them (arXiv 2605.28548).
+"""The four stages of GEM as data: which parts are trainable, and which losses teach them (arXiv 2605.28548).
 
-| stage | learns | loss |
+| stage | trainable | loss |
 |---|---|---|
 | connector | connector | depth |
 | generator | connector, transformer | depth |
 | joint | language model, merger, connector, transformer | language + lambda depth |
 | action | all of these, vision tower, expert | action + lambda depth |
 
-The autoencoder learns in none of them; it has a training of its own, before all (lerobot-gem-train-autoencoder).
+The autoencoder is frozen in all of them.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-
-LAMBDA = None  # a loss whose weight is the configuration's depth.loss_weight
 
 # Part -> prefixes of its parameters' names in a policy. The longest prefix decides.
 PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -29,38 +27,35 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+# The configuration's field that holds lambda, for losses whose weight is the user's.
+DEPTH_LOSS_WEIGHT = "depth.loss_weight"
+
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of training.
 
     Attributes:
-        learns: Parts that learn; the others are frozen.
-        losses: Loss -> its weight, `LAMBDA` for `depth.loss_weight`.
-        after: Stages that come before it, in order.
+        trainable: Parts that are trained; the others are frozen.
+        losses: Loss -> its weight, or the name of the configuration's field that holds the weight.
     """
 
-    learns: frozenset[str]
-    losses: Mapping[str, float | None]
-    after: tuple[str, ...]
+    trainable: frozenset[str]
+    losses: Mapping[str, float | str]
 
 
 _VLM = {"merger", "language_model"}  # the release's script keeps the vision tower fixed in stage 3
 _GENERATOR = {"connector", "transformer"}
 
+# In the order in which they are trained.
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        "connector": Stage(frozenset({"connector"}), {"depth": 1.0}, after=()),
-        "generator": Stage(frozenset(_GENERATOR), {"depth": 1.0}, after=("connector",)),
-        "joint": Stage(
-            frozenset(_VLM | _GENERATOR),
-            {"language": 1.0, "depth": LAMBDA},
-            after=("connector", "generator"),
-        ),
+        "connector": Stage(frozenset({"connector"}), {"depth": 1.0}),
+        "generator": Stage(frozenset(_GENERATOR), {"depth": 1.0}),
+        "joint": Stage(frozenset(_VLM | _GENERATOR), {"language": 1.0, "depth": DEPTH_LOSS_WEIGHT}),
         "action": Stage(
             frozenset(_VLM | _GENERATOR | {"vision_tower", "expert"}),
-            {"action": 1.0, "depth": LAMBDA},
-            after=("connector", "generator", "joint"),
+            {"action": 1.0, "depth": DEPTH_LOSS_WEIGHT},
         ),
     }
 )
@@ -70,7 +65,8 @@ PRETRAINING = ("connector", "generator", "joint")
 
 def skipped_before(stage: str, done: Collection[str]) -> list[str]:
     """The stages that come before a stage and are not among those done, in order."""
-    return [earlier for earlier in STAGES[stage].after if earlier not in done]
+    names = list(STAGES)
+    return [earlier for earlier in names[: names.index(stage)] if earlier not in done]
 
 
 def part_of(parameter: str) -> str:
@@ -86,10 +82,15 @@ def part_of(parameter: str) -> str:
     return owners[max(matching, key=len)]
 
 
-def loss_weights(stage: str, depth_loss_weight: float) -> dict[str, float]:
-    """Losses that apply in a stage, with their weights; those of weight 0 are left out."""
+def loss_weights(stage: str, fields: Mapping[str, float]) -> dict[str, float]:
+    """Losses that apply in a stage, with their weights; those of weight 0 are left out.
+
+    Args:
+        stage: Its name.
+        fields: Values of the configuration's fields that hold weights, by name.
+    """
     weights = {
-        loss: depth_loss_weight if weight is LAMBDA else weight
+        loss: fields[weight] if isinstance(weight, str) else weight
         for loss, weight in STAGES[stage].losses.items()
     }
     return {loss: weight for loss, weight in weights.items() if weight > 0}

@@ -262,7 +262,7 @@ def test_released_format_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_p
     # All stages are behind released weights, so that none is skipped.
     released = BackboneConfig(pretrained=str(gem_2b))
     policy, *pipelines = make_gem(stage="joint", backbone=released, allow_untrained=False)
-    assert policy.config.stages_done == ["connector", "generator", "joint"]
+    assert policy.config.built.stages_done == ["connector", "generator", "joint"]
     folder = save(tmp_path / "policy", policy, *pipelines)
     assert weights_of(folder) == weights_of(gem_2b)
     convert(ConvertConfig(source=str(folder), output=tmp_path / "out", format="gem-2b"))

@@ -13,6 +13,7 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.evaluation.vqa import (
     DatasetOptions,
@@ -123,7 +124,9 @@ def test_answers_are_the_policys_own_whatever_the_batch_size(questions, policy, 
     rows = read_rows(dataset).rows
     shown = [([dataset[asked.index][asked.cameras[0]]], asked.question) for asked in rows]
     gem = GemPolicy.from_pretrained(policy)
-    answerer = Answerer(gem.backbone, gem.images, load_tokenizer(policy), max_new_tokens=6)
+    answerer = Answerer(
+        gem.backbone, gem.config.images, load_tokenizer(open_checkpoint(policy)), max_new_tokens=6
+    )
     expected = answerer.answer(shown)
     assert len(set(expected)) > 3  # or mixed up answers would go unseen
     for model, batch_size in ((policy, 1), (policy, 4), (policy, 99), (plain, 4)):

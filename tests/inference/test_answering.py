@@ -15,7 +15,7 @@ def answerer(make_gem) -> Answerer:
     torch.manual_seed(0)
     for parameter in policy.backbone.parameters():  # a fresh model may answer everything alike
         torch.nn.init.normal_(parameter, std=0.2)
-    return Answerer(policy.backbone.eval(), policy.images, build_tiny_tokenizer(), max_new_tokens=8)
+    return Answerer(policy.backbone.eval(), policy.config.images, build_tiny_tokenizer(), max_new_tokens=8)
 
 
 def test_answers_do_not_depend_on_what_else_is_asked(answerer: Answerer) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lerobot_gem.checkpoints.release_expert import expert_from_release, expert_to_release
-from lerobot_gem.models.action_expert import ActionExpert, Conditioning, sample_time
+from lerobot_gem.models.action_expert import ActionExpert, sample_time
+from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.models.presets import ExpertArchitecture
 
 ARCHITECTURE = ExpertArchitecture(hidden_size=32, depth=3, num_heads=4, num_kv_heads=2, multiple_of=32)

@@ -152,4 +152,4 @@ def test_the_checkpoint_holds_everything_in_files_that_the_hub_push_keeps(checkp
     # LeRobot uploads these suffixes only (policies/pretrained.py, push_model_to_hub).
     assert {file.suffix for file in folder.iterdir()} <= {".safetensors", ".json", ".yaml", ".md"}
     config = json.loads((folder / "config.json").read_text())
-    assert config["backbone"]["architecture"]["vision_config"]["patch_size"]
+    assert config["built"]["backbone"]["vision_config"]["patch_size"]

@@ -10,7 +10,12 @@ import torch
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK
 from torch import Tensor
 
-from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, DepthConfig
+from lerobot_gem.policies.base_configuration import (
+    BackboneConfig,
+    CamerasConfig,
+    DepthConfig,
+    DepthSupervision,
+)
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
 from lerobot_gem.processing.depth_target import depth_target
@@ -135,7 +140,7 @@ def own_spans(policy, batch: dict, prompts: list[tuple[int, tuple[str, ...]]]) -
         text = [VISION_START_TOKEN + IMAGE_TOKEN * count + VISION_END_TOKEN for count in counts]
         tokens = tokenizer("<|im_start|>user\n" + "".join(text), return_tensors="pt")["input_ids"]
         states = policy.backbone.final_states(
-            tokens, torch.ones_like(tokens), *policy.images.patches_of(images)
+            tokens, torch.ones_like(tokens), *policy.config.images.patches_of(images)
         )
         own = states[tokens == policy.backbone.image_token_id].split(counts)
         spans |= {(sample, camera): span for camera, span in zip(cameras, own, strict=True)}
@@ -273,7 +278,7 @@ def test_generated_depth_is_that_of_each_cameras_own_image(case, make_gem, depth
 
 
 def test_images_may_be_shown_in_any_order():
-    config = DepthConfig(pairs=CROSSED, max_side=64)
+    config = DepthSupervision(CROSSED, unit="mm", colouring="spectral", max_side=64)
     torch.manual_seed(0)
     batch = {camera: torch.rand(3, 3, 64, 64) for camera in CAMERAS}
     batch |= {key: torch.randint(300, 4500, (3, 1, 64, 64)) for key in DEPTH.values()}

@@ -2,19 +2,21 @@
 
 import pytest
 
-from lerobot_gem.training.stages import STAGES, loss_weights, part_of
+from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights, part_of, skipped_before
 
 
 def test_weights_of_the_losses():
-    assert loss_weights("connector", 0.1) == loss_weights("generator", 0.1) == {"depth": 1.0}
-    assert loss_weights("joint", 0.1) == {"language": 1.0, "depth": 0.1}
-    assert loss_weights("action", 0.1) == {"action": 1.0, "depth": 0.1}
-    assert loss_weights("action", 0.0) == {"action": 1.0}
+    fields = {DEPTH_LOSS_WEIGHT: 0.1}
+    assert loss_weights("connector", fields) == loss_weights("generator", fields) == {"depth": 1.0}
+    assert loss_weights("joint", fields) == {"language": 1.0, "depth": 0.1}
+    assert loss_weights("action", fields) == {"action": 1.0, "depth": 0.1}
+    assert loss_weights("action", {DEPTH_LOSS_WEIGHT: 0.0}) == {"action": 1.0}
 
 
 def test_each_stage_follows_all_before_it():
-    names = list(STAGES)
-    assert [list(stage.after) for stage in STAGES.values()] == [names[:i] for i in range(4)]
+    assert list(STAGES) == ["connector", "generator", "joint", "action"]
+    assert skipped_before("connector", []) == []
+    assert skipped_before("action", ["generator"]) == ["connector", "joint"]
 
 
 def test_the_merger_is_no_part_of_the_vision_tower():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.processing.depth_target import ColouringName
+from lerobot_gem.models.presets import Colormap
 from lerobot_gem.processing.language import Message
 
 
@@ -253,7 +253,7 @@ class Inspection:
     tasks: list[TaskFacts] = field(default_factory=list)
     stages: list[StageFacts] = field(default_factory=list)
     asked: str | None = None
-    colouring: ColouringName = "spectral"
+    colouring: Colormap = "spectral"
     samples: list[SampleFrame] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

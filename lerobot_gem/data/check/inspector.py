@@ -7,7 +7,7 @@ Statistics of depth in `meta/stats.json` are never used: where depth was stored 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from lerobot.configs.default import DatasetConfig
@@ -43,7 +43,6 @@ from lerobot_gem.data.check.warnings import warnings_of
 from lerobot_gem.policies.base_configuration import GemPartsConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_cameras import pair_depth
-from lerobot_gem.processing.depth_target import ColouringName
 from lerobot_gem.processing.language import Message
 from lerobot_gem.storage.opening import require_current_format
 from lerobot_gem.training.stages import PRETRAINING, STAGES
@@ -296,7 +295,7 @@ class _Inspector:
         return usable_depth(batch, self.depth_config, self.pairs)
 
     def _take_samples(self) -> None:
-        self.found.colouring = cast(ColouringName, self.depth_config.depth.colouring)
+        self.found.colouring = self.depth_config.depth.colouring
         has_text = np.flatnonzero(texts_of_frames(self.dataset))
         candidates = has_text if len(has_text) else np.arange(len(self.indices))
         for place in spread(len(candidates), _SHOWN_FRAMES, self.random):

@@ -7,7 +7,7 @@ the processor steps and the depth conversion that training uses.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -21,11 +21,11 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from torch import Tensor
 
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import DepthConfig, GemPartsConfig
+from lerobot_gem.policies.base_configuration import GemPartsConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_cameras import metres, pair_depth
-from lerobot_gem.processing.depth_target import ColouringName, DepthTargets, depth_target
+from lerobot_gem.processing.depth_target import DepthTargets, depth_target
 from lerobot_gem.processing.language import MESSAGES, Message, messages_of_task
 from lerobot_gem.processing.steps import (
     IGNORED,
@@ -116,7 +116,7 @@ def stage_config(stage: str, given: GemPartsConfig | None) -> GemPartsConfig:
             "preset": given.preset,
             "backbone": backbone,
             "cameras": deepcopy(given.cameras),
-            "depth": DepthConfig(**(vars(given.depth) | {"loss_weight": None, "pairs": {}})),
+            "depth": replace(given.depth, loss_weight=None),
         }
     if stage == "action":
         return GemVLAConfig(**settings, device="cpu")
@@ -177,10 +177,11 @@ class TrainingView:
         from transformers import Qwen3VLConfig
 
         self.config = config
-        architecture = config.backbone.architecture or Qwen3VLConfig(**_architecture(config)).to_dict()
-        config.backbone.architecture = architecture
+        architecture = config.built.backbone or Qwen3VLConfig(**_architecture(config)).to_dict()
+        config.built.backbone = architecture
+        config.settle_images()
         self.context: int = architecture["text_config"]["max_position_embeddings"]
-        self.cameras: list[str] = list(config.cameras.names or ())
+        self.cameras: list[str] = list(config.camera_names)
         self.is_acting = isinstance(config, GemVLAConfig)
         if not self.is_acting:
             LanguageRowsStep.bind(meta)
@@ -190,7 +191,7 @@ class TrainingView:
             overrides["preprocessor_overrides"] = {
                 "device_processor": {"device": "cpu"},
                 "normalizer_processor": {
-                    "features": {**config.input_features, **config.output_features},
+                    "features": {**(config.input_features or {}), **(config.output_features or {})},
                     "norm_map": config.normalization_mapping,
                     "stats": meta.stats,
                 },
@@ -299,7 +300,7 @@ def depth_picture(depth: Tensor, rgb_size: tuple[int, int], config: GemPartsConf
     """What the generator learns of depth (N, 1, H, W) in metres beside images of some height and width."""
     return depth_target(
         depth,
-        colouring=cast(ColouringName, config.depth.colouring),
+        colouring=config.depth.colouring,
         max_side=cast(int, config.depth.max_side),
         rgb_size=rgb_size,
     )

@@ -1,21 +1,22 @@
 """Configuration of GEM's pre-training: stages 1 to 3."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from lerobot.configs import PolicyFeature, PreTrainedConfig
+from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.policies.base_configuration import GemPartsConfig, checked, require
-from lerobot_gem.training.stages import PRETRAINING, loss_weights, skipped_before
+from lerobot_gem.policies.old_configurations import OldPolicyFields
+from lerobot_gem.training.stages import PRETRAINING, skipped_before
 
 
 @PreTrainedConfig.register_subclass("gem")
 @dataclass
-class GemConfig(GemPartsConfig):
+class GemConfig(OldPolicyFields, GemPartsConfig):
     """GEM: a backbone that learns geometry by generating depth. Defaults are the release's unless said otherwise.
 
     Attributes:
-        stage: "connector", "generator" or "joint", in this order; what learns and from which losses is in stages.py. Go on
+        stage: "connector", "generator" or "joint", in this order; what is trained and from which losses is in stages.py. Go on
             with --policy.path=<last stage's checkpoint> --policy.stage=<next stage>.
         allow_untrained: Go on although stages were skipped (in the paper's ablation, joint training without the
             first two costs 1.4 to 5.4 points) or the autoencoder was never trained.
@@ -36,21 +37,17 @@ class GemConfig(GemPartsConfig):
         scheduler_name: "cosine" (release), "constant_with_warmup" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value (release: 3 % of all).
         push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.
-        stages_done: Stages that trained these weights, in order; written when the policy is built. Not to be set by
-            hand.
+        built: What the policy was built with; not to be set.
     """
 
     stage: str = "connector"
     allow_untrained: bool = False
     scheduler_name: str = "cosine"
-    stages_done: list[str] = field(default_factory=list)
 
     @checked
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.stage, PRETRAINING, "stage")
-        if self.depth.loss_weight is None:
-            self.depth.loss_weight = 0.1
         if self.cameras.layout != "separate":
             raise ValueError(
                 f"cameras.layout={self.cameras.layout!r}: pre-training needs 'separate', since each image has its own "
@@ -63,22 +60,26 @@ class GemConfig(GemPartsConfig):
         Raises:
             ValueError: No camera, or an unknown one.
         """
+        # draccus sets an old field of the policy itself when all else is done.
+        self.built.stages_done = self.take_old().get("stages_done", self.built.stages_done)
         self.settle_cameras()
-        self.input_features: dict[str, PolicyFeature] = {
-            name: self.input_features[name] for name in self.cameras.names
-        }
-        self.output_features: dict[str, PolicyFeature] = {}
+        self.input_features = {name: self.image_features[name] for name in self.camera_names}
+        self.output_features = {}
 
     @property
-    def loss_weights(self) -> dict[str, float]:
-        """Losses that apply in this stage, with their weights."""
-        return loss_weights(self.stage, self.depth.loss_weight)
+    def current_stage(self) -> str:
+        return self.stage
+
+    @property
+    def default_depth_loss_weight(self) -> float:
+        """The paper's."""
+        return 0.1
 
     def check_stages(self) -> None:
         """Raise a ValueError if stages before this one were skipped, unless that is acknowledged or there is no depth loss."""
         if "depth" not in self.loss_weights:
             return
-        skipped = skipped_before(self.stage, self.stages_done)
+        skipped = skipped_before(self.stage, self.built.stages_done)
         if skipped and not self.allow_untrained:
             raise ValueError(
                 f"stage={self.stage!r} starts from weights that {' and '.join(map(repr, skipped))} did not train: "

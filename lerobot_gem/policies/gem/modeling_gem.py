@@ -4,28 +4,28 @@ from typing import Any, NoReturn, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
 from lerobot_gem.checkpoints.files import load_policy_weights
-from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.policies.base_policy import SharedPolicy
-from lerobot_gem.policies.building import (
-    autocast,
-    build_backbone,
-    build_generator,
-    stages_behind,
-)
+from lerobot_gem.policies.base_policy import BaseGemPolicy
+from lerobot_gem.policies.building import build_backbone, build_generator
 from lerobot_gem.policies.depth_loss import depth_losses, mean, per_sample
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.processing.depth_target import target_size
-from lerobot_gem.processing.images import camera_images
-from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_ROW_SAMPLES, OBS_SHOWN, LanguageRowsStep
-from lerobot_gem.training.trainable import freeze, learning, parameter_groups
+from lerobot_gem.processing.steps import (
+    IGNORED,
+    OBS_GRID_THW,
+    OBS_LABELS,
+    OBS_PIXEL_VALUES,
+    OBS_ROW_SAMPLES,
+    OBS_SHOWN,
+    LanguageRowsStep,
+)
+from lerobot_gem.training.trainable import trainable_parameters
 
 
-class GemPolicy(SharedPolicy, PreTrainedPolicy):
+class GemPolicy(BaseGemPolicy):
     """GEM (arXiv 2605.28548, section 3.2): a backbone that learns geometry by generating depth, and to answer questions.
 
     Args:
@@ -40,28 +40,29 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
     config_class = GemConfig
     name = "gem"
 
+    config: GemConfig
+
     def __init__(
         self, config: GemConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(config)
         config.validate_features()
         if not weights_follow:
-            config.stages_done = stages_behind(config)
+            config.built.stages_done = config.sources.stages_done
         if dataset_meta is not None:
             config.check_dataset(dataset_meta)
             config.check_stages()
             LanguageRowsStep.bind(dataset_meta)
         self.backbone = build_backbone(config, weights_follow=weights_follow, language_head=True)
-        self.generator: DepthGenerator | None = None
+        self.generator = None
         if "depth" in config.loss_weights:
             self.generator, untrained = build_generator(
                 config, self.backbone.hidden_size, weights_follow=weights_follow
             )
             config.check_untrained(untrained)
-        if dataset_meta is not None and config.stage not in config.stages_done:
-            config.stages_done = [*config.stages_done, config.stage]
-        self.images = camera_images(config)
-        freeze(self, config.stage, config)
+        if dataset_meta is not None and config.stage not in config.built.stages_done:
+            config.built.stages_done = [*config.built.stages_done, config.stage]
+        self.freeze()
 
     # Training
 
@@ -78,12 +79,12 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
             depth (`frames_with_...`), and how many images had a depth map without any valid pixel.
         """
         weights = self.config.loss_weights
-        batch_size = len(batch[self.config.cameras.names[0]])
+        batch_size = len(batch[self.config.camera_names[0]])
         total = torch.zeros(batch_size, device=batch[OBS_LANGUAGE_TOKENS].device)
         labels, rows, shown = batch[OBS_LABELS], batch[OBS_ROW_SAMPLES], _pairs(batch[OBS_SHOWN])
         logs = {"frames_with_language": len(rows[(labels != IGNORED).any(dim=1)].unique()) / batch_size}
-        with autocast(self):
-            states, tokens = self._final_states(batch, shown, with_text="language" in weights)
+        with self.autocast():
+            states, tokens = self._final_states(batch, with_text="language" in weights)
             if "language" in weights:
                 losses, samples, accuracy = self._language_losses(states, labels, rows)
                 total = total + weights["language"] * per_sample(losses, samples, batch_size)
@@ -94,27 +95,25 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
                     *self.backbone.vision_spans(states, tokens),
                     shown=shown,
                     batch=batch,
-                    cameras=self.config.cameras.names,
-                    config=self.config.depth,
+                    cameras=self.config.camera_names,
+                    supervision=self.config.depth_supervision,
                 )
                 total = total + weights["depth"] * depth.per_sample(batch_size)
                 logs |= depth.logs(batch_size)
         if torch.is_grad_enabled() and not total.requires_grad:
             # Nothing to learn from in this batch, but LeRobot calls backward all the same.
-            total = total + 0 * learning(self)[0].sum()
+            total = total + 0 * trainable_parameters(self)[0].sum()
         return (total if reduction == "none" else total.mean()), logs
 
-    def _final_states(
-        self, batch: dict[str, Tensor], shown: list[tuple[int, int]], *, with_text: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _final_states(self, batch: dict[str, Tensor], *, with_text: bool) -> tuple[Tensor, Tensor]:
         """Final states (R, L, D) of the prompts, and their tokens (R, L)."""
         tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
         if not with_text:
             # Attention is causal and images lead the prompt, which is padded on the right: no text can reach them.
             ends = (tokens == self.backbone.config.vision_end_token_id).nonzero()[:, 1]
             tokens, mask = (tensor[:, : int(ends.max()) + 1] for tensor in (tokens, mask))
-        patches = self.images.patches(batch, shown)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(learning(self.backbone))):
+        patches = batch[OBS_PIXEL_VALUES], batch[OBS_GRID_THW]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(trainable_parameters(self.backbone))):
             return self.backbone.final_states(tokens, mask, *patches), tokens
 
     def _language_losses(self, states: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -124,11 +123,6 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
         logits = self.backbone.logits(states[:, :-1][learned]).float()
         right = (logits.argmax(dim=-1) == targets).float()
         return F.cross_entropy(logits, targets, reduction="none"), rows[learned.nonzero()[:, 0]], mean(right)
-
-    def get_optim_params(self) -> list[dict[str, Any]]:
-        """Parameter groups: the generator, and the backbone at its own learning rate; what is frozen is left out."""
-        parts = [] if self.generator is None else [self.generator]
-        return parameter_groups(self.config, *parts, backbone=self.backbone)
 
     # What it has learned
 
@@ -151,23 +145,25 @@ class GemPolicy(SharedPolicy, PreTrainedPolicy):
         """
         if self.generator is None:
             raise ValueError(
-                f"depth.loss_weight={self.config.depth.loss_weight}: this policy learns no depth and has no depth generator. "
+                f"depth.loss_weight={self.config.depth_loss_weight}: this policy learns no depth and has no depth generator. "
                 "Expected a checkpoint that was trained with a depth loss."
             )
         self.eval()
-        depth = self.config.depth
-        with autocast(self):
+        depth, supervision = self.config.depth, self.config.depth_supervision
+        with self.autocast():
             shown = _pairs(batch[OBS_SHOWN])
-            states, tokens = self._final_states(batch, shown, with_text=False)
+            states, tokens = self._final_states(batch, with_text=False)
             spans, mask = self.backbone.vision_spans(states, tokens)
             pictures = {}
-            for position, camera in enumerate(self.config.cameras.names):
+            for position, camera in enumerate(self.config.camera_names):
                 images = [image for image, (_, shows) in enumerate(shown) if shows == position]
                 pictures[camera] = self.generator.sample(
                     spans[images],
                     mask[images],
                     target_size(
-                        *batch[camera].shape[-2:], colouring=depth.colouring, max_side=depth.max_side
+                        *batch[camera].shape[-2:],
+                        colouring=supervision.colouring,
+                        max_side=supervision.max_side,
                     ),
                     guidance_scale=depth.guidance_scale,
                     num_inference_steps=depth.num_inference_steps,

@@ -1,32 +1,25 @@
 """Configuration of GEM-VLA: stage 4 of GEM and inference."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
 from lerobot.configs import PolicyFeature, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
-from lerobot_gem.models.presets import TimeDistribution, get_preset
+from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 from lerobot_gem.policies.base_configuration import GemPartsConfig, checked, require
-from lerobot_gem.training.stages import loss_weights
+from lerobot_gem.policies.old_configurations import OldExpertFields
 
 
 @dataclass
-class ExpertConfig:
-    """The action expert (RDT). Sizes left at None are the preset's.
+class ExpertConfig(OldExpertFields):
+    """The action expert (RDT).
 
     Attributes:
         pretrained: File or folder of a released RDT that training starts from. None starts from random weights.
-        hidden_size: Width.
-        depth: Number of blocks.
-        num_heads: Attention heads.
-        num_kv_heads: Key/value heads.
-        num_register_tokens: Learned tokens appended to the action tokens.
-        norm_eps: Epsilon of the RMS norms.
-        multiple_of: The feed-forward width is rounded up to a multiple of this.
-        ffn_dim_multiplier: Factor on the feed-forward width; None is 1.
+        architecture: Sizes in place of the preset's, by name (`ExpertArchitecture` in models/presets.py): '{"depth": 8}'.
         conditioning_layers: Backbone state that each block reads, one index per block; None is 0, 1, ..., depth - 1.
         use_state: Condition on `observation.state`.
         state_noise_snr: Signal-to-noise ratio in dB of Gaussian noise on the normalised state in training; None is
@@ -36,31 +29,23 @@ class ExpertConfig:
         flow_samples: Draws of noise and time per observation in training; the backbone runs once for all of them. 1 in
             the release; CogACT (arXiv 2411.19650) draws 8.
         num_inference_steps: Euler steps from noise to actions.
-        freeze: Keep the expert fixed.
-        action_dim: Size of an action; written when the policy is built, so that other data is noticed. Not to be set
-            by hand.
+        freeze: Freeze the expert.
     """
 
     pretrained: str | None = None
-    hidden_size: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    num_kv_heads: int | None = None
-    num_register_tokens: int | None = None
-    norm_eps: float | None = None
-    multiple_of: int | None = None
-    ffn_dim_multiplier: float | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
     conditioning_layers: list[int] | None = None
     use_state: bool = True
     state_noise_snr: float | None = None
-    time_distribution: str = "logit_normal"
+    time_distribution: TimeDistribution = "logit_normal"
     flow_samples: int = 1
     num_inference_steps: int = 5
     freeze: bool = False
-    action_dim: int | None = None
 
     @checked
     def __post_init__(self) -> None:
+        for name in self.architecture:
+            require(name, tuple(size.name for size in fields(ExpertArchitecture)), "expert.architecture")
         require(self.time_distribution, get_args(TimeDistribution), "expert.time_distribution")
         if self.flow_samples < 1:
             raise ValueError(
@@ -105,6 +90,7 @@ class GemVLAConfig(GemPartsConfig):
         rtc_config: Real-time chunking; set by lerobot-rollout.
         action_feature_names: Names of an action's numbers; written by LeRobot, which orders them as the robot does.
         push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.
+        built: What the policy was built with; not to be set.
     """
 
     expert: ExpertConfig = field(default_factory=ExpertConfig)
@@ -118,36 +104,48 @@ class GemVLAConfig(GemPartsConfig):
     @checked
     def __post_init__(self) -> None:
         super().__post_init__()
-        preset = get_preset(self.preset)
-        for name, value in vars(preset.expert).items():
-            if getattr(self.expert, name) is None:
-                setattr(self.expert, name, value)
         if self.expert.conditioning_layers is None:
-            self.expert.conditioning_layers = list(range(self.expert.depth))
-        if self.depth.loss_weight is None:
-            self.depth.loss_weight = 0.0
+            self.expert.conditioning_layers = self.conditioning_layers
         if self.n_action_steps is None:
             self.n_action_steps = self.chunk_size
         self._validate()
 
+    def _move_old_fields(self) -> None:
+        super()._move_old_fields()
+        old = self.expert.take_old()
+        self.built.action_dim = old.pop("action_dim", 0)
+        self.expert.architecture |= old
+
     def _validate(self) -> None:
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size={self.chunk_size}: expected at least 1 (32 in the release).")
-        if not 1 <= self.n_action_steps <= self.chunk_size:
+        if self.n_action_steps is None or not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(
                 f"n_action_steps={self.n_action_steps}: expected 1 to chunk_size={self.chunk_size}, since no more "
                 "actions than a chunk holds can be executed from it."
             )
-        if len(self.expert.conditioning_layers) != self.expert.depth:
+        blocks = self.expert_architecture.depth
+        if len(self.conditioning_layers) != blocks:
             raise ValueError(
-                f"expert.conditioning_layers has {len(self.expert.conditioning_layers)} entries for "
-                f"expert.depth={self.expert.depth} blocks: expected one index per block."
+                f"expert.conditioning_layers has {len(self.conditioning_layers)} entries for an expert of {blocks} blocks: "
+                "expected one index per block."
             )
-        if self.depth.loss_weight and self.cameras.layout != "separate":
+        if self.depth_loss_weight and self.cameras.layout != "separate":
             raise ValueError(
-                f"cameras.layout={self.cameras.layout!r} with depth.loss_weight={self.depth.loss_weight}: expected "
+                f"cameras.layout={self.cameras.layout!r} with depth.loss_weight={self.depth_loss_weight}: expected "
                 "'separate', since each image has its own depth map; or set --policy.depth.loss_weight=0."
             )
+
+    @property
+    def expert_architecture(self) -> ExpertArchitecture:
+        """Sizes of the expert: the preset's, and what `expert.architecture` says instead."""
+        return replace(self.sizes.expert, **self.expert.architecture)
+
+    @property
+    def conditioning_layers(self) -> list[int]:
+        """Backbone state that each block of the expert reads."""
+        layers = self.expert.conditioning_layers
+        return list(range(self.expert_architecture.depth)) if layers is None else layers
 
     def validate_features(self) -> None:
         """Check and settle what the policy reads and writes, once dataset or environment are known.
@@ -161,23 +159,37 @@ class GemVLAConfig(GemPartsConfig):
                 "pre-train the backbone, but not an action policy."
             )
         action_dim = self.action_feature.shape[0]
-        if self.expert.action_dim not in (None, action_dim):
+        if self.built.action_dim not in (0, action_dim):
             raise ValueError(
-                f"Actions have {action_dim} numbers here, but the policy was trained with {self.expert.action_dim}. "
+                f"Actions have {action_dim} numbers here, but the policy was trained with {self.built.action_dim}. "
                 "Use data or an environment of the same robot, or train a new policy."
             )
-        self.expert.action_dim = action_dim
+        expert = asdict(self.expert_architecture)
+        if self.built.expert not in ({}, expert):
+            raise ValueError(
+                f"expert.architecture={self.expert.architecture} is not what the policy was trained with: its expert has the "
+                f"sizes {self.built.expert}. Leave the option out, or train a new policy."
+            )
+        self.built.action_dim, self.built.expert = action_dim, expert
         self.settle_cameras()
-        self.input_features: dict[str, PolicyFeature] = {
+        self.input_features = {
             name: feature
-            for name, feature in self.input_features.items()
-            if name in self.cameras.names or (name == OBS_STATE and self.expert.use_state)
+            for name, feature in (self.input_features or {}).items()
+            if name in self.camera_names or (name == OBS_STATE and self.expert.use_state)
         }
 
     @property
-    def loss_weights(self) -> dict[str, float]:
-        """Losses that apply, with their weights."""
-        return loss_weights("action", self.depth.loss_weight)
+    def current_stage(self) -> str:
+        return "action"
+
+    @property
+    def default_depth_loss_weight(self) -> float:
+        """None, so that no depth is needed; 0.1 in the paper."""
+        return 0.0
+
+    @property
+    def trainable_parts(self) -> set[str]:
+        return super().trainable_parts - ({"expert"} if self.expert.freeze else set())
 
     @property
     def state_feature(self) -> PolicyFeature | None:
@@ -205,7 +217,7 @@ class GemVLAConfig(GemPartsConfig):
         """Raise a ValueError if parts of the depth generator have random weights."""
         if parts:
             raise ValueError(
-                f"depth.loss_weight={self.depth.loss_weight}, but there are no weights for {', '.join(sorted(parts))} of "
+                f"depth.loss_weight={self.depth_loss_weight}, but there are no weights for {', '.join(sorted(parts))} of "
                 "the depth generator: expected --policy.backbone.pretrained=<gem checkpoint> (stages 1 to 3), whose "
                 "generator is taken along, or --policy.depth.loss_weight=0."
             )

@@ -61,7 +61,11 @@ def test_binding_gives_what_building_the_policy_gives(depth_dataset_root: Path):
     bind(bound, LeRobotDatasetMetadata("local/noise", root=depth_dataset_root), {})
     for name in ("input_features", "output_features", "cameras"):
         assert getattr(bound, name) == getattr(built, name)
-    assert bound.depth.pairs == built.depth.pairs == {camera: f"{camera}_depth" for camera in CAMERAS}
+    assert (
+        bound.built.depth_cameras
+        == built.built.depth_cameras
+        == {camera: f"{camera}_depth" for camera in CAMERAS}
+    )
 
 
 def test_a_checkpoint_with_other_cameras_does_not_bind(depth_dataset_root: Path, dataset_root: Path):

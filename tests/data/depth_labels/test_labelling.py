@@ -171,7 +171,7 @@ def test_the_policy_trains_on_it(source: Path, depth_anything: Path, tmp_path: P
         preset="tiny", device="cpu", dtype="float32", allow_untrained=True, stage="connector"
     )
     policy, preprocess, _ = build_policy(settings, root)
-    assert policy.config.depth.pairs == {camera: depth_key(camera) for camera in (FRONT, WRIST)}
+    assert policy.config.built.depth_cameras == {camera: depth_key(camera) for camera in (FRONT, WRIST)}
     loss, logs = policy.forward(preprocess(read_batch(root, (0, 12, 26))))
     assert loss.isfinite() and logs["frames_with_depth"] == 1.0 and logs["images_without_depth"] == 0
 

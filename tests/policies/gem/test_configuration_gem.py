@@ -105,7 +105,7 @@ def test_a_depth_camera_that_is_asked_for_but_missing_is_named(make_gem):
 def test_depth_is_paired_as_asked(make_gem, depth_dataset_root, tmp_path):
     crossed = {CAMERAS[0]: f"{CAMERAS[1]}_depth"}
     policy, *_ = make_gem(depth=DepthConfig(cameras=crossed))
-    assert policy.config.depth.pairs == crossed
+    assert policy.config.built.depth_cameras == crossed
 
 
 def test_data_without_depth_names_both_ways_out(make_gem, make_policy, dataset_root, gem_checkpoint):  # noqa: F811

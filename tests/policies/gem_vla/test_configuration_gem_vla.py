@@ -70,7 +70,7 @@ def test_the_published_recipe():
     config = parse(TrainPipelineConfig, CONFIGS / "policy" / "gem_vla_2b.yaml")
     policy = config.policy
     assert (config.steps, 8 * config.batch_size, policy.optimizer_lr) == (50_000, 256, 1e-5)
-    assert (policy.chunk_size, policy.dtype, policy.expert.depth) == (32, "bfloat16", 14)
+    assert (policy.chunk_size, policy.dtype, policy.expert_architecture.depth) == (32, "bfloat16", 14)
     assert policy.expert.conditioning_layers == list(range(14))
 
 
@@ -114,7 +114,7 @@ def test_a_configuration_survives_saving(tmp_path: Path):
         ),
         (
             {"expert": lambda: ExpertConfig(conditioning_layers=[0])},
-            r"has 1 entries for expert.depth=\d blocks",
+            r"has 1 entries for an expert of \d blocks",
         ),
         ({"backbone": lambda: BackboneConfig(conditioning="last")}, r"conditioning='last' is unknown"),
         (
@@ -233,8 +233,8 @@ def test_a_hub_id_offline_is_named(make_policy):
         make_policy(backbone=BackboneConfig(pretrained="nobody/nowhere"))
 
 
-def test_nothing_learns_is_an_error(make_policy):
-    with pytest.raises(ValueError, match="Nothing learns"):
+def test_nothing_trainable_is_an_error(make_policy):
+    with pytest.raises(ValueError, match="Nothing is trainable"):
         make_policy(
             backbone=BackboneConfig(freeze_vision_tower=True, freeze_language_model=True),
             expert=ExpertConfig(freeze=True),

@@ -187,11 +187,11 @@ def test_state_noise_has_the_asked_ratio_and_only_in_training(make_policy, batch
     policy, preprocess, _ = make_policy(expert=ExpertConfig(state_noise_snr=20.0))
     state = torch.randn(512, 8) * torch.linspace(0.1, 3, 8)
     policy.train()
-    noise = policy._state({"observation.state": state}) - state
+    noise = policy.expert._with_noise(state) - state
     ratio = 10 * torch.log10(state.square().mean(0) / noise.square().mean(0))
     torch.testing.assert_close(ratio, torch.full((8,), 20.0), atol=1.0, rtol=0)
     policy.eval()
-    assert policy._state({"observation.state": state}).equal(state)
+    assert policy.expert._with_noise(state).equal(state)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -237,10 +237,9 @@ def test_gradient_checkpointing_changes_no_gradient(make_policy, batch):
 def test_real_time_chunking_keeps_the_promised_actions_with_a_short_chunk(make_policy, batch):
     policy, preprocess, _ = make_policy()
     warm(policy)
-    inputs = {
-        key: value[:1] if isinstance(value, torch.Tensor) else value
-        for key, value in preprocess(batch).items()
-    }
+    inputs = preprocess(
+        {key: value[:1] if isinstance(value, torch.Tensor | list) else value for key, value in batch.items()}
+    )
     noise = torch.randn(1, 4, ACTION_DIM)
     free = policy.predict_action_chunk(inputs, noise=noise)
 

@@ -1,0 +1,70 @@
+"""Files that older versions wrote still load, and do what they did then (tests/artifacts/README.md)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.factory import make_policy, make_pre_post_processors
+from lerobot.utils.collate import lerobot_collate_fn
+from safetensors.torch import load_file
+
+ARTIFACTS = Path(__file__).parent / "artifacts"
+VERSIONS = sorted(folder.name for folder in ARTIFACTS.iterdir() if folder.is_dir())
+
+
+def frames(version: str, chunk_size: int | None = None):
+    """A raw batch of the first three frames."""
+    delta = {"action": [step / 5 for step in range(chunk_size)]} if chunk_size else None
+    dataset = LeRobotDataset("local/scenes", root=ARTIFACTS / version / "dataset", delta_timestamps=delta)
+    return lerobot_collate_fn([dataset[index] for index in range(3)])
+
+
+def load(folder: Path, **overrides: float):
+    """Policy and processors, as lerobot-train loads them beside the dataset."""
+    config = PreTrainedConfig.from_pretrained(folder)
+    config.pretrained_path = folder
+    for name, value in overrides.items():
+        setattr(config.depth, name, value)
+    meta = LeRobotDatasetMetadata("local/scenes", root=folder.parent / "dataset")
+    return make_policy(config, ds_meta=meta), *make_pre_post_processors(config, pretrained_path=str(folder))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_gem_generates_the_same_depth(version: str):
+    policy, preprocess, _ = load(ARTIFACTS / version / "gem")
+    expected = load_file(ARTIFACTS / version / "gem.expected.safetensors")
+    batch = preprocess(frames(version))
+    loss, logs = policy.forward(batch, reduction="none")
+    assert loss.isfinite().all() and logs["frames_with_language"] == logs["frames_with_depth"] == 1
+    for camera, depth in policy.generate_depth(batch, torch.Generator().manual_seed(3)).items():
+        torch.testing.assert_close(depth, expected[camera], rtol=0, atol=1e-5)
+    assert policy.config.built.stages_done == ["joint"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_gem_vla_predicts_the_same_chunk(version: str):
+    policy, preprocess, postprocess = load(ARTIFACTS / version / "gem_vla", loss_weight=0.0)
+    expected = load_file(ARTIFACTS / version / "gem_vla.expected.safetensors")
+    batch = preprocess(frames(version, chunk_size=4))
+    chunk = postprocess(policy.predict_action_chunk(batch, noise=expected["noise"]))
+    torch.testing.assert_close(chunk, expected["chunk"], rtol=0, atol=1e-5)
+    policy.train()
+    _, logs = policy.forward(batch, noise=expected["noise"], time=expected["time"])
+    assert logs["action_loss"] == pytest.approx(2.185393, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gem", "gem_vla"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_old_configuration_is_saved_in_new_words(version: str, kind: str, tmp_path: Path):
+    config = PreTrainedConfig.from_pretrained(ARTIFACTS / version / kind)
+    config.validate_features()
+    config.save_pretrained(tmp_path)
+    again = PreTrainedConfig.from_pretrained(tmp_path)
+    assert again == config and again.built == config.built and again.built.images["cameras"]
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["type"] == kind and "stages_done" not in saved
+    assert not {"architecture", "pairs"} & (saved["backbone"].keys() | saved["depth"].keys())
