@@ -1,7 +1,7 @@
 """How well a picture tells depth, when depth is known up to scale and shift alone.
 
 AbsRel and delta are taken after the alignment that is the custom for relative depth (MiDaS, arXiv 1907.01341): a scale
-and a shift for each image, by least squares over its valid pixels, in the space that the colouring shows: inverse depth
+and a shift for each image, by least squares over its valid pixels, in the space that the colormap shows: inverse depth
 for "spectral", depth for "inferno". Aligned depth is clipped to the range that counts as valid. Two of an image's
 degrees of freedom are thus fitted to the truth, and a flat picture becomes the best constant: compare with
 what that scores, not with nothing. The rank correlation needs no alignment and tells a picture that is upside down, which the

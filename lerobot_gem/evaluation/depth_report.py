@@ -20,11 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lerobot_gem.evaluation.depth_metrics import DepthScores, score_depth
-from lerobot_gem.models.presets import Colormap
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.processing.depth_cameras import pair_depth
-from lerobot_gem.processing.depth_target import depth_target, is_inverse, relative_depth
+from lerobot_gem.processing.depth_target import Colormap, depth_target, is_inverse, relative_depth
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
 
@@ -199,7 +198,7 @@ def _frames(
     depth = policy.config.depth
     positions = _spread(len(dataset), config.num_frames)
     noise = torch.Generator().manual_seed(config.seed)
-    colouring, max_side = depth.colouring, policy.config.depth_supervision.max_side
+    colormap, max_side = depth.colormap, policy.config.depth_supervision.max_side
     previous: dict[str, Tensor] = {}
     for batch in tqdm(read_frames(dataset, positions, batch_size=config.batch_size), desc="batches"):
         # Cameras alone: depth needs no text, and without questions every image is seen after the same others.
@@ -207,7 +206,7 @@ def _frames(
         generated = policy.generate_depth(preprocess(cameras), generator=noise)
         targets = {
             camera: depth_target(
-                batch[key], colouring=colouring, max_side=max_side, rgb_size=batch[camera].shape[-2:]
+                batch[key], colormap=colormap, max_side=max_side, rgb_size=batch[camera].shape[-2:]
             )
             for camera, key in pairs.items()
         }
@@ -222,7 +221,7 @@ def _frames(
                     swapped = {"swapped": previous[camera]} if previous else {}
                     flat = torch.zeros_like(picture)
                     scored = {"generated": picture, **swapped, "flat": flat, "target": target}
-                    scores[camera] = _score(scored, batch[key][i], colouring)
+                    scores[camera] = _score(scored, batch[key][i], colormap)
             previous = {camera: row["generated depth"] for camera, row in rows.items()}
             place = {name: int(batch[name][i]) for name in ("index", "episode_index")}
             yield _Frame(place, rows, scores)
@@ -313,13 +312,13 @@ def _spread(length: int, number: int) -> list[int]:
     return np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()
 
 
-def _score(pictures: Mapping[str, Tensor], depth: Tensor, colouring: Colormap) -> dict[str, DepthScores]:
+def _score(pictures: Mapping[str, Tensor], depth: Tensor, colormap: Colormap) -> dict[str, DepthScores]:
     """Scores of pictures (3, h, w) in [0, 1] against depth (1, H, W) in metres, at the depth map's own size."""
     scores = {}
     for name, picture in pictures.items():
-        nearness = relative_depth(picture[None], colouring)
+        nearness = relative_depth(picture[None], colormap)
         nearness = F.interpolate(nearness, size=depth.shape[-2:], mode="bilinear", antialias=True)
-        scores[name] = score_depth(nearness[0], depth, inverse=is_inverse(colouring))
+        scores[name] = score_depth(nearness[0], depth, inverse=is_inverse(colormap))
     return scores
 
 
@@ -341,7 +340,7 @@ def _write_metrics(
         "policy": str(policy.pretrained_path),
         "dataset": config.dataset.repo_id,
         "episodes": config.dataset.episodes,
-        "colouring": policy.depth.colouring,
+        "colormap": policy.depth.colormap,
         "guidance_scale": policy.depth.guidance_scale,
         "num_inference_steps": policy.depth.num_inference_steps,
         "seed": config.seed,

@@ -19,7 +19,6 @@ from typing import Any, Literal
 # Named choices of the models, here so that configurations can list them without loading a model.
 StateConvention = Literal["layer_inputs", "hidden_states"]  # see models/conditioning.py
 TimeDistribution = Literal["logit_normal", "uniform", "beta"]  # see models/action_expert.py
-Colormap = Literal["spectral", "inferno"]  # how depth becomes an image: processing/depth_target.py
 
 
 @dataclass(frozen=True)

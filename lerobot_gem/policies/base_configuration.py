@@ -15,9 +15,10 @@ from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim import AdamWConfig, OptimizerConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
-from lerobot_gem.models.presets import Colormap, Preset, StateConvention, get_preset
+from lerobot_gem.models.presets import Preset, StateConvention, get_preset
 from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, is_depth, not_flagged, pair_depth
+from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap
 from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
@@ -29,7 +30,6 @@ DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
-MIN_DEPTH_SIDE = 32
 
 
 class ConfigurationError(ParsingError):
@@ -120,7 +120,7 @@ class DepthConfig(OldDepthFields):
             `lerobot-gem-train-autoencoder` writes.
         loss_weight: Lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
             `gem_vla`, which then needs no depth and never builds a generator; 0.1 there too in the paper.
-        colouring: How depth becomes a picture: "spectral" (the release's VLM stages) or "inferno" (its VLA stage).
+        colormap: How depth becomes a picture: "spectral" (the release's VLM stages) or "inferno" (its VLA stage).
         max_side: Longest side of the picture, in pixels. None takes the preset's.
         cameras: RGB key -> depth key. None pairs `X` with `X_depth`.
         unit: Unit of depth in a batch, "mm" or "m"; must be that of --dataset.depth_output_unit.
@@ -131,7 +131,7 @@ class DepthConfig(OldDepthFields):
     pretrained: str | None = None
     autoencoder: str | None = None
     loss_weight: float | None = None
-    colouring: Colormap = "spectral"
+    colormap: Colormap = "spectral"
     max_side: int | None = None
     cameras: dict[str, str] | None = None
     unit: str = "mm"
@@ -140,7 +140,7 @@ class DepthConfig(OldDepthFields):
 
     @checked
     def __post_init__(self) -> None:
-        require(self.colouring, get_args(Colormap), "depth.colouring")
+        require(self.colormap, get_args(Colormap), "depth.colormap")
         require(self.unit, tuple(METRES), "depth.unit")
         if self.loss_weight is not None and self.loss_weight < 0:
             raise ValueError(f"depth.loss_weight={self.loss_weight}: expected 0 or more (0.1 in the paper).")
@@ -182,18 +182,18 @@ class DepthSupervision:
     Attributes:
         cameras: RGB key -> depth key.
         unit: Of depth in a batch, "mm" or "m".
-        colouring: How depth becomes an image.
+        colormap: How depth becomes an image.
         max_side: Longest side of that image, in pixels.
     """
 
     cameras: dict[str, str]
     unit: str
-    colouring: Colormap
+    colormap: Colormap
     max_side: int
 
 
 @dataclass
-class GemPartsConfig(PreTrainedConfig):
+class BaseGemConfig(PreTrainedConfig):
     """Base of both policies' configurations; their docstrings explain the fields."""
 
     input_features: dict[str, PolicyFeature] | None = field(default_factory=dict)
@@ -264,7 +264,7 @@ class GemPartsConfig(PreTrainedConfig):
         old = self.depth.take_old()
         self.built.generator = old.get("architecture", {})
         self.built.depth_cameras = old.get("pairs", {})
-        self.depth.colouring = old.get("colouring", self.depth.colouring)
+        self.depth.colormap = old.get("colouring", self.depth.colormap)
 
     @property
     def sizes(self) -> Preset:
@@ -337,7 +337,7 @@ class GemPartsConfig(PreTrainedConfig):
         return DepthSupervision(
             self.built.depth_cameras,
             self.depth.unit,
-            self.depth.colouring,
+            self.depth.colormap,
             self.depth.max_side or self.sizes.max_depth_side,
         )
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
 
@@ -24,10 +24,10 @@ class BaseGemPolicy(PreTrainedPolicy):
         generator: The depth generator; None where no depth is learned.
     """
 
-    config_class = GemPartsConfig
+    config_class = BaseGemConfig
     name = "gem_base"
 
-    config: GemPartsConfig
+    config: BaseGemConfig
     backbone: GemBackbone
     generator: DepthGenerator | None
 

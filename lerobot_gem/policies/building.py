@@ -15,7 +15,7 @@ from lerobot_gem.models.action_expert import ActionExpert, FlowSettings
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture
-from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.training.stages import PRETRAINING
 
@@ -35,7 +35,7 @@ class Sources:
     expert: Checkpoint | None
 
     @classmethod
-    def open(cls, config: GemPartsConfig) -> Self:
+    def open(cls, config: BaseGemConfig) -> Self:
         """Open what a configuration names."""
         opened: dict[str, Checkpoint] = {}
 
@@ -68,7 +68,7 @@ class Sources:
 
 
 def build_backbone(
-    config: GemPartsConfig,
+    config: BaseGemConfig,
     *,
     weights_follow: bool,
     num_layers: int | None = None,
@@ -99,7 +99,7 @@ def build_backbone(
 
 
 def build_generator(
-    config: GemPartsConfig, conditioning_dim: int, *, weights_follow: bool
+    config: BaseGemConfig, conditioning_dim: int, *, weights_follow: bool
 ) -> tuple[DepthGenerator, set[str]]:
     """The depth generator; writes what it is into `config.built`.
 
@@ -179,7 +179,7 @@ def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow:
 
 
 def _depth_architecture(
-    config: GemPartsConfig, source: Checkpoint | None, weights_follow: bool
+    config: BaseGemConfig, source: Checkpoint | None, weights_follow: bool
 ) -> DepthArchitecture:
     if weights_follow:
         if not config.built.generator:

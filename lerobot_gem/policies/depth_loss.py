@@ -75,7 +75,7 @@ def depth_losses(
         height, width = batch[camera].shape[-2:]
         targets = depth_target(
             depth,
-            colouring=supervision.colouring,
+            colormap=supervision.colormap,
             max_side=supervision.max_side,
             rgb_size=(height, width),
         )

@@ -11,12 +11,12 @@ from lerobot.processor import (
 from lerobot.utils.constants import OBS_STATE
 
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
-from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.processing.steps import CheckObservationStep, LanguageRowsStep, PromptStep
 
 
 def make_gem_pipelines(
-    config: GemPartsConfig, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None, *, answers: bool
+    config: BaseGemConfig, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None, *, answers: bool
 ) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
     """Build the pre- and post-processor of a policy whose features are settled.
 

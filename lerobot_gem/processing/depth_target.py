@@ -1,6 +1,6 @@
 """Depth maps as the pictures that the depth generator learns, and back.
 
-| colouring | value in [0, 1] | colour map | size |
+| colormap | value in [0, 1] | colormap | size |
 |---|---|---|---|
 | `spectral` (VLM stages) | inverse depth between its 2nd and 98th percentile, inverted: 0 is near | matplotlib's Spectral, near is red | longest side `max_side` (448), both sides multiples of 32 |
 | `inferno` (VLA stage) | depth between its least and largest value, inverted: 1 is near | OpenCV's INFERNO, near is bright | `max_side` x `max_side` (256) |
@@ -13,19 +13,18 @@ depth are the farthest in both, where the release's `inferno` takes the zeros of
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from lerobot_gem.models.presets import Colormap
+Colormap = Literal["spectral", "inferno"]
 
 MIN_DEPTH, MAX_DEPTH = 0.011, 9.99  # metres
 MIN_DEPTH_MM, MAX_DEPTH_MM = (round(1000 * bound) for bound in (MIN_DEPTH, MAX_DEPTH))
-_SIDE_MULTIPLE = 32  # what the autoencoder compresses to one latent
+MIN_DEPTH_SIDE = 32  # what the autoencoder compresses to one latent; sides are multiples of it
 _PERCENTILE = 0.02
 # With so many valid pixels or fewer, the release doesn't take percentiles and paints one colour.
 _FEW_PIXELS = 10
@@ -49,11 +48,11 @@ class DepthTargets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Colouring:
-    """One of the published colourings.
+class _Colormap:
+    """One of the published colormaps.
 
     Args:
-        table: Makes the colour map (256, 3), 0 to 255.
+        table: Makes the colormap (256, 3), 0 to 255.
         levels: A value v has entry floor(v * levels), but at most the last.
         values: Depth and validity, both (N, P), to values (N, P) in [0, 1].
         near: The value of the nearest.
@@ -70,7 +69,7 @@ class _Colouring:
 def depth_target(
     depth: Tensor,
     *,
-    colouring: Colormap,
+    colormap: Colormap,
     max_side: int = 448,
     rgb_size: tuple[int, int] | None = None,
     min_depth: float = MIN_DEPTH,
@@ -80,23 +79,23 @@ def depth_target(
 
     Args:
         depth: (N, 1, H, W) in metres; invalid where it is not between the bounds, NaN or infinite.
-        colouring: "spectral" or "inferno".
+        colormap: "spectral" or "inferno".
         max_side: Longest side of the pictures, in pixels.
         rgb_size: Height and width of the images that the depth belongs to, if the depth has others.
         min_depth: What is not farther, in metres, is invalid.
         max_depth: What is not nearer, in metres, is invalid.
 
     Raises:
-        ValueError: Unknown colouring, or shapes that don't fit.
+        ValueError: Unknown colormap, or shapes that don't fit.
     """
     if depth.ndim != 4 or depth.shape[1] != 1:
         raise ValueError(f"Depth maps have the shape (N, 1, H, W), but got {tuple(depth.shape)}.")
     depth = depth.float()
     if rgb_size is not None and rgb_size != depth.shape[-2:]:
         depth = F.interpolate(depth, size=rgb_size, mode="nearest-exact")
-    values = depth_values(depth, colouring, min_depth=min_depth, max_depth=max_depth)
-    size = target_size(*depth.shape[-2:], colouring=colouring, max_side=max_side)
-    pictures = F.interpolate(paint(values, colouring), size=size, mode="bilinear", antialias=True)
+    values = depth_values(depth, colormap, min_depth=min_depth, max_depth=max_depth)
+    size = target_size(*depth.shape[-2:], colormap=colormap, max_side=max_side)
+    pictures = F.interpolate(paint(values, colormap), size=size, mode="bilinear", antialias=True)
     has_depth = is_valid(depth, min_depth, max_depth).flatten(1).sum(dim=1) > _FEW_PIXELS
     return DepthTargets(pictures, has_depth)
 
@@ -107,71 +106,71 @@ def is_valid(depth: Tensor, min_depth: float = MIN_DEPTH, max_depth: float = MAX
 
 
 def depth_values(
-    depth: Tensor, colouring: Colormap, *, min_depth: float = MIN_DEPTH, max_depth: float = MAX_DEPTH
+    depth: Tensor, colormap: Colormap, *, min_depth: float = MIN_DEPTH, max_depth: float = MAX_DEPTH
 ) -> Tensor:
-    """What a colouring paints of depth maps (N, 1, H, W) in metres: values of that shape in [0, 1].
+    """What a colormap paints of depth maps (N, 1, H, W) in metres: values of that shape in [0, 1].
 
     Raises:
-        ValueError: Unknown colouring.
+        ValueError: Unknown colormap.
     """
-    values = _colouring(colouring).values
+    values = _colormap(colormap).values
     return values(depth.flatten(1), is_valid(depth, min_depth, max_depth).flatten(1)).view_as(depth)
 
 
-def paint(values: Tensor, colouring: Colormap) -> Tensor:
+def paint(values: Tensor, colormap: Colormap) -> Tensor:
     """Look up the colours of values.
 
     Args:
         values: (N, 1, H, W) in [0, 1], beyond which colours stay the same.
-        colouring: Its colour map is used; of what the values are of, nothing is assumed.
+        colormap: Its colormap is used; of what the values are of, nothing is assumed.
 
     Returns:
         (N, 3, H, W) in [-1, 1].
 
     Raises:
-        ValueError: Unknown colouring.
+        ValueError: Unknown colormap.
     """
-    chosen = _colouring(colouring)
+    chosen = _colormap(colormap)
     table = chosen.table().to(values.device) / 127.5 - 1
     entries = (values * chosen.levels).long().clamp(0, len(table) - 1)
     return table[entries[:, 0]].movedim(-1, 1)
 
 
-def target_size(height: int, width: int, *, colouring: Colormap, max_side: int = 448) -> tuple[int, int]:
+def target_size(height: int, width: int, *, colormap: Colormap, max_side: int = 448) -> tuple[int, int]:
     """Height and width of the picture of a depth map.
 
     Raises:
-        ValueError: Unknown colouring, or `max_side` is below 32.
+        ValueError: Unknown colormap, or `max_side` is below 32.
     """
-    if max_side < _SIDE_MULTIPLE:
+    if max_side < MIN_DEPTH_SIDE:
         raise ValueError(
-            f"max_side={max_side} of depth pictures: expected at least {_SIDE_MULTIPLE} (448 in the release's VLM stages)."
+            f"max_side={max_side} of depth pictures: expected at least {MIN_DEPTH_SIDE} (448 in the release's VLM stages)."
         )
     longest = max(height, width)
-    if not _colouring(colouring).keeps_shape:
+    if not _colormap(colormap).keeps_shape:
         height = width = longest
-    sides = (side * max_side // longest // _SIDE_MULTIPLE * _SIDE_MULTIPLE for side in (height, width))
-    height, width = (max(side, _SIDE_MULTIPLE) for side in sides)
+    sides = (side * max_side // longest // MIN_DEPTH_SIDE * MIN_DEPTH_SIDE for side in (height, width))
+    height, width = (max(side, MIN_DEPTH_SIDE) for side in sides)
     return height, width
 
 
-def relative_depth(pictures: Tensor, colouring: Colormap) -> Tensor:
-    """Read a painted depth map: the inverse of the colouring, for any colours.
+def relative_depth(pictures: Tensor, colormap: Colormap) -> Tensor:
+    """Read a painted depth map: the inverse of the colormap, for any colours.
 
-    Each pixel takes the place on the colour map that is nearest to its colour, between two entries too.
+    Each pixel takes the place on the colormap that is nearest to its colour, between two entries too.
 
     Args:
         pictures: (N, 3, h, w) in [0, 1].
-        colouring: That the pictures were painted with.
+        colormap: That the pictures were painted with.
 
     Returns:
         (N, 1, h, w) nearness, 0 the farthest and 1 the nearest. It is affine in inverse depth for "spectral" and in
         depth for "inferno", but for what was clipped.
 
     Raises:
-        ValueError: Unknown colouring.
+        ValueError: Unknown colormap.
     """
-    chosen = _colouring(colouring)
+    chosen = _colormap(colormap)
     table = chosen.table().to(pictures.device) / 255
     colours = pictures.float().movedim(1, -1).reshape(-1, 3)
     places = torch.cat([_nearest_place(part, table) for part in colours.split(_LOOKUP)])
@@ -180,9 +179,9 @@ def relative_depth(pictures: Tensor, colouring: Colormap) -> Tensor:
     return nearness.view(len(pictures), 1, *pictures.shape[-2:])
 
 
-def is_inverse(colouring: Colormap) -> bool:
-    """Whether a colouring shows inverse depth, not depth."""
-    return colouring == "spectral"
+def is_inverse(colormap: Colormap) -> bool:
+    """Whether a colormap shows inverse depth, not depth."""
+    return colormap == "spectral"
 
 
 def _nearest_place(colours: Tensor, table: Tensor) -> Tensor:
@@ -237,17 +236,19 @@ def _spectral() -> Tensor:
 
 @cache
 def _inferno() -> Tensor:
+    import cv2  # configurations, which every LeRobot command imports, name the colormaps
+
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
     return torch.from_numpy(bgr[:, 0, ::-1].copy()).float()
 
 
-_COLOURINGS = {
-    "spectral": _Colouring(_spectral, levels=256, values=_inverse_percentiles, near=0, keeps_shape=True),
-    "inferno": _Colouring(_inferno, levels=255, values=_inverted_range, near=1, keeps_shape=False),
+_COLORMAPS = {
+    "spectral": _Colormap(_spectral, levels=256, values=_inverse_percentiles, near=0, keeps_shape=True),
+    "inferno": _Colormap(_inferno, levels=255, values=_inverted_range, near=1, keeps_shape=False),
 }
 
 
-def _colouring(name: str) -> _Colouring:
-    if name not in _COLOURINGS:
-        raise ValueError(f"Unknown colouring {name!r}; choose one of {', '.join(map(repr, _COLOURINGS))}.")
-    return _COLOURINGS[name]
+def _colormap(name: str) -> _Colormap:
+    if name not in _COLORMAPS:
+        raise ValueError(f"Unknown colormap {name!r}; choose one of {', '.join(map(repr, _COLORMAPS))}.")
+    return _COLORMAPS[name]

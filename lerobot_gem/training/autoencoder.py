@@ -19,8 +19,8 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from lerobot_gem.models.presets import Colormap, get_preset
-from lerobot_gem.processing.depth_target import depth_target
+from lerobot_gem.models.presets import get_preset
+from lerobot_gem.processing.depth_target import Colormap, depth_target
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
 
@@ -41,7 +41,7 @@ class AutoencoderTrainingConfig:
         dataset: A dataset with depth cameras, all of which are used.
         output_dir: Folder to write; must not exist or be empty.
         preset: Whose autoencoder to train.
-        colouring: How depth becomes a picture: "spectral" or "inferno".
+        colormap: How depth becomes a picture: "spectral" or "inferno".
         max_side: Longest side of the picture, in pixels. None takes the preset's.
         steps: Updates.
         batch_size: Pictures of an update.
@@ -56,7 +56,7 @@ class AutoencoderTrainingConfig:
     dataset: DatasetOptions
     output_dir: Path
     preset: str = "tiny"
-    colouring: Colormap = "spectral"
+    colormap: Colormap = "spectral"
     max_side: int | None = None
     steps: int = 600
     batch_size: int = 8
@@ -91,7 +91,7 @@ def train_autoencoder(config: AutoencoderTrainingConfig) -> AutoencoderReport:
     Raises:
         FileExistsError: `output_dir` is not empty.
         FileNotFoundError: No dataset at `dataset.root`.
-        ValueError: The dataset has no depth camera, no depth, or a single episode; preset or colouring is unknown; or
+        ValueError: The dataset has no depth camera, no depth, or a single episode; preset or colormap is unknown; or
             `steps`, `batch_size`, `eval_frames` or `log_freq` is below 1.
     """
     for name in ("steps", "batch_size", "eval_frames", "log_freq"):
@@ -168,7 +168,7 @@ def _pictures(
     ):
         for key in dataset.meta.depth_keys:
             depth = batch[key].to(config.device)
-            targets = depth_target(depth, colouring=config.colouring, max_side=max_side)
+            targets = depth_target(depth, colormap=config.colormap, max_side=max_side)
             if targets.has_depth.any():
                 yield targets.pictures[targets.has_depth]
 

@@ -102,11 +102,11 @@ def test_estimates_stay_in_the_valid_range():
     assert 0 < scores.abs_rel < (9.99 - 0.2) / 0.2
 
 
-@pytest.mark.parametrize("colouring", ["spectral", "inferno"])
-def test_the_picture_that_is_learned_is_nearly_perfect(colouring):
+@pytest.mark.parametrize("colormap", ["spectral", "inferno"])
+def test_the_picture_that_is_learned_is_nearly_perfect(colormap):
     depth = scene()
-    picture = paint(depth_values(depth[None], colouring), colouring) / 2 + 0.5
-    scores = score_depth(relative_depth(picture, colouring)[0], depth, inverse=is_inverse(colouring))
+    picture = paint(depth_values(depth[None], colormap), colormap) / 2 + 0.5
+    scores = score_depth(relative_depth(picture, colormap)[0], depth, inverse=is_inverse(colormap))
     assert scores.abs_rel < 0.02
     assert scores.delta > 0.99
     assert scores.rank_correlation > 0.99

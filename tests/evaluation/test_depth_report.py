@@ -80,7 +80,7 @@ def test_strips_video_and_scores(checkpoint, depth_dataset_root, tmp_path):
             rgb, true, generated = np.split(strip[row * SIZE : (row + 1) * SIZE], 3, axis=1)
             item = dataset[frame["index"]]
             assert rgb.tolist() == (item[camera] * 255).round().byte().movedim(0, 2).tolist()
-            target = depth_target(item[f"{camera}_depth"][None], colouring="spectral", max_side=SIZE)
+            target = depth_target(item[f"{camera}_depth"][None], colormap="spectral", max_side=SIZE)
             assert (
                 true.tolist()
                 == draw_strips([[item[camera], target.pictures[0] / 2 + 0.5]])[:, SIZE:].tolist()

@@ -95,7 +95,7 @@ def pictures_of(
     return {
         (sample, camera): depth_target(
             batch[key][sample : sample + 1] / 1000,
-            colouring=config.colouring,
+            colormap=config.colormap,
             max_side=config.max_side,
             rgb_size=tuple(batch[camera].shape[-2:]),
         ).pictures[0]
@@ -278,7 +278,7 @@ def test_generated_depth_is_that_of_each_cameras_own_image(case, make_gem, depth
 
 
 def test_images_may_be_shown_in_any_order():
-    config = DepthSupervision(CROSSED, unit="mm", colouring="spectral", max_side=64)
+    config = DepthSupervision(CROSSED, unit="mm", colormap="spectral", max_side=64)
     torch.manual_seed(0)
     batch = {camera: torch.rand(3, 3, 64, 64) for camera in CAMERAS}
     batch |= {key: torch.randint(300, 4500, (3, 1, 64, 64)) for key in DEPTH.values()}

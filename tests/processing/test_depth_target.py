@@ -14,7 +14,7 @@ from lerobot_gem.processing.depth_target import (
     target_size,
 )
 
-COLOURINGS = pytest.mark.parametrize("colouring", ["spectral", "inferno"])
+COLORMAPS = pytest.mark.parametrize("colormap", ["spectral", "inferno"])
 # All finite depth is valid, as in the release's `inferno`; for its `spectral`, all that is positive.
 ANY = {"min_depth": -math.inf, "max_depth": math.inf}
 POSITIVE = {"min_depth": 0.0, "max_depth": math.inf}
@@ -55,7 +55,7 @@ def test_spectral_targets(depth_colour):
     for name, (width, height, max_side) in depth_colour.spec["config"]["png16"].items():
         pictures, _ = depth_target(
             depth_colour[f"in.png16.{name}"][None, None],
-            colouring="spectral",
+            colormap="spectral",
             max_side=max_side,
             rgb_size=(height, width),
             **POSITIVE,
@@ -85,7 +85,7 @@ def test_inferno_targets(depth_colour):
         for size in [*spec["sizes"], *([256] if name in spec["size256"] else [])]:
             if kind.startswith("float"):
                 depth = depth_colour[f"in.h5.{name}"][None, None]
-                pictures, _ = depth_target(depth, colouring="inferno", max_side=size, **ANY)
+                pictures, _ = depth_target(depth, colormap="inferno", max_side=size, **ANY)
                 expected = depth_colour[f"out.inferno_target{size}_uint8.{name}"]
                 check(f"{name} {size}", pictures, expected, within=1)
 
@@ -93,66 +93,66 @@ def test_inferno_targets(depth_colour):
 # --- the whole way ----------------------------------------------------------------------------------------------
 
 
-@COLOURINGS
-def test_maps_are_painted_each_by_itself(colouring):
+@COLORMAPS
+def test_maps_are_painted_each_by_itself(colormap):
     near, far = scene(), scene() * 2.5
-    together = depth_target(torch.cat([near, far]), colouring=colouring, max_side=96)
+    together = depth_target(torch.cat([near, far]), colormap=colormap, max_side=96)
     for i, depth in enumerate((near, far)):
-        alone = depth_target(depth, colouring=colouring, max_side=96)
+        alone = depth_target(depth, colormap=colormap, max_side=96)
         assert torch.equal(alone.pictures[0], together.pictures[i])
     assert together.pictures.min() >= -1 and together.pictures.max() <= 1
 
 
-@COLOURINGS
-def test_nearness_is_read_back(colouring):
-    """To half an entry of the colour map."""
+@COLORMAPS
+def test_nearness_is_read_back(colormap):
+    """To half an entry of the colormap."""
     depth = scene()
-    nearness = relative_depth(paint(depth_values(depth, colouring), colouring) / 2 + 0.5, colouring)
-    shown = 1 / depth if is_inverse(colouring) else -depth
-    low, high = np.percentile(shown, [2, 98] if colouring == "spectral" else [0, 100])
+    nearness = relative_depth(paint(depth_values(depth, colormap), colormap) / 2 + 0.5, colormap)
+    shown = 1 / depth if is_inverse(colormap) else -depth
+    low, high = np.percentile(shown, [2, 98] if colormap == "spectral" else [0, 100])
     assert (nearness - ((shown - low) / (high - low)).clamp(0, 1)).abs().max() < 1 / 500
 
 
-@COLOURINGS
-def test_any_colour_reads_as_the_nearest_on_the_map(colouring):
+@COLORMAPS
+def test_any_colour_reads_as_the_nearest_on_the_map(colormap):
     values = torch.linspace(0, 1, 1024)[None, None, None]
-    clean = relative_depth(paint(values, colouring) / 2 + 0.5, colouring)
+    clean = relative_depth(paint(values, colormap) / 2 + 0.5, colormap)
     noise = 0.02 * torch.randn(1, 3, 1, 1024, generator=torch.Generator().manual_seed(0))
-    noisy = relative_depth(paint(values, colouring) / 2 + 0.5 + noise, colouring)
+    noisy = relative_depth(paint(values, colormap) / 2 + 0.5 + noise, colormap)
     assert (noisy - clean).abs().median() < 0.01
-    between = (paint(values[..., 500:501], colouring) + paint(values[..., 505:506], colouring)) / 4 + 0.5
+    between = (paint(values[..., 500:501], colormap) + paint(values[..., 505:506], colormap)) / 4 + 0.5
     low, high = clean[0, 0, 0, 500], clean[0, 0, 0, 505]
-    assert min(low, high) < relative_depth(between, colouring).item() < max(low, high)
+    assert min(low, high) < relative_depth(between, colormap).item() < max(low, high)
 
 
-@COLOURINGS
+@COLORMAPS
 @pytest.mark.parametrize("invalid", [0.0, 0.01, 10.0, 12.0, math.nan, math.inf, -math.inf])
-def test_invalid_pixels_are_the_farthest_and_change_no_other(colouring, invalid):
+def test_invalid_pixels_are_the_farthest_and_change_no_other(colormap, invalid):
     depth = scene()
     depth[..., :32] = invalid
-    pictures, has_depth = depth_target(depth, colouring=colouring, max_side=96)
-    nearness = relative_depth(pictures / 2 + 0.5, colouring)
+    pictures, has_depth = depth_target(depth, colormap=colormap, max_side=96)
+    nearness = relative_depth(pictures / 2 + 0.5, colormap)
     nearness = torch.nn.functional.interpolate(nearness, size=depth.shape[-2:])
     assert has_depth.all()
     assert nearness[..., :31].max() < 0.01
-    valid, _ = depth_target(depth[..., 32:], colouring=colouring, max_side=64)
-    if colouring == "spectral":
+    valid, _ = depth_target(depth[..., 32:], colormap=colormap, max_side=64)
+    if colormap == "spectral":
         assert torch.equal(pictures[..., 32:], valid)
 
 
-@COLOURINGS
-def test_maps_without_depth_are_told_and_finite(colouring):
+@COLORMAPS
+def test_maps_without_depth_are_told_and_finite(colormap):
     depth = scene().repeat(4, 1, 1, 1)
     depth[1], depth[2] = 0, math.nan
     depth[3].flatten()[10:] = 0  # ten pixels say nothing of a scene
-    pictures, has_depth = depth_target(depth, colouring=colouring, max_side=96)
+    pictures, has_depth = depth_target(depth, colormap=colormap, max_side=96)
     assert has_depth.tolist() == [True, False, False, False]
     assert pictures.isfinite().all()
 
 
-@COLOURINGS
-def test_flat_depth_is_one_colour(colouring):
-    pictures, has_depth = depth_target(torch.full((1, 1, 32, 32), 2.0), colouring=colouring, max_side=32)
+@COLORMAPS
+def test_flat_depth_is_one_colour(colormap):
+    pictures, has_depth = depth_target(torch.full((1, 1, 32, 32), 2.0), colormap=colormap, max_side=32)
     assert has_depth.all() and pictures.isfinite().all()
     assert (pictures.flatten(2).amax(dim=2) - pictures.flatten(2).amin(dim=2)).max() < 1e-6
 
@@ -168,17 +168,17 @@ def test_flat_depth_is_one_colour(colouring):
     ],
 )
 def test_sizes(size, max_side, spectral, inferno):
-    for colouring, expected in (("spectral", spectral), ("inferno", inferno)):
-        assert target_size(*size, colouring=colouring, max_side=max_side) == expected
+    for colormap, expected in (("spectral", spectral), ("inferno", inferno)):
+        assert target_size(*size, colormap=colormap, max_side=max_side) == expected
         depth = torch.rand(1, 1, *size) + 1
-        pictures, _ = depth_target(depth, colouring=colouring, max_side=max_side)
+        pictures, _ = depth_target(depth, colormap=colormap, max_side=max_side)
         assert pictures.shape[-2:] == expected
 
 
 def test_depth_of_another_size_is_not_blended():
     """Between a near and a far surface there is no third one."""
     depth = torch.where(torch.arange(64) < 32, 1.0, 3.0).expand(1, 1, 64, 64)
-    pictures, _ = depth_target(depth, colouring="spectral", max_side=32, rgb_size=(32, 32))
+    pictures, _ = depth_target(depth, colormap="spectral", max_side=32, rgb_size=(32, 32))
     nearness = relative_depth(pictures / 2 + 0.5, "spectral")
     assert ((nearness < 0.01) | (nearness > 0.99)).all()
 
@@ -186,11 +186,11 @@ def test_depth_of_another_size_is_not_blended():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colouring": "viridis"}, "'viridis'; choose one of 'spectral', 'inferno'"),
+        ({"colormap": "viridis"}, "'viridis'; choose one of 'spectral', 'inferno'"),
         ({"max_side": 31}, "max_side=31.*at least 32"),
         ({"depth": torch.ones(2, 3, 64, 64)}, r"\(N, 1, H, W\), but got \(2, 3, 64, 64\)"),
     ],
 )
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
-        depth_target(**({"depth": scene(), "colouring": "spectral"} | change))
+        depth_target(**({"depth": scene(), "colormap": "spectral"} | change))

@@ -35,7 +35,7 @@ def held_out_pictures(root: Path) -> torch.Tensor:
     """Those of both cameras in three frames of the first episode, evenly spread."""
     dataset = LeRobotDataset("local/noise", root=root, depth_output_unit="m")
     depth = torch.stack([dataset[index][key] for index in (0, 4, 9) for key in DEPTH])
-    return depth_target(depth, colouring="spectral", max_side=SIDE).pictures
+    return depth_target(depth, colormap="spectral", max_side=SIDE).pictures
 
 
 def test_pictures_of_held_out_episodes_become_more_alike(trained, depth_dataset_root):
@@ -121,7 +121,7 @@ def test_cameras_of_different_sizes_are_learned_together(tmp_path):
         ({"batch_size": 0}, r"batch_size=0: expected at least 1"),
         ({"eval_frames": 0}, r"eval_frames=0: expected at least 1"),
         ({"preset": "huge"}, r"Unknown preset 'huge'"),
-        ({"colouring": "jet"}, r"Unknown colouring 'jet'"),
+        ({"colormap": "jet"}, r"Unknown colormap 'jet'"),
         ({"episodes": [1]}, r"'local/noise' has 1 episode: expected at least 2"),
         ({"episodes": [0, 9]}, r"dataset.episodes=\[0, 9\] of 'local/noise': expected some of 0 to 2"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.models.presets import Colormap
+from lerobot_gem.processing.depth_target import Colormap
 from lerobot_gem.processing.language import Message
 
 
@@ -231,7 +231,7 @@ class Inspection:
         tasks: The most frequent first.
         stages: All four.
         asked: The stage that was asked about; None for whichever the dataset is made for.
-        colouring: How their depth is painted.
+        colormap: How their depth is painted.
         samples: Frames to look at.
         warnings: What training would take without a word.
     """
@@ -253,7 +253,7 @@ class Inspection:
     tasks: list[TaskFacts] = field(default_factory=list)
     stages: list[StageFacts] = field(default_factory=list)
     asked: str | None = None
-    colouring: Colormap = "spectral"
+    colormap: Colormap = "spectral"
     samples: list[SampleFrame] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -40,7 +40,7 @@ from lerobot_gem.data.check.stage_checks import (
     usable_depth,
 )
 from lerobot_gem.data.check.warnings import warnings_of
-from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import Message
@@ -81,7 +81,7 @@ def inspect(config: CheckConfig) -> Inspection:
         ValueError: It is of another format or can't be read, or the policy is not one of ours.
     """
     given = config.policy
-    if given is not None and not isinstance(given, GemPartsConfig):
+    if given is not None and not isinstance(given, BaseGemConfig):
         raise ValueError(
             f"policy.type={given.type!r}: expected 'gem' or 'gem_vla', which this command is for."
         )
@@ -132,8 +132,8 @@ def open_dataset(config: DatasetConfig) -> tuple[LeRobotDatasetMetadata, LeRobot
 
 
 def _bind_stages(
-    found: Inspection, given: GemPartsConfig | None, meta: Any, rename_map: dict[str, str]
-) -> dict[str, GemPartsConfig]:
+    found: Inspection, given: BaseGemConfig | None, meta: Any, rename_map: dict[str, str]
+) -> dict[str, BaseGemConfig]:
     """The configurations of the stages that accept the dataset; what the others raise goes to `found.stages`."""
     configs = {}
     for stage in STAGES:
@@ -156,7 +156,7 @@ class _Inspector:
         config: CheckConfig,
         found: Inspection,
         dataset: LeRobotDataset,
-        configs: dict[str, GemPartsConfig],
+        configs: dict[str, BaseGemConfig],
     ) -> None:
         self.config, self.found, self.dataset, self.configs = config, found, dataset, configs
         self.meta = dataset.meta
@@ -189,7 +189,7 @@ class _Inspector:
             except (ValueError, OSError) as error:
                 self._blame(stages, [str(error)])
 
-    def _config_of(self, policy: str) -> GemPartsConfig | None:
+    def _config_of(self, policy: str) -> BaseGemConfig | None:
         """The configuration whose prompts are looked at: that which was asked about, or the last stage's."""
         bound = [self.configs[stage] for stage in _STAGES_OF[policy] if stage in self.configs]
         asked = [config for config in bound if stage_of(config) == self.found.asked]
@@ -206,7 +206,7 @@ class _Inspector:
             return None
         return config
 
-    def _depth_config(self) -> GemPartsConfig:
+    def _depth_config(self) -> BaseGemConfig:
         """The settings of depth that are asked about."""
         if self.config.policy is not None:
             return self.config.policy
@@ -295,7 +295,7 @@ class _Inspector:
         return usable_depth(batch, self.depth_config, self.pairs)
 
     def _take_samples(self) -> None:
-        self.found.colouring = self.depth_config.depth.colouring
+        self.found.colormap = self.depth_config.depth.colormap
         has_text = np.flatnonzero(texts_of_frames(self.dataset))
         candidates = has_text if len(has_text) else np.arange(len(self.indices))
         for place in spread(len(candidates), _SHOWN_FRAMES, self.random):

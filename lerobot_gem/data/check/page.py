@@ -142,9 +142,9 @@ def _drawn(shape: Shape, colour: str, width: int, height: int, unit: float) -> d
 
 def _legend(found: Inspection) -> str:
     values = torch.linspace(0, 1, 128)[None, None, None].expand(1, 1, 8, 128)
-    if found.colouring == "inferno":
+    if found.colormap == "inferno":
         values = 1 - values  # there, 1 is near
-    picture = (paint(values, found.colouring)[0].movedim(0, -1) + 1) * 127.5
+    picture = (paint(values, found.colormap)[0].movedim(0, -1) + 1) * 127.5
     return _data_uri(picture.round().byte().numpy())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lerobot_gem.data.check.facts import CameraFacts, DepthFacts, SampleFrame, SamplePicture
 from lerobot_gem.data.check.stage_checks import FrameErrors, depth_picture
-from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.processing.depth_cameras import METRES, is_depth
 from lerobot_gem.processing.depth_target import is_valid
 from lerobot_gem.processing.language import Message
@@ -36,7 +36,7 @@ class PictureReader:
         self,
         dataset: LeRobotDataset,
         indices: Sequence[int],
-        config: GemPartsConfig,
+        config: BaseGemConfig,
         pairs: dict[str, str],
         depth_output_unit: str,
     ) -> None:

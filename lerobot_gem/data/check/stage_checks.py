@@ -21,7 +21,7 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from torch import Tensor
 
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import GemPartsConfig
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_cameras import metres, pair_depth
@@ -90,12 +90,12 @@ class Texts:
     errors: FrameErrors = field(default_factory=FrameErrors)
 
 
-def stage_of(config: GemPartsConfig) -> str:
+def stage_of(config: BaseGemConfig) -> str:
     """The stage that a configuration trains."""
     return config.stage if isinstance(config, GemConfig) else "action"
 
 
-def stage_config(stage: str, given: GemPartsConfig | None) -> GemPartsConfig:
+def stage_config(stage: str, given: BaseGemConfig | None) -> BaseGemConfig:
     """The configuration of a stage: `given` if it is of this stage, else one with its backbone, cameras and depth.
 
     Without `given` it is that of the preset `tiny`, the only one whose tokenizer needs no download.
@@ -123,7 +123,7 @@ def stage_config(stage: str, given: GemPartsConfig | None) -> GemPartsConfig:
     return GemConfig(**settings, device="cpu", stage=stage)
 
 
-def bind(config: GemPartsConfig, meta: Any, rename_map: dict[str, str]) -> None:
+def bind(config: BaseGemConfig, meta: Any, rename_map: dict[str, str]) -> None:
     """Tell a configuration its dataset, as `make_policy` (lerobot/policies/factory.py) and the policy do.
 
     Raises:
@@ -173,7 +173,7 @@ class TrainingView:
         OSError: The tokenizer or checkpoint can't be read.
     """
 
-    def __init__(self, config: GemPartsConfig, meta: Any, rename_map: dict[str, str]) -> None:
+    def __init__(self, config: BaseGemConfig, meta: Any, rename_map: dict[str, str]) -> None:
         from transformers import Qwen3VLConfig
 
         self.config = config
@@ -283,7 +283,7 @@ class TrainingView:
         self._preprocess(dict(batch))
 
 
-def usable_depth(batch: dict[str, Any], config: GemPartsConfig, pairs: dict[str, str]) -> Tensor:
+def usable_depth(batch: dict[str, Any], config: BaseGemConfig, pairs: dict[str, str]) -> Tensor:
     """Which frames have depth to learn from (B,), as `depth_losses` finds it.
 
     Raises:
@@ -296,11 +296,11 @@ def usable_depth(batch: dict[str, Any], config: GemPartsConfig, pairs: dict[str,
     return torch.stack(usable).any(dim=0)
 
 
-def depth_picture(depth: Tensor, rgb_size: tuple[int, int], config: GemPartsConfig) -> DepthTargets:
+def depth_picture(depth: Tensor, rgb_size: tuple[int, int], config: BaseGemConfig) -> DepthTargets:
     """What the generator learns of depth (N, 1, H, W) in metres beside images of some height and width."""
     return depth_target(
         depth,
-        colouring=config.depth.colouring,
+        colormap=config.depth.colormap,
         max_side=cast(int, config.depth.max_side),
         rgb_size=rgb_size,
     )
@@ -322,7 +322,7 @@ def text_batches(dataset: LeRobotDataset, frames: Sequence[int]) -> Iterator[dic
         yield batch
 
 
-def _architecture(config: GemPartsConfig) -> dict[str, Any]:
+def _architecture(config: BaseGemConfig) -> dict[str, Any]:
     from lerobot_gem.checkpoints.formats import open_checkpoint
 
     if config.backbone.pretrained is None:

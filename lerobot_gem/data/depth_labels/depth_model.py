@@ -6,10 +6,10 @@ depth, only a pseudo-depth p between `NEAREST` and `FARTHEST`, with the extremes
 
     1/p = 1/FARTHEST + (s - min s) / (max s - min s) * (1/NEAREST - 1/FARTHEST)
 
-So 1/p is an increasing affine function of s, and thereby of the true 1/d. GEM's `spectral` colouring
+So 1/p is an increasing affine function of s, and thereby of the true 1/d. GEM's `spectral` colormap
 (processing/depth_target.py) places inverse depth between two of its own percentiles, which an increasing affine function
 does not change: p has the picture that d would have, but for rounding to millimetres. That is coarsest at `NEAREST`, where
-half a millimetre is 0.0006 of the range of 1/p, or 0.15 of the picture's 256 levels. The `inferno` colouring shows depth
+half a millimetre is 0.0006 of the range of 1/p, or 0.15 of the picture's 256 levels. The `inferno` colormap shows depth
 itself: there the ratio of FARTHEST to NEAREST, which no relative model tells, bends the picture.
 """
 

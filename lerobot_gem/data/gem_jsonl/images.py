@@ -15,7 +15,7 @@ from lerobot_gem.data.gem_jsonl.letterbox import Size
 from lerobot_gem.data.gem_jsonl.records import RecordError
 
 # One step of an 8-bit depth map in millimetres. Such a map has no unit; so scaled, all its values but 0 are within the range
-# that counts as depth (11 mm to 9.99 m), and its picture is the release's, whose colouring does not depend on the scale.
+# that counts as depth (11 mm to 9.99 m), and its picture is the release's, whose colormap does not depend on the scale.
 RELATIVE_STEP_MM = 39
 
 # What PIL raises where a file is no image, or a damaged one.

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from lerobot.configs import PreTrainedConfig
 
-from lerobot_gem.policies.base_configuration import GemPartsConfig, checked, require
+from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldPolicyFields
 from lerobot_gem.training.stages import PRETRAINING, skipped_before
 
 
 @PreTrainedConfig.register_subclass("gem")
 @dataclass
-class GemConfig(OldPolicyFields, GemPartsConfig):
+class GemConfig(OldPolicyFields, BaseGemConfig):
     """GEM: a backbone that learns geometry by generating depth. Defaults are the release's unless said otherwise.
 
     Attributes:

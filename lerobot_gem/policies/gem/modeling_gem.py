@@ -137,7 +137,7 @@ class GemPolicy(BaseGemPolicy):
             generator: Draws the noise.
 
         Returns:
-            Camera -> pictures (B, 3, h, w) in [0, 1], coloured by `depth.colouring`; `relative_depth` of
+            Camera -> pictures (B, 3, h, w) in [0, 1], coloured by `depth.colormap`; `relative_depth` of
             processing/depth_target.py inverts that.
 
         Raises:
@@ -162,7 +162,7 @@ class GemPolicy(BaseGemPolicy):
                     mask[images],
                     target_size(
                         *batch[camera].shape[-2:],
-                        colouring=supervision.colouring,
+                        colormap=supervision.colormap,
                         max_side=supervision.max_side,
                     ),
                     guidance_scale=depth.guidance_scale,

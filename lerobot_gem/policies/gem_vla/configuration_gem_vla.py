@@ -9,7 +9,7 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
-from lerobot_gem.policies.base_configuration import GemPartsConfig, checked, require
+from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
 
 
@@ -63,7 +63,7 @@ class ExpertConfig(OldExpertFields):
 
 @PreTrainedConfig.register_subclass("gem_vla")
 @dataclass
-class GemVLAConfig(GemPartsConfig):
+class GemVLAConfig(BaseGemConfig):
     """GEM-VLA. Defaults are the release's (docs/provenance.md) unless said otherwise.
 
     Attributes:

@@ -58,7 +58,7 @@ def test_a_sample_shows_what_is_learned(reader):
     sample = reader.sample(item, [])
     assert (sample.index, sample.episode, sample.task) == (3, 0, item["task"])
     front, wrist = sample.pictures
-    learned = depth_target(item[DEPTH][None] / 1000, colouring="spectral", max_side=128).pictures[0]
+    learned = depth_target(item[DEPTH][None] / 1000, colormap="spectral", max_side=128).pictures[0]
     shown = torch.from_numpy(front.depth).movedim(-1, 0) / 127.5 - 1
     assert torch.allclose(shown, learned, atol=1 / 127)
     assert front.invalid == pytest.approx(0.1, abs=0.02)

@@ -53,7 +53,7 @@ def test_relative_depth_has_the_picture_of_true_depth(scale: float, shift: float
     torch.testing.assert_close(
         depth_values(stored[None], "spectral"), depth_values(true[None], "spectral"), atol=1 / 256, rtol=0
     )
-    pictures = [depth_target(depth[None], colouring="spectral").pictures for depth in (stored, true)]
+    pictures = [depth_target(depth[None], colormap="spectral").pictures for depth in (stored, true)]
     assert (pictures[0] - pictures[1]).abs().mean() < 2 / 255
 
 

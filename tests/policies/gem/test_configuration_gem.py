@@ -32,8 +32,8 @@ DEPTH = f"{CAMERAS[0]}_depth"
             r"layout='concat': pre-training needs 'separate'",
         ),
         (
-            {"depth": lambda: DepthConfig(colouring="jet")},
-            r"depth.colouring='jet' is unknown: .*'spectral', 'inferno'",
+            {"depth": lambda: DepthConfig(colormap="jet")},
+            r"depth.colormap='jet' is unknown: .*'spectral', 'inferno'",
         ),
         ({"depth": lambda: DepthConfig(unit="cm")}, r"depth.unit='cm' is unknown: expected one of 'mm', 'm'"),
         ({"depth": lambda: DepthConfig(loss_weight=-1)}, r"depth.loss_weight=-1: expected 0 or more"),
