@@ -1,25 +1,24 @@
 """Weights on disk, read one tensor at a time.
 
-A checkpoint is as large as the memory that is to hold it, so nothing here ever holds it twice: names, shapes and
-types come from the headers, a tensor's bytes when it is asked for, and its memory is free as soon as it was copied
-or written.
+A checkpoint may be as large as the memory that is to hold it, so nothing here holds it twice: names, shapes and types
+come from the headers, and a tensor's bytes are read when it is copied into a module, or when its file is written.
 """
 
 import json
 import math
 import pickle
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-# safetensors' names of types, in the order of its files: wide ones first, so that all are aligned.
+# safetensors' names of types.
 _DTYPES = {
     "I64": torch.int64,
     "F64": torch.float64,
@@ -32,7 +31,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -41,10 +39,10 @@ class StoredTensor:
 
     Args:
         file: A safetensors or PyTorch file.
-        name: Of the tensor in it.
-        shape: After `rows` were taken.
+        name: The tensor's name in the file.
+        shape: The shape of `rows`.
         dtype: As stored.
-        rows: Which of its rows.
+        rows: Which rows to take.
     """
 
     file: Path
@@ -57,7 +55,7 @@ class StoredTensor:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> "StoredTensor":
-        """Some rows of it, not read either."""
+        """Some of its rows, which are not read either."""
         return replace(self, rows=rows, shape=(len(range(*rows.indices(len(self)))), *self.shape[1:]))
 
     @property
@@ -76,11 +74,11 @@ class StoredTensor:
                     tensor = opened.get_tensor(self.name)
             else:
                 tensor = _load_pickle(self.file)[self.name]
-        return tensor if self.rows == slice(None) else tensor[self.rows].contiguous()
+        return (tensor if self.rows == slice(None) else tensor[self.rows]).contiguous()
 
 
 def stored_weights(path: str | Path, *, stem: str = "model") -> dict[str, StoredTensor]:
-    """What a file or folder of weights holds, by name; no weight is read.
+    """Find the weights in a file or folder, by name; none is read.
 
     Args:
         path: A `.safetensors` file, a PyTorch file (`.bin`, `.pt`; a DeepSpeed file keeps the weights under `module`),
@@ -142,7 +140,7 @@ def check_weights(
         ],
     )
     if any(problems):
-        lines = [f"  {line}" for kind in problems for line in abbreviated(kind)]
+        lines = [f"  {line}" for lines_of_one in problems for line in abbreviated(lines_of_one)]
         raise ValueError("\n".join([f"{fault}:", *lines, *([remedy] if remedy else [])]))
 
 
@@ -184,58 +182,26 @@ def abbreviated(names: Iterable[str], limit: int = 10) -> list[str]:
 
 
 def write_weights(folder: Path, weights: Mapping[str, StoredTensor], *, max_shard_bytes: int) -> None:
-    """Write `model.safetensors`, or shards and their index as transformers names them, one tensor at a time.
+    """Write `model.safetensors`, or shards and their index as transformers names them; one file at a time is in memory.
 
     Args:
         folder: Exists.
         weights: What to write, by its new name.
         max_shard_bytes: Largest size of the weights in one file; a larger tensor gets a file of its own.
     """
-    shards = list(_shards(weights, max_shard_bytes))
-    if len(shards) == 1:
-        _write_file(folder / "model.safetensors", shards[0])
-        return
-    places: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(file, shard)
-        places |= dict.fromkeys(shard, file.name)
-    size = sum(stored.num_bytes for stored in weights.values())
-    index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _shards(weights: Mapping[str, StoredTensor], max_shard_bytes: int) -> Iterator[dict[str, StoredTensor]]:
-    shard: dict[str, StoredTensor] = {}
-    size = 0
-    for name, stored in weights.items():
-        if shard and size + stored.num_bytes > max_shard_bytes:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = stored
-        size += stored.num_bytes
-    yield shard
-
-
-def _write_file(file: Path, weights: Mapping[str, StoredTensor]) -> None:
-    """What `safetensors.torch.save_file` writes, which needs all weights in memory at once."""
-    order = list(_DTYPES.values())
-    names = sorted(weights, key=lambda name: (order.index(weights[name].dtype), name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in names:
-        start, end = end, end + weights[name].num_bytes
-        header[name] = {
-            "dtype": _DTYPE_NAMES[weights[name].dtype],
-            "shape": weights[name].shape,
-            "data_offsets": [start, end],
-        }
-    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    with file.open("wb") as out:
-        out.write(struct.pack("<Q", len(encoded)) + encoded)
-        for name in names:
-            out.write(memoryview(weights[name].read().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    split = split_state_dict_into_shards_factory(
+        dict(weights),
+        get_storage_size=lambda stored: stored.num_bytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_bytes,
+    )
+    for file, names in split.filename_to_tensors.items():
+        save_file({name: weights[name].read() for name in names}, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps(index, indent=2, sort_keys=True) + "\n"
+        )
 
 
 def _indexed_weights(index: Path) -> dict[str, StoredTensor]:

@@ -26,7 +26,7 @@ _EXPERT_NAMES = {
     "model.state_pos_emb": "state_embedding",
     "model.final_layer.ffn_norm.weight": "output.norm.weight",
     **{
-        f"{release}.{kind}": f"{ours}.{kind}"
+        f"{release}.{suffix}": f"{ours}.{suffix}"
         for release, ours in {
             "model.t_embedder.mlp.0": "time_embedding.mlp.0",
             "model.t_embedder.mlp.2": "time_embedding.mlp.2",
@@ -39,7 +39,7 @@ _EXPERT_NAMES = {
                 for layer in layers
             },
         }.items()
-        for kind in ("weight", "bias")
+        for suffix in ("weight", "bias")
     },
 }
 

@@ -34,7 +34,7 @@ def shards_of(weights: dict[str, Tensor], folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("format", ["folder", "file", "shards", "bin folder", "pt", "deepspeed"])
-def test_every_kind_of_file_is_read(tmp_path, weights, format):
+def test_every_format_of_file_is_read(tmp_path, weights, format):
     path = tmp_path
     if format == "shards":
         shards_of(weights, tmp_path)
@@ -83,6 +83,15 @@ def test_shards_are_no_larger_than_asked_and_indexed(tmp_path, weights):
         shard = load_file(file)
         assert len(shard) == 1 or sum(tensor.nbytes for tensor in shard.values()) <= 100
         assert {name for name, place in index["weight_map"].items() if place == file.name} == shard.keys()
+    assert contents(stored_weights(tmp_path / "out")) == contents(weights)
+
+
+def test_tied_and_transposed_tensors_of_pytorch_files_are_written(tmp_path):
+    tied = torch.arange(6.0).reshape(2, 3)
+    weights = {"a": tied, "b": tied, "c": tied.T}
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    (tmp_path / "out").mkdir()
+    write_weights(tmp_path / "out", stored_weights(tmp_path), max_shard_bytes=10_000)
     assert contents(stored_weights(tmp_path / "out")) == contents(weights)
 
 
