@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.initialization import no_init_weights
 
-from lerobot_gem.checkpoints.convert import ConvertConfig, convert, write_sana_configs
+from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert, write_sana_configs
 from lerobot_gem.checkpoints.files import StoredTensor, load_policy_weights, load_weights, write_weights
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
@@ -103,7 +103,8 @@ def jobs(folder: Path, layers: int) -> dict[str, Callable[[], nn.Module | None]]
     """What is measured; a load returns what it loaded."""
 
     def run(source: str, output: str, format: str, max_shard_gb: float) -> None:
-        convert(ConvertConfig(str(folder / source), folder / output, format, max_shard_gb=max_shard_gb))
+        checkpoint = SourceCheckpoint(str(folder / source))
+        convert(ConvertConfig(checkpoint, folder / output, format, max_shard_gb=max_shard_gb))
 
     return {
         "convert GEM-2B, one file, to shards": lambda: run("released", "shards", "gem-2b", 0.5),

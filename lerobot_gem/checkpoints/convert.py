@@ -4,8 +4,9 @@
 |---|---|---|
 | `qwen3-vl` | `AutoModelForImageTextToText`, vLLM, evaluation suites | the backbone with its language head |
 | `gem-2b` | the official release | the same, and the depth generator |
+| `rdt` | the official release's `RDTRunner` | the action expert |
 
-Weights keep their type and bits: converting there and back gives the same tensors.
+Weights keep their type and bits, so converting there and back gives the same tensors.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
@@ -27,11 +29,14 @@ from lerobot_gem.checkpoints.formats import (
     read_sana_architecture,
 )
 from lerobot_gem.checkpoints.processor_files import write_processor_files
+from lerobot_gem.checkpoints.release_expert import expert_to_release
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture
 
+FORMATS = ("qwen3-vl", "gem-2b", "rdt")
+
 # The class that config.json names, by format.
-ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
+_ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
 
 # What a Qwen3-VL folder holds beside config.json and weights.
 _OTHER_FILES = (
@@ -51,73 +56,99 @@ _OTHER_FILES = (
 
 
 @dataclass
+class SourceCheckpoint:
+    """The checkpoint to convert: `--policy.*`.
+
+    Attributes:
+        path: Hub id or folder: a `gem` or `gem_vla` policy (its `pretrained_model`), GEM-2B's format, or Qwen3-VL; for
+            "rdt" a `gem_vla` policy.
+        revision: Branch, tag or commit of a Hub id; None for the newest.
+    """
+
+    path: str
+    revision: str | None = None
+
+
+@dataclass
 class ConvertConfig:
     """What to convert.
 
     Attributes:
-        source: Hub id or folder: a `gem` or `gem_vla` checkpoint of ours (its `pretrained_model`), GEM-2B's format, or
-            Qwen3-VL.
-        output: Folder to write; must not exist or be empty.
-        format: "qwen3-vl" or "gem-2b".
+        policy: The checkpoint to convert.
+        output_dir: Folder to write; must not exist or be empty.
+        format: "qwen3-vl", "gem-2b" or "rdt".
         sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
             those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.
-        max_shard_gb: Largest size of one file of weights, in 10^9 bytes.
+        max_shard_gb: Largest size of one file of weights, in 10^9 bytes. An expert is one file, whatever its size.
     """
 
-    source: str
-    output: Path
+    policy: SourceCheckpoint
+    output_dir: Path
     format: str = "qwen3-vl"
     sana: str | None = None
     max_shard_gb: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.format not in ARCHITECTURES:
+        if self.format not in FORMATS:
             raise ValueError(
-                f"format={self.format!r} is unknown: expected one of {', '.join(map(repr, ARCHITECTURES))}."
+                f"format={self.format!r} is unknown: expected one of {', '.join(map(repr, FORMATS))}."
             )
         if self.max_shard_gb <= 0:
             raise ValueError(f"max_shard_gb={self.max_shard_gb}: expected more than 0 (5 by default).")
 
 
 def convert(config: ConvertConfig) -> Checkpoint:
-    """Write `config.source` in another format; never more than one tensor is in memory.
+    """Write a checkpoint in another format; no more than one file of weights is in memory.
+
+    Args:
+        config: What to convert. Files in `output_dir` that have the same names are replaced.
 
     Returns:
         What was written.
 
     Raises:
-        FileExistsError: The output folder is not empty.
-        FileNotFoundError: There is no source, or shards of it are missing.
+        FileNotFoundError: There is no such source, or shards of it or a policy's processors are missing.
         ValueError: The source can't be read, lacks a part that the format needs, or its weights don't fit its
             configuration; the message names them. Nothing was written then.
     """
-    if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
-        raise FileExistsError(
-            f"output={str(config.output)!r} exists and is not an empty folder; name another, or remove it."
-        )
-    source = open_checkpoint(config.source)
+    source = open_checkpoint(config.policy.path, revision=config.policy.revision)
+    if config.format == "rdt":
+        _write_expert(source, config.output_dir)
+    else:
+        _write_language_model(source, config)
+    return open_checkpoint(config.output_dir)
+
+
+def _write_expert(source: Checkpoint, output_dir: Path) -> None:
+    expert = expert_to_release({name: stored.read() for name, stored in source.part("expert").items()})
+    output_dir.mkdir(parents=True, exist_ok=True)
+    save_file(expert, output_dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_language_model(source: Checkpoint, config: ConvertConfig) -> None:
+    """Write Qwen3-VL, with the depth generator if the format has one."""
     weights = source.part("backbone")
     _check_backbone(source, weights)
     weights = {f"backbone.{name}": stored for name, stored in weights.items()}
     if config.format == "gem-2b":
-        architecture = _depth_architecture(source, config.sana)
+        architecture = read_sana_architecture(config.sana) if config.sana else source.depth_architecture
         generator = source.part("generator")
         _check_generator(source, generator, architecture)
         weights |= {f"generator.{name}": stored for name, stored in generator.items()}
 
-    config.output.mkdir(parents=True, exist_ok=True)
-    values = _vlm_config(source) | {"architectures": [ARCHITECTURES[config.format]]}
-    _write_json(config.output / "config.json", values)
-    if config.format == "gem-2b":
-        write_sana_configs(config.output, architecture)
+    output_dir = config.output_dir
+    output_dir.mkdir(parents=True, exist_ok=True)
     if source.format == "policy":
-        write_processor_files(source, config.output)
+        write_processor_files(source, output_dir)
     else:
         for name in _OTHER_FILES:
             if (source.path / name).is_file():
-                shutil.copyfile(source.path / name, config.output / name)
-    write_weights(config.output, _gem_2b_names(weights), max_shard_bytes=int(config.max_shard_gb * 1e9))
-    return open_checkpoint(config.output)
+                shutil.copyfile(source.path / name, output_dir / name)
+    values = _vlm_config(source) | {"architectures": [_ARCHITECTURES[config.format]]}
+    _write_json(output_dir / "config.json", values)
+    if config.format == "gem-2b":
+        write_sana_configs(output_dir, architecture)
+    write_weights(output_dir, _gem_2b_names(weights), max_shard_bytes=int(config.max_shard_gb * 1e9))
 
 
 def _check_backbone(source: Checkpoint, weights: Mapping[str, StoredTensor]) -> None:
@@ -149,10 +180,6 @@ def _check_generator(
     )
 
 
-def _depth_architecture(source: Checkpoint, sana: str | None) -> DepthArchitecture:
-    return source.depth_architecture if sana is None else read_sana_architecture(sana)
-
-
 def _gem_2b_names(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     renamed = {}
     for name, stored in weights.items():
@@ -162,7 +189,7 @@ def _gem_2b_names(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor
 
 
 def _vlm_config(source: Checkpoint) -> dict[str, Any]:
-    """config.json of Qwen3-VL, in the words of transformers 4.57, which its successors understand too."""
+    """The config.json of Qwen3-VL, with the field names of transformers 4.57, which version 5 reads too."""
     if source.format != "policy":
         return source.config
     config = Qwen3VLConfig.from_dict(source.backbone_config)
@@ -176,13 +203,13 @@ def _vlm_config(source: Checkpoint) -> dict[str, Any]:
     }
 
 
-def write_sana_configs(output: Path, architecture: DepthArchitecture) -> None:
-    """The generator's configurations, which the release's format lacks, as a SANA pipeline keeps them."""
+def write_sana_configs(output_dir: Path, architecture: DepthArchitecture) -> None:
+    """Write the generator's configurations, which the release's format lacks, as a SANA pipeline keeps them."""
     parts = {"transformer": architecture.transformer, "vae": architecture.autoencoder}
     for folder, (_, class_name) in SANA_FOLDERS.items():
-        _write_json(output / folder / "config.json", {"_class_name": class_name, **parts[folder]})
+        _write_json(output_dir / folder / "config.json", {"_class_name": class_name, **parts[folder]})
     _write_json(
-        output / "scheduler" / "scheduler_config.json",
+        output_dir / "scheduler" / "scheduler_config.json",
         {"_class_name": "FlowMatchEulerDiscreteScheduler", **architecture.scheduler},
     )
 

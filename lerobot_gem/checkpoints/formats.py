@@ -5,9 +5,10 @@
 | `policy` | config.json of a `gem` or `gem_vla` policy | what the policy holds, under our names |
 | `gem-2b` | config.json of Qwen3-VL, weights named `sana.*`, `vae.*`, `diffusion_connector.*` | backbone, generator |
 | `qwen3-vl` | config.json of Qwen3-VL | backbone |
-| `sana` | model_index.json, or folders `transformer` and `vae` (diffusers) | generator without connector |
+| `sana` | transformer/config.json and vae/config.json (diffusers) | generator without connector |
 | `rdt` | a file, or a folder without config.json: the release's action expert | expert |
 
+A checkpoint is opened once, with `open_checkpoint`, and handed down.
 A weight that its format does not know is an error. The parts are those of our policies: `backbone`, `generator`
 (connector, SANA transformer, DC-AE) and `expert`.
 """
@@ -55,7 +56,7 @@ class Checkpoint:
     Args:
         path: A folder, or the file of an expert.
         format: See the module's docstring.
-        config: Config.json; empty for `sana` and `rdt`.
+        config: The content of config.json; empty for `sana` and `rdt`.
         weights: Under our names, each beginning with its part.
     """
 
@@ -66,7 +67,7 @@ class Checkpoint:
 
     @property
     def parts(self) -> set[str]:
-        """Which of "backbone", "generator" and "expert" it has weights of."""
+        """Those of "backbone", "generator" and "expert" that it has weights of."""
         return {name.split(".")[0] for name in self.weights}
 
     def part(self, part: Part) -> dict[str, StoredTensor]:
@@ -156,7 +157,7 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
                 f"{path} was taken for a released action expert, having no config.json. {error}"
             ) from error
         return Checkpoint(path, "rdt", {}, _prefixed(expert, "expert."))
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if config.get("type") in _POLICIES:
         return Checkpoint(path, "policy", config, stored_weights(path))
     if config.get("model_type") != "qwen3_vl":
@@ -176,13 +177,12 @@ def is_sana_pipeline(path: Path) -> bool:
     return all((path / folder / "config.json").is_file() for folder in SANA_FOLDERS)
 
 
-def read_sana_architecture(pretrained: str | Path, **hub_kwargs: Any) -> DepthArchitecture:
+def read_sana_architecture(pretrained: str | Path) -> DepthArchitecture:
     """Sizes of the depth generator from the configurations of a SANA pipeline.
 
     Args:
         pretrained: Hub id, or a folder with `transformer/config.json`, `vae/config.json` and, if it says anything,
-            `scheduler/scheduler_config.json`.
-        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
+            `scheduler/scheduler_config.json`. No weights are fetched.
 
     Raises:
         FileNotFoundError: Not there, or without these files.
@@ -190,14 +190,14 @@ def read_sana_architecture(pretrained: str | Path, **hub_kwargs: Any) -> DepthAr
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    path = _local(pretrained, **hub_kwargs)
+    path = _local(pretrained, with_weights=False)
     if not is_sana_pipeline(path):
         raise FileNotFoundError(
             f"{path} is no SANA pipeline: expected transformer/config.json and vae/config.json in it."
         )
     scheduler = path / "scheduler" / "scheduler_config.json"
     # SANA's repositories keep the settings of another scheduler; the release takes from them what this one knows.
-    values = _read_json(scheduler) if scheduler.is_file() else {}
+    values = read_json(scheduler) if scheduler.is_file() else {}
     settings, _, _ = FlowMatchEulerDiscreteScheduler.extract_init_dict(values)
     return DepthArchitecture(
         transformer=_diffusers_config(path / "transformer"),
@@ -207,7 +207,7 @@ def read_sana_architecture(pretrained: str | Path, **hub_kwargs: Any) -> DepthAr
 
 
 def _diffusers_config(folder: Path) -> dict[str, Any]:
-    values = _read_json(folder / "config.json")
+    values = read_json(folder / "config.json")
     _, expected = SANA_FOLDERS[folder.name]
     if values.get("_class_name") != expected:
         raise ValueError(
@@ -216,7 +216,12 @@ def _diffusers_config(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The content of a JSON file of a checkpoint.
+
+    Raises:
+        ValueError: The file is cut short; the message names it.
+    """
     try:
         return json.loads(file.read_text())
     except ValueError as error:
@@ -256,10 +261,12 @@ def _renamed(weights: Mapping[str, StoredTensor], path: Path) -> dict[str, Store
     return renamed
 
 
-def _local(pretrained: str | Path, **hub_kwargs: Any) -> Path:
+def _local(pretrained: str | Path, *, with_weights: bool = True, **hub_kwargs: Any) -> Path:
     if Path(pretrained).exists():
         return Path(pretrained)
     try:
+        if not with_weights:
+            return _download(pretrained, **hub_kwargs)
         folder = _download(pretrained, "*.safetensors", **hub_kwargs)
         if not any(folder.rglob("*.safetensors")):
             # Repositories often have their weights in both formats: PyTorch's only where it is the only one.

@@ -1,22 +1,26 @@
-"""Tokenizer, image processor and chat template of our policies, as the files that transformers' AutoProcessor reads.
+"""Tokenizer, image processor and chat template that come with a checkpoint.
 
-A policy checkpoint keeps them as the configuration and state of its prompt step.
+A policy keeps them as the configuration and state of its prompt step, other checkpoints as the files that transformers'
+AutoProcessor reads.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from lerobot.utils.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from lerobot_gem.checkpoints.formats import Checkpoint
+from lerobot_gem.checkpoints.files import stored_weights
+from lerobot_gem.checkpoints.formats import Checkpoint, read_json
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
-_PIPELINE = "policy_preprocessor.json"
+_PIPELINE = f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json"
+# The name that processing/steps.py registers.
+_PROMPT_STEP = "gem_prompt"
 
 # What processing/chat.py writes, for messages whose content is text or a list of parts.
 _CHAT_TEMPLATE = r"""
@@ -52,6 +56,7 @@ def load_tokenizer(checkpoint: Checkpoint | None) -> Any:
 
     Raises:
         OSError: The checkpoint has no tokenizer.
+        ValueError: A policy's tokenizer can't be read.
     """
     if checkpoint is None:
         return build_tiny_tokenizer()
@@ -66,15 +71,16 @@ def load_tokenizer(checkpoint: Checkpoint | None) -> Any:
         ) from error
 
 
-def write_processor_files(policy: Checkpoint, output: Path) -> None:
+def write_processor_files(policy: Checkpoint, output_dir: Path) -> None:
     """Write what AutoProcessor and `generate` need beside the weights.
 
     Args:
         policy: Checkpoint of a policy of ours, processors included.
-        output: Folder to write to.
+        output_dir: Folder to write to.
 
     Raises:
         FileNotFoundError: The checkpoint lacks its processors.
+        ValueError: They can't be read.
     """
     step = _prompt_step(policy)
     tokenizer = PreTrainedTokenizerFast(
@@ -83,8 +89,8 @@ def write_processor_files(policy: Checkpoint, output: Path) -> None:
         eos_token="<|im_end|>",
         chat_template=_CHAT_TEMPLATE,
     )
-    tokenizer.save_pretrained(output)
-    _name_tokenizer_class(output / "tokenizer_config.json")
+    tokenizer.save_pretrained(output_dir)
+    _name_tokenizer_class(output_dir / "tokenizer_config.json")
     images = step.images
     patches = {
         "patch_size": images.patch_size,
@@ -94,28 +100,37 @@ def write_processor_files(policy: Checkpoint, output: Path) -> None:
         "image_std": [0.5] * 3,
     }
     size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
-    Qwen2VLImageProcessor(**patches, size=size).save_pretrained(output)
-    Qwen3VLVideoProcessor(**patches).save_pretrained(output)
+    Qwen2VLImageProcessor(**patches, size=size).save_pretrained(output_dir)
+    Qwen3VLVideoProcessor(**patches).save_pretrained(output_dir)
     GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    ).save_pretrained(output)
+    ).save_pretrained(output_dir)
 
 
 def _prompt_step(policy: Checkpoint) -> PromptStep:
-    folder = policy.path
-    if not (folder / _PIPELINE).is_file():
-        raise FileNotFoundError(
-            f"{folder} lacks {_PIPELINE}, which holds the tokenizer: expected the folder pretrained_model of a "
-            "checkpoint, with all its files."
+    """The prompt step of a policy's preprocessor; none of its other steps is built.
+
+    Raises:
+        FileNotFoundError: The preprocessor or the step's state is missing.
+        ValueError: The preprocessor has no prompt step, or a file is cut short.
+    """
+    remedy = "expected the folder pretrained_model of a checkpoint, with all its files"
+    if not (policy.path / _PIPELINE).is_file():
+        raise FileNotFoundError(f"{policy.path} lacks {_PIPELINE}, which holds the tokenizer: {remedy}.")
+    steps = {step.get("registry_name"): step for step in read_json(policy.path / _PIPELINE)["steps"]}
+    if _PROMPT_STEP not in steps:
+        raise ValueError(
+            f"{policy.path / _PIPELINE} has no step {_PROMPT_STEP!r}, which holds the tokenizer: {remedy}."
         )
-    entries = json.loads((folder / _PIPELINE).read_text())["steps"]
-    [entry] = [entry for entry in entries if entry.get("registry_name") == "gem_prompt"]
-    step = PromptStep(**entry["config"])
-    step.load_state_dict(load_file(folder / entry["state_file"]))
+    state_file = policy.path / steps[_PROMPT_STEP]["state_file"]
+    if not state_file.is_file():
+        raise FileNotFoundError(f"{policy.path} lacks {state_file.name}, the tokenizer: {remedy}.")
+    step = PromptStep(**steps[_PROMPT_STEP]["config"])
+    step.load_state_dict({name: stored.read() for name, stored in stored_weights(state_file).items()})
     return step
 
 
 def _name_tokenizer_class(file: Path) -> None:
-    """Transformers 5 writes a class that its predecessors lack; the older name works in both."""
+    """Name the tokenizer's class as transformers 4 and 5 both know it; 5 by itself writes one that 4 lacks."""
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")

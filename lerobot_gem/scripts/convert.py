@@ -1,14 +1,16 @@
-"""`lerobot-gem-convert`: write a checkpoint as plain Qwen3-VL, or in the format of the released GEM-2B."""
+"""`lerobot-gem-convert`: write a checkpoint as plain Qwen3-VL, or in one of the release's formats."""
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
 from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.storage.output_folder import check_empty
 
 
 def main() -> None:
     config = parse_options(ConvertConfig)
+    check_empty(config.output_dir)
     written = convert(config)
     size = sum(stored.num_bytes for stored in written.weights.values())
-    print(f"{config.output}: {config.format}, {len(written.weights)} weights, {size / 1e9:.2f} GB")
+    print(f"{config.output_dir}: {config.format}, {len(written.weights)} weights, {size / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

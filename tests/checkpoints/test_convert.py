@@ -9,17 +9,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.files import load_weights
-from lerobot_gem.checkpoints.formats import open_checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BackboneConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.processing.chat import conversation
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from lerobot_gem.scripts.convert import main
 from tests.checkpoints.conftest import contents, edit_config, edit_weights
+from tests.checkpoints.test_release_expert import RELEASED_SHAPES
+
+
+def converted(source: Path, output_dir: Path, **options) -> Checkpoint:
+    return convert(ConvertConfig(SourceCheckpoint(str(source)), output_dir, **options))
 
 
 def weights_of(folder: Path) -> dict:
@@ -131,7 +137,7 @@ def load_generator(folder: Path) -> DepthGenerator:
 @pytest.mark.parity
 @pytest.mark.parametrize("max_shard_gb", [5.0, 2e-4], ids=["one file", "shards"])
 def test_transformers_reads_the_plain_model(gem_checkpoint, gem_2b, tmp_path, max_shard_gb):
-    written = convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "qwen", max_shard_gb=max_shard_gb))
+    written = converted(gem_2b, tmp_path / "qwen", max_shard_gb=max_shard_gb)
     assert (written.format, written.parts) == ("qwen3-vl", {"backbone"})
     assert len(list((tmp_path / "qwen").glob("*.safetensors"))) > 1 or max_shard_gb == 5.0
     config = json.loads((tmp_path / "qwen" / "config.json").read_text())
@@ -141,15 +147,14 @@ def test_transformers_reads_the_plain_model(gem_checkpoint, gem_2b, tmp_path, ma
 
 def test_plain_models_own_files_are_kept(gem_2b, tmp_path):
     build_tiny_tokenizer().save_pretrained(gem_2b)
-    convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out"))
+    converted(gem_2b, tmp_path / "out")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (gem_2b / name).read_bytes()
 
 
 def test_released_format_there_and_back_is_bit_equal(gem_2b, tmp_path):
-    shards = ConvertConfig(source=str(gem_2b), output=tmp_path / "shards", format="gem-2b", max_shard_gb=3e-4)
-    convert(shards)
-    convert(ConvertConfig(source=str(tmp_path / "shards"), output=tmp_path / "one", format="gem-2b"))
+    converted(gem_2b, tmp_path / "shards", format="gem-2b", max_shard_gb=3e-4)
+    converted(tmp_path / "shards", tmp_path / "one", format="gem-2b")
     original = contents(load_file(gem_2b / "model.safetensors"))
     assert contents(load_file(tmp_path / "one" / "model.safetensors")) == original
     assert weights_of(tmp_path / "shards") == weights_of(gem_2b)
@@ -164,7 +169,7 @@ def test_language_head_is_kept_where_it_is_stored(gem_2b, tmp_path, tied):
     edit_weights(gem_2b, add_head)
     text = json.loads((gem_2b / "config.json").read_text())["text_config"]
     edit_config(gem_2b, tie_word_embeddings=tied, text_config=text | {"tie_word_embeddings": tied})
-    convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out", format="gem-2b"))
+    converted(gem_2b, tmp_path / "out", format="gem-2b")
     assert weights_of(tmp_path / "out") == weights_of(gem_2b)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
     assert model.lm_head.weight.equal(load_file(gem_2b / "model.safetensors")["lm_head.weight"])
@@ -173,11 +178,11 @@ def test_language_head_is_kept_where_it_is_stored(gem_2b, tmp_path, tied):
 def test_generator_that_the_source_does_not_describe(gem_checkpoint, reference_folder, gem_2b, tmp_path):
     for folder in ("transformer", "vae", "scheduler"):
         shutil.rmtree(gem_2b / folder)
-    config = {"source": str(gem_2b), "output": tmp_path / "out", "format": "gem-2b"}
     with pytest.raises(ValueError, match=r"(?s)missing: .*shape of .*--sana"):
-        convert(ConvertConfig(**config))
+        converted(gem_2b, tmp_path / "out", format="gem-2b")
     assert not (tmp_path / "out").exists()
-    convert(ConvertConfig(**config, sana=str(reference_folder / gem_checkpoint.spec["hub_standin"])))
+    sana = str(reference_folder / gem_checkpoint.spec["hub_standin"])
+    converted(gem_2b, tmp_path / "out", format="gem-2b", sana=sana)
     assert weights_of(tmp_path / "out") == weights_of(gem_2b)
 
 
@@ -186,8 +191,6 @@ def test_generator_that_the_source_does_not_describe(gem_checkpoint, reference_f
 
 def policy_with_whole_backbone(make_policy):
     """A tiny gem_vla that reads the last layer, so that it keeps all of them."""
-    from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
-
     return make_policy(expert=ExpertConfig(conditioning_layers=[0, 2, 4]))
 
 
@@ -203,7 +206,7 @@ QUESTION = "where is the red cube? Über 12"
 def test_our_policy_becomes_a_plain_model_with_its_processor(make_policy, tmp_path):
     policy, *pipelines = policy_with_whole_backbone(make_policy)
     folder = save(tmp_path / "policy", policy, *pipelines)
-    convert(ConvertConfig(source=str(folder), output=tmp_path / "qwen"))
+    converted(folder, tmp_path / "qwen")
     assert weights_of(tmp_path / "qwen") == contents(
         {name: w for name, w in policy.state_dict().items() if name.startswith("backbone.")}
     )
@@ -240,21 +243,21 @@ def test_truncated_policy_is_refused(make_policy, tmp_path):
     with pytest.raises(
         ValueError, match=r"(?s)missing: model\.language_model\.layers\.2\..*trained without depth keeps"
     ):
-        convert(ConvertConfig(source=str(folder), output=tmp_path / "qwen"))
+        converted(folder, tmp_path / "qwen")
     assert not (tmp_path / "qwen").exists()
 
 
 def test_policy_without_its_processors(make_policy, tmp_path):
     folder = save(tmp_path / "policy", policy_with_whole_backbone(make_policy)[0])
     with pytest.raises(FileNotFoundError, match="lacks policy_preprocessor.json"):
-        convert(ConvertConfig(source=str(folder), output=tmp_path / "qwen"))
+        converted(folder, tmp_path / "qwen")
 
 
 def test_policy_without_generator_is_no_gem_2b(make_policy, tmp_path):
     policy, *pipelines = policy_with_whole_backbone(make_policy)
     folder = save(tmp_path / "policy", policy, *pipelines)
     with pytest.raises(ValueError, match="has no generator"):
-        convert(ConvertConfig(source=str(folder), output=tmp_path / "out", format="gem-2b"))
+        converted(folder, tmp_path / "out", format="gem-2b")
 
 
 def test_released_format_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_path):
@@ -265,42 +268,96 @@ def test_released_format_through_our_policy_is_bit_equal(make_gem, gem_2b, tmp_p
     assert policy.config.built.stages_done == ["connector", "generator", "joint"]
     folder = save(tmp_path / "policy", policy, *pipelines)
     assert weights_of(folder) == weights_of(gem_2b)
-    convert(ConvertConfig(source=str(folder), output=tmp_path / "out", format="gem-2b"))
+    converted(folder, tmp_path / "out", format="gem-2b")
     original = contents(load_file(gem_2b / "model.safetensors"))
     assert contents(load_file(tmp_path / "out" / "model.safetensors")) == original
     assert open_checkpoint(tmp_path / "out").depth_architecture == open_checkpoint(gem_2b).depth_architecture
 
 
+# --- the action expert ------------------------------------------------------------------------------------------
+
+
+def test_expert_of_a_policy_is_what_the_release_names(make_policy, tmp_path):
+    policy, *_ = make_policy()
+    folder = save(tmp_path / "policy", policy)
+    written = converted(folder, tmp_path / "rdt", format="rdt")
+    assert (written.format, written.parts) == ("rdt", {"expert"})
+    assert contents(written.part("expert")) == contents(policy.expert.state_dict())
+    assert [file.name for file in (tmp_path / "rdt").iterdir()] == ["model.safetensors"]
+    # The release's demo has more blocks than the tiny expert, and the same names in each.
+    depth = policy.config.expert.depth
+    blocks = tuple(f"model.blocks.{index}." for index in range(depth))
+    assert load_file(tmp_path / "rdt" / "model.safetensors").keys() == {
+        name for name in RELEASED_SHAPES["tensors"] if "blocks" not in name or name.startswith(blocks)
+    }
+
+
+def test_released_expert_there_and_back_is_bit_equal(tmp_path):
+    """The official code wrote the weights."""
+    official = Path(__file__).parents[1] / "reference" / "rdt_small.weights.0.safetensors"
+    converted(official, tmp_path / "rdt", format="rdt")
+    assert contents(load_file(tmp_path / "rdt" / "model.safetensors")) == contents(load_file(official))
+    assert weights_of(tmp_path / "rdt") == weights_of(official)
+
+
+def test_policy_starts_from_a_converted_expert(make_policy, tmp_path):
+    policy, *_ = make_policy()
+    converted(save(tmp_path / "policy", policy), tmp_path / "rdt", format="rdt")
+    other, *_ = make_policy(expert=ExpertConfig(pretrained=str(tmp_path / "rdt")))
+    assert contents(other.expert.state_dict()) == contents(policy.expert.state_dict())
+
+
+def test_checkpoint_without_expert_is_no_rdt(gem_2b, tmp_path):
+    with pytest.raises(ValueError, match="has no expert"):
+        converted(gem_2b, tmp_path / "out", format="rdt")
+    assert not (tmp_path / "out").exists()
+
+
 # --- faults -----------------------------------------------------------------------------------------------------
-
-
-def test_output_is_never_overwritten(gem_2b, tmp_path):
-    for output in (gem_2b, gem_2b / "config.json"):
-        with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
-            convert(ConvertConfig(source=str(gem_2b), output=output))
 
 
 def test_missing_weight_is_named_before_anything_is_written(gem_2b, tmp_path):
     edit_weights(gem_2b, lambda weights: weights.pop("model.visual.pos_embed.weight"))
     with pytest.raises(ValueError, match=r"missing: model\.visual\.pos_embed\.weight"):
-        convert(ConvertConfig(source=str(gem_2b), output=tmp_path / "out"))
+        converted(gem_2b, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": "onnx"}, "format='onnx' is unknown: expected one of 'qwen3-vl', 'gem-2b'"),
+        ({"format": "onnx"}, "format='onnx' is unknown: expected one of 'qwen3-vl', 'gem-2b', 'rdt'"),
         ({"max_shard_gb": 0}, "max_shard_gb=0: expected more than 0"),
     ],
 )
 def test_bad_options_are_named(values, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        ConvertConfig(source="anywhere", output=tmp_path, **values)
+        ConvertConfig(SourceCheckpoint("anywhere"), tmp_path, **values)
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+
+def run(monkeypatch, source: Path, output_dir: Path, *options: str) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["convert", f"--policy.path={source}", f"--output_dir={output_dir}", *options]
+    )
+    main()
+
+
+def test_output_is_never_overwritten(gem_2b, monkeypatch):
+    for output in (gem_2b, gem_2b / "config.json"):
+        with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
+            run(monkeypatch, gem_2b, output)
 
 
 def test_command_says_what_it_wrote(gem_2b, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["convert", f"--source={gem_2b}", f"--output={tmp_path / 'out'}"])
-    main()
+    run(monkeypatch, gem_2b, tmp_path / "out")
     written = open_checkpoint(tmp_path / "out")
     assert f"{tmp_path / 'out'}: qwen3-vl, {len(written.weights)} weights" in capsys.readouterr().out
+
+
+def test_command_needs_a_source(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["convert", f"--output_dir={tmp_path / 'out'}"])
+    with pytest.raises(SystemExit, match="Missing required field.* `policy`"):
+        main()

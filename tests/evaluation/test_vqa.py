@@ -12,7 +12,7 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.checkpoints.convert import ConvertConfig, convert
+from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.evaluation.vqa import (
@@ -79,7 +79,7 @@ def policy(questions: Path, tmp_path_factory) -> Path:
 def plain(policy: Path, tmp_path_factory) -> Path:
     """The same backbone as a folder of plain Qwen3-VL."""
     folder = tmp_path_factory.mktemp("plain") / "qwen"
-    convert(ConvertConfig(source=str(policy), output=folder))
+    convert(ConvertConfig(SourceCheckpoint(str(policy)), folder))
     return folder
 
 
