@@ -55,20 +55,20 @@ def load_tokenizer(checkpoint: Checkpoint | None) -> Any:
             preset's tokenizer.
 
     Raises:
-        OSError: The checkpoint has no tokenizer.
-        ValueError: A policy's tokenizer can't be read.
+        FileNotFoundError: The checkpoint has no tokenizer.
+        ValueError: A policy's preprocessor can't be read.
     """
     if checkpoint is None:
         return build_tiny_tokenizer()
     if checkpoint.format == "policy":
         return _prompt_step(checkpoint).tokenizer
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint.path)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"No tokenizer could be loaded from {checkpoint.path}: expected tokenizer.json or another tokenizer's files "
-            "beside the weights. Copy them there from the model that the backbone came from."
-        ) from error
+    # Without any of these, transformers 5 makes an empty tokenizer instead of raising an error.
+    if not any((checkpoint.path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise FileNotFoundError(
+            f"No tokenizer in {checkpoint.path}: expected tokenizer.json, or vocab.json and merges.txt. Copy the "
+            "tokenizer's files there from the model that the backbone came from."
+        )
+    return AutoTokenizer.from_pretrained(checkpoint.path)
 
 
 def write_processor_files(policy: Checkpoint, output_dir: Path) -> None:
