@@ -2,8 +2,8 @@
 
 Makes a checkpoint of random bfloat16 weights in the format of the released GEM-2B (its widths, fewer layers, so that it
 fits a small machine), and measures each job in a process of its own: the peak of resident memory, mapped pages of files
-included, and how much of it was there once all libraries were imported. Converting holds one tensor at a time; a load
-holds what was loaded and no second copy.
+included, and how much of it was there once all libraries were imported. Converting holds one file of weights at a time; a
+load holds what was loaded and no second copy.
 
     python benchmarks/converting.py --layers=4
 """
