@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from lerobot_gem.checkpoints import formats
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.files import load_weights
 from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
@@ -338,7 +339,7 @@ def test_bad_options_are_named(values, message, tmp_path):
 # --- the command ------------------------------------------------------------------------------------------------
 
 
-def run(monkeypatch, source: Path, output_dir: Path, *options: str) -> None:
+def run(monkeypatch, source: Path | str, output_dir: Path, *options: str) -> None:
     monkeypatch.setattr(
         "sys.argv", ["convert", f"--policy.path={source}", f"--output_dir={output_dir}", *options]
     )
@@ -355,6 +356,19 @@ def test_command_says_what_it_wrote(gem_2b, tmp_path, monkeypatch, capsys):
     run(monkeypatch, gem_2b, tmp_path / "out")
     written = open_checkpoint(tmp_path / "out")
     assert f"{tmp_path / 'out'}: qwen3-vl, {len(written.weights)} weights" in capsys.readouterr().out
+
+
+def test_source_on_the_hub_is_fetched_once_in_its_revision(gem_2b, tmp_path, monkeypatch):
+    fetched = []
+
+    def download(repo_id: str, *, revision: str | None, **patterns: list[str]) -> str:
+        fetched.append((repo_id, revision))
+        return str(gem_2b)
+
+    monkeypatch.setattr(formats, "snapshot_download", download)
+    run(monkeypatch, "somebody/gem", tmp_path / "out", "--policy.revision=v1", "--format=gem-2b")
+    assert fetched == [("somebody/gem", "v1")]
+    assert weights_of(tmp_path / "out") == weights_of(gem_2b)
 
 
 def test_command_needs_a_source(tmp_path, monkeypatch):

@@ -121,6 +121,20 @@ def test_architecture_is_that_of_the_pipelines_configurations(gem_checkpoint, re
     assert json.loads(json.dumps(vars(named))) == vars(named)
 
 
+def test_architecture_on_the_hub_is_read_without_weights(gem_2b, monkeypatch):
+    patterns = []
+
+    def download(repo_id: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        patterns.extend(allow_patterns)
+        return str(gem_2b)
+
+    monkeypatch.setattr(formats, "snapshot_download", download)
+    assert read_sana_architecture("somebody/sana") == read_sana_architecture(gem_2b)
+    assert list(
+        filter_repo_objects(["vae/config.json", "vae/w.safetensors", "w.bin"], allow_patterns=patterns)
+    ) == ["vae/config.json"]
+
+
 def test_released_gem_without_configurations_is_sana_1_6b(gem_2b):
     for folder in ("transformer", "vae", "scheduler"):
         shutil.rmtree(gem_2b / folder)
