@@ -36,7 +36,7 @@ def read_depth(root: Path) -> tuple[Tensor, Tensor]:
     depth: tuple[list[Tensor], list[Tensor]] = ([], [])
     for frame in read_frames(dataset, range(len(dataset)), batch_size=1):
         is_held_out = frame["episode_index"].item() % HELD_OUT == 0
-        depth[is_held_out] += [frame[key] for key in dataset.meta.depth_keys]
+        depth[is_held_out].extend(frame[key] for key in dataset.meta.depth_keys)
     return torch.cat(depth[False]), torch.cat(depth[True])
 
 
