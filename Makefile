@@ -4,6 +4,9 @@
 export LIBERO_CONFIG_PATH ?= $(CURDIR)/.venv/libero
 export MUJOCO_GL ?= egl
 
+# Made last, so that a setup that failed is tried again. After moving the clone: rm -rf .venv
+READY := .venv/ready
+
 .PHONY: help demo test lint setup
 
 help:
@@ -12,16 +15,19 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make setup  only make .venv ready"
 
-demo: setup
+demo: $(READY)
 	.venv/bin/python examples/demo.py
 
-test: setup
+test: $(READY)
 	.venv/bin/python -m pytest
 
-lint: setup
+lint: $(READY)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-setup:
-	@tools/bootstrap.sh
+setup: $(READY)
+
+$(READY): pyproject.toml tools/bootstrap.sh
+	tools/bootstrap.sh
+	touch $@

@@ -1,6 +1,6 @@
-"""GEM's four stages in half an hour on two CPU cores: collect demonstrations with depth in the LIBERO simulator, train an
-autoencoder of depth pictures (stage 0), pre-train the tiny backbone by generating depth (stages 1 to 3), train an action
-policy on it (stage 4), and evaluate that in the simulator.
+"""GEM's four stages in half an hour on two CPU cores: collect demonstrations with depth in the LIBERO simulator, pre-train
+the tiny backbone by generating depth (stages 1 to 3), train an action policy on it (stage 4), and evaluate that in the
+simulator.
 
 Finished steps are kept, so that a second call goes on where the first one stopped; `--fresh` starts again. Everything is
 written to outputs/pretrain_and_act/: report.md and results.json (losses at the start and end of each stage, success
@@ -21,17 +21,6 @@ DEMONSTRATIONS, SCENES = 30, 300
 EPISODES = 10
 VIZ_FRAMES = 16
 LOG_EVERY = 10
-
-
-def train_autoencoder(steps: int) -> None:
-    run(
-        OUTPUT / "logs" / "stage0.log",
-        BIN / "lerobot-gem-train-autoencoder",
-        "--dataset.repo_id=local/pretrain_and_act",
-        f"--dataset.root={OUTPUT / 'data'}",
-        f"--output_dir={OUTPUT / 'stage0'}",
-        f"--steps={steps}",
-    )
 
 
 def visualise(stage: str) -> None:
@@ -124,10 +113,7 @@ def main() -> None:
                 depth=True,
             ),
         ),
-        "stage 0": (OUTPUT / "stage0" / "config.json", lambda: train_autoencoder(scaled(300))),
-        "stage 1": trained(
-            "stage1", "gem_tiny_stage1", scaled(60), f"--policy.depth.autoencoder={OUTPUT / 'stage0'}"
-        ),
+        "stage 1": trained("stage1", "gem_tiny_stage1", scaled(60)),
         "depth before": (OUTPUT / "depth_stage1" / "metrics.json", lambda: visualise("stage1")),
         "stage 2": trained("stage2", "gem_tiny_stage2", scaled(250), before("stage1")),
         "stage 3": trained("stage3", "gem_tiny_stage3", scaled(300), before("stage2")),

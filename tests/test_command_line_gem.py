@@ -38,24 +38,9 @@ def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(
     depth_dataset_root: Path, tmp_path: Path
 ):
     """Stage 1 learns from questions about single images without any action, the others from robot data."""
-    autoencoder = tmp_path / "stage0"
-    log = run(
-        *SCRIPT,
-        "lerobot_gem.scripts.train_autoencoder",
-        "--dataset.repo_id=local/noise",
-        f"--dataset.root={depth_dataset_root}",
-        f"--output_dir={autoencoder}",
-        "--steps=3",
-        "--batch_size=4",
-        "--eval_frames=2",
-    )
-    assert re.search(r"4 held-out pictures, PSNR [\d.]+ dB with random weights, [\d.]+ dB now; scaling", log)
-
     text = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}]'
     questions = write_dataset(tmp_path / "vqa", depth=True, state_dim=0, action_dim=0, messages=text)
-    log, checkpoint = train(
-        "gem_tiny_stage1", questions, tmp_path / "stage1", f"--policy.depth.autoencoder={autoencoder}"
-    )
+    log, checkpoint = train("gem_tiny_stage1", questions, tmp_path / "stage1")
     check_logs(log, learns={"connector"}, losses={"depth_loss"})
     log, checkpoint = train(
         "gem_tiny_stage2", depth_dataset_root, tmp_path / "stage2", f"--policy.path={checkpoint}"
@@ -124,7 +109,6 @@ def test_language_rows_reach_the_policy_from_worker_processes(
 ):
     """All 30 frames in one batch: the three questions of frames 0 and 3 are among the learned answers."""
     arguments = (
-        "--policy.depth.autoencoder=null",
         "--policy.allow_untrained=true",
         "--policy.stage=joint",
         "--policy.optimizer_lr=0",

@@ -14,6 +14,7 @@ own.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 # Named choices of the models, here so that configurations can list them without loading a model.
@@ -108,6 +109,8 @@ class Preset:
         expert: Sizes of the action expert.
         depth: Sizes of the depth generator.
         hub_id: Where the backbone's pretrained weights are; None if it has none.
+        autoencoder: Folder of the depth generator's autoencoder in this package, in diffusers' format; None where it comes
+            with the generator's pretrained weights.
         min_pixels: Smallest image area, in pixels, that the vision tower is given.
         max_pixels: Largest image area.
         max_depth_side: Longest side, in pixels, of the depth pictures that the generator learns.
@@ -117,6 +120,7 @@ class Preset:
     expert: ExpertArchitecture
     depth: DepthArchitecture = field(repr=False)
     hub_id: str | None = None
+    autoencoder: Path | None = None
     # The release's values for VLM training (docs/provenance.md).
     min_pixels: int = 25_088
     max_pixels: int = 2_359_296
@@ -286,6 +290,7 @@ PRESETS: dict[str, Preset] = {
                 scaling_factor=1.0,
             ),
         ),
+        autoencoder=Path(__file__).parent / "tiny_autoencoder",
         min_pixels=64 * 64,
         max_pixels=128 * 128,
         max_depth_side=128,

@@ -116,8 +116,8 @@ class DepthConfig(OldDepthFields):
         pretrained: Hub id or folder that the generator starts from: a SANA pipeline (its connector starts fresh),
             GEM-2B's layout, or a `gem` checkpoint. None takes it from `backbone.pretrained` if that has one, else
             random weights of the preset. Not read when a policy checkpoint is loaded.
-        autoencoder: Folder of a diffusers `AutoencoderDC` that replaces the one of `pretrained`, such as
-            `lerobot-gem-train-autoencoder` writes.
+        autoencoder: Folder of a diffusers `AutoencoderDC`. None is the one of `pretrained`; without that, of `tiny` the
+            one in this package.
         loss_weight: Lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
             `gem_vla`, which then needs no depth and never builds a generator; 0.1 there too in the paper.
         colormap: How depth becomes a picture: "spectral" (the release's VLM stages) or "inferno" (its VLA stage).

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from diffusers import AutoencoderDC
@@ -115,7 +116,8 @@ def build_generator(
         ValueError: Weights do not fit, or `depth.pretrained` has no generator.
     """
     source = None if weights_follow else config.sources.generator
-    architecture = _depth_architecture(config, source, weights_follow)
+    autoencoder = config.depth.autoencoder or (None if source else config.sizes.autoencoder)
+    architecture = _depth_architecture(config, source, autoencoder, weights_follow)
     config.built.generator = asdict(architecture)
     with no_init_weights() if weights_follow else nullcontext():
         generator = DepthGenerator(architecture, conditioning_dim)
@@ -133,9 +135,9 @@ def build_generator(
             if key.startswith(f"{name}.")
         }
         origin = str(source.path) if source else ""
-        if name == "autoencoder" and config.depth.autoencoder is not None:
-            origin = config.depth.autoencoder
-            part = stored_weights(origin, stem="diffusion_pytorch_model")
+        if name == "autoencoder" and autoencoder is not None:
+            origin = str(autoencoder)
+            part = stored_weights(autoencoder, stem="diffusion_pytorch_model")
         if part:
             load_weights(
                 getattr(generator, name), part, fault=f"The {name} in {origin} does not fit its configuration"
@@ -179,7 +181,7 @@ def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow:
 
 
 def _depth_architecture(
-    config: BaseGemConfig, source: Checkpoint | None, weights_follow: bool
+    config: BaseGemConfig, source: Checkpoint | None, autoencoder: str | Path | None, weights_follow: bool
 ) -> DepthArchitecture:
     if weights_follow:
         if not config.built.generator:
@@ -190,8 +192,8 @@ def _depth_architecture(
             )
         return DepthArchitecture(**config.built.generator)
     architecture = source.depth_architecture if source else config.sizes.depth
-    if config.depth.autoencoder is None:
+    if autoencoder is None:
         return architecture
-    values = AutoencoderDC.load_config(config.depth.autoencoder)
+    values = AutoencoderDC.load_config(autoencoder)
     values = {name: value for name, value in values.items() if not name.startswith("_")}
     return replace(architecture, autoencoder=values)

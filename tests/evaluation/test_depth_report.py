@@ -36,7 +36,7 @@ def save(folder: Path, config: PreTrainedConfig, root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(depth_dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = GemConfig(preset="tiny", device="cpu", dtype="float32", allow_untrained=True)
+    config = GemConfig(preset="tiny", device="cpu", dtype="float32")
     return save(tmp_path_factory.mktemp("gem"), config, depth_dataset_root)
 
 

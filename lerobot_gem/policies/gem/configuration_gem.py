@@ -19,7 +19,7 @@ class GemConfig(OldPolicyFields, BaseGemConfig):
         stage: "connector", "generator" or "joint", in this order; what is trained and from which losses is in stages.py. Go on
             with --policy.path=<last stage's checkpoint> --policy.stage=<next stage>.
         allow_untrained: Go on although stages were skipped (in the paper's ablation, joint training without the
-            first two costs 1.4 to 5.4 points) or the autoencoder was never trained.
+            first two costs 1.4 to 5.4 points) or the generator of `2b` or `8b` has random weights.
         preset: Architecture by name: "tiny" (random weights, learns on two CPU cores), "2b" or "8b".
         backbone: The vision-language model.
         cameras: How cameras become images of the prompt.
@@ -96,13 +96,6 @@ class GemConfig(OldPolicyFields, BaseGemConfig):
         """
         if self.allow_untrained:
             return
-        if "autoencoder" in parts:
-            raise ValueError(
-                "The autoencoder has random weights, and no stage trains it: expected "
-                "--policy.depth.autoencoder=<folder that lerobot-gem-train-autoencoder wrote>, or "
-                "--policy.depth.pretrained=<SANA pipeline or GEM checkpoint>. Acknowledge random weights with "
-                "--policy.allow_untrained=true."
-            )
         if "transformer" in parts and self.preset != "tiny":
             raise ValueError(
                 f"preset={self.preset!r} needs a pretrained depth generator: expected "

@@ -150,7 +150,7 @@ def test_smaller_depth_is_that_of_the_same_places(
     expected = torch.nn.functional.interpolate(whole, small.shape[-2:], mode="nearest-exact")[0]
     np.testing.assert_allclose(small, expected.clip(10, 10000), atol=VIDEO_STEP)
     assert tuple(dataset.meta.features[depth_key(FRONT)]["shape"]) == (*small.shape[-2:], 1)
-    settings = GemConfig(preset="tiny", device="cpu", dtype="float32", allow_untrained=True)
+    settings = GemConfig(preset="tiny", device="cpu", dtype="float32")
     policy, preprocess, _ = build_policy(settings, tmp_path / "set")
     loss, logs = policy.forward(preprocess(read_batch(tmp_path / "set", (0, 12))))
     assert loss.isfinite() and logs["images_without_depth"] == 0
@@ -167,9 +167,7 @@ def test_worker_processes_decode_the_same(
 def test_the_policy_trains_on_it(source: Path, depth_anything: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     label_depth(config(source, root, depth_anything, kind=None))
-    settings = GemConfig(
-        preset="tiny", device="cpu", dtype="float32", allow_untrained=True, stage="connector"
-    )
+    settings = GemConfig(preset="tiny", device="cpu", dtype="float32", stage="connector")
     policy, preprocess, _ = build_policy(settings, root)
     assert policy.config.built.depth_cameras == {camera: depth_key(camera) for camera in (FRONT, WRIST)}
     loss, logs = policy.forward(preprocess(read_batch(root, (0, 12, 26))))

@@ -288,7 +288,6 @@ def test_the_command_imports_what_lerobot_trains_on(mixed: GemFolder, tmp_path: 
         "gem_tiny_stage1",
         root,
         tmp_path / "run",
-        "--policy.depth.autoencoder=null",
         "--policy.allow_untrained=true",
         "--policy.stage=joint",
     )
