@@ -48,8 +48,8 @@ JOBS = {
 def measure(job: Job, questions: bool) -> dict[str, float]:
     """Frames and CPU seconds of one job, in this process."""
     from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
-    from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
-    from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+    from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+    from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 
     with tempfile.TemporaryDirectory() as folder:
         staging = Path(folder)

@@ -36,8 +36,8 @@ from PIL import Image
 
 from lerobot_gem.data.depth_labels.depth_model import shrink, to_millimetres
 from lerobot_gem.data.libero_demos.collecting import collect
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
 from lerobot_gem.storage.language_columns import EVENTS, PERSISTENT, add_language_columns

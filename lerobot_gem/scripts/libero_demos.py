@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from lerobot_gem.data.libero_demos.collecting import collect
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.scripts.options import parse_options
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.scripts.options import parse_options
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage, QuestionRecorder
 from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng, wide_layout
 from lerobot_gem.simulation.scene import LiberoScene

@@ -11,8 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 
 from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
-from lerobot_gem.data.libero_demos.writing import StoredAttempt, TaskReport, write_dataset
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskReport, write_dataset
 from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import require_wide

@@ -15,8 +15,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot_gem.data.libero_demos import collecting
 from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, close_scene, run_attempt
 from lerobot_gem.data.libero_demos.collecting import LiberoDemosConfig, collect
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON
 from lerobot_gem.evaluation.vqa_questions import read_rows
 from lerobot_gem.scripts.libero_demos import parse

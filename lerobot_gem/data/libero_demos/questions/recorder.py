@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.kinds import Question, candidates
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.scene_facts import Facts, Observer
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, stored_frames, stored_language
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
 from lerobot_gem.data.libero_demos.questions.writing import write_language
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
