@@ -25,8 +25,9 @@ class Recipe:
 
     Attributes:
         output: Where it goes.
-        demonstrations: Successful episodes of the expert.
-        scenes: Single frames, a random arm over a random layout labelled by the expert: many layouts for little simulation.
+        demonstrations: Successful episodes of the scripted policy.
+        scenes: Single frames of random arm poses over random placements, labelled by the scripted policy: many placements
+            for little simulation.
         steps: Of training.
         episodes: Of each evaluation.
     """

@@ -24,7 +24,7 @@ def main() -> None:
     config = parse(sys.argv[1:])
     reports = collect(config)
     if reports:
-        print(f"\n{config.root}: expert successes / attempts")
+        print(f"\n{config.root}: successes / attempts of the scripted policy")
     for report in reports:
         print(f"  {report.task_id:2d}  {report.successes:4d} / {report.attempts:<4d}  {report.instruction}")
     if config.qa is not None:

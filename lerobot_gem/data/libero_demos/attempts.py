@@ -13,14 +13,14 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage, QuestionRecorder
 from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng, wide_layout
 from lerobot_gem.simulation.scene import LiberoScene
-from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert, make_expert
+from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace, make_scripted_policy
 from lerobot_gem.storage.single_frames import encode, store_frames
 
 # Random scenes that are simulated, and kept, as one piece of work.
 SCENES_PER_BATCH = 50
 # Of the scenes: those where the arm is where episodes start tell how to begin, which an episode tells only once.
 _HOLDING_SHARE, _START_SHARE = 0.3, 0.3
-# Seconds after which an expert that has not succeeded is given up; its successes take 5 to 8.
+# Seconds after which a scripted policy that has not succeeded is given up; its successes take 5 to 8.
 _TIME_LIMIT = 16.0
 # Of each mesh in `scenes` mode: 99 % of the pixels of 128 px pictures keep their depth to 1 cm, at a tenth of the time.
 _MESH_TRIANGLES = 500
@@ -65,12 +65,12 @@ def close_scene() -> None:
 
 
 def _recorder(
-    config: LiberoDemosConfig, attempt: Attempt, scene: LiberoScene, expert: PickAndPlaceExpert
+    config: LiberoDemosConfig, attempt: Attempt, scene: LiberoScene, policy: ScriptedPickAndPlace
 ) -> QuestionRecorder | None:
     if config.qa is None:
         return None
     rng = layout_rng("questions", config.seed, int(attempt.scenes), attempt.task_id, attempt.number)
-    return QuestionRecorder(config.qa, scene, expert, rng)
+    return QuestionRecorder(config.qa, scene, policy, rng)
 
 
 def run_attempt(
@@ -80,7 +80,7 @@ def run_attempt(
 
     Returns:
         Its frames, keyed as in `dataset_features`, and what can be said about each if the collection asks questions;
-        None when the expert did not succeed.
+        None when the scripted policy did not succeed.
     """
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
@@ -90,14 +90,14 @@ def run_attempt(
         apply_wide(scene, rng)
     else:
         apply_benchmark(scene, attempt.number)
-    expert = make_expert(scene)
-    if config.random_start and not ArmPoses(scene, expert).place_free(rng):
+    policy = make_scripted_policy(scene)
+    if config.random_start and not ArmPoses(scene, policy).place_free(rng):
         return None
-    recorder = _recorder(config, attempt, scene, expert)
+    recorder = _recorder(config, attempt, scene, policy)
     stride = max(1, round(config.qa.interval * config.fps)) if config.qa else 1
     frames: list[Frame] = []
     for number in range(round(_TIME_LIMIT * config.fps)):
-        action = expert.action()
+        action = policy.action()
         frames.append({**scene.observation(config.depth), "action": action})
         if recorder:
             recorder.see(action, ask=number % stride == 0)
@@ -113,9 +113,9 @@ def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> tuple[list[Frame], 
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
     scene = _scene_of(config, batch.task_id)
-    expert = make_expert(scene)
-    poses = ArmPoses(scene, expert)
-    recorder = _recorder(config, batch, scene, expert)
+    policy = make_scripted_policy(scene)
+    poses = ArmPoses(scene, policy)
+    recorder = _recorder(config, batch, scene, policy)
     frames: list[Frame] = []
     rng = layout_rng("training", config.seed, 1, batch.task_id, batch.number)
     while len(frames) < SCENES_PER_BATCH:
@@ -129,7 +129,7 @@ def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> tuple[list[Frame], 
         else:
             placed = poses.place_free(rng)
         if placed:
-            action = expert.action()
+            action = policy.action()
             frames.append({**scene.observation(config.depth), "action": action})
             if recorder:
                 recorder.see(action, ask=True)

@@ -16,10 +16,10 @@ from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskRep
 from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import require_wide
-from lerobot_gem.simulation.scripted_policies import EXPERTS
+from lerobot_gem.simulation.scripted_policies import SCRIPTED_POLICIES
 from lerobot_gem.storage.output_folder import DATASET, begin_or_resume, check_output, explained_full_disk
 
-# An expert that fails more often than this is broken, and collecting would never end.
+# A scripted policy that fails more often than this is broken, and collecting would never end.
 _MIN_SUCCESS = 1 / 4
 
 
@@ -74,8 +74,8 @@ def _outcomes(
 def _give_up_if_hopeless(config: LiberoDemosConfig, task_id: int, wanted: int, failures: int) -> None:
     if failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
         raise RuntimeError(
-            f"The expert failed {failures} times while {wanted} successes were wanted in {config.suite} task {task_id} "
-            f"(placement {config.placement}, action_noise {config.action_noise}): giving up. Lower --action_noise, or "
+            f"The scripted policy failed {failures} times while {wanted} successes were wanted in {config.suite} task "
+            f"{task_id} (placement {config.placement}, action_noise {config.action_noise}): giving up. Lower --action_noise, or "
             "leave this task out with --task_ids."
         )
 
@@ -91,7 +91,7 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
         FileExistsError: Something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
             is no dataset.
         ValueError: A continuation with other settings, or an unknown suite or task.
-        RuntimeError: The expert can't solve a task.
+        RuntimeError: The scripted policy can't solve a task.
         OSError: The disk is full.
     """
     require_libero()
@@ -102,9 +102,9 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
             raise ValueError(
                 f"{config.suite} has tasks 0 to {len(instructions) - 1}, but task_ids has {task_id}."
             )
-    if config.suite not in EXPERTS:
+    if config.suite not in SCRIPTED_POLICIES:
         raise ValueError(
-            f"There is no scripted expert for {config.suite}; there is for {', '.join(EXPERTS)}."
+            f"There is no scripted policy for {config.suite}; there is for {', '.join(SCRIPTED_POLICIES)}."
         )
     if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
         require_wide(config.suite)

@@ -23,8 +23,8 @@ class LiberoDemosConfig:
             picture can show, an object that is held placed between the fingers instead of gripped.
         episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode.
         scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide layout seen
-            from the robot's first pose or a random one, free or holding the target, and labelled with the expert's
-            action.
+            from the robot's first pose or a random one, free or holding the target, and labelled with the
+            scripted policy's action.
         placement: `wide` or `benchmark`, of the demonstrations. Wide layouts, scenes and random starts are for suites
             in `WIDE_RULES`.
         fps: Control steps, and frames, per second.
@@ -32,7 +32,8 @@ class LiberoDemosConfig:
         depth: Store both cameras' depth in metres.
         qa: Questions about what the cameras show, and sub-tasks, from the simulator's state; None for neither.
         action_noise: Standard deviation of Gaussian noise on the translation that is executed; the recorded action
-            stays the expert's (DART, Laskey et al. 2017). 1 is full scale, 0.1 to 0.2 leave the expert its success.
+            stays the scripted policy's (DART, Laskey et al. 2017). 1 is full scale; with 0.1 to 0.2 the policy still
+            succeeds.
         random_start: Start demonstrations from a random arm pose.
         multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
         seed: Of layouts, poses and noise.

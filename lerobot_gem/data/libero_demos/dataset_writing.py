@@ -36,7 +36,7 @@ class StoredAttempt:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """How often the expert solved a task: successes of attempts."""
+    """How often the scripted policy solved a task: successes of attempts."""
 
     task_id: int
     instruction: str

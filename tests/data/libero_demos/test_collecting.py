@@ -229,7 +229,7 @@ def test_resumes_without_loss_or_repetition(
     assert files[0].equals(files[1])
 
 
-def test_gives_up_when_the_expert_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
         (staging / attempt.name).mkdir()
         return False
@@ -271,7 +271,7 @@ def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
     assert language is None
     starts = frames[0]["observation.state"][:3]
     assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
-    # The expert's straight lines: full deflection in one axis wherever it travels.
+    # The scripted policy's straight lines: full deflection in one axis wherever it travels.
     largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
     assert (largest > 0.999).mean() > 0.3
 
@@ -282,7 +282,7 @@ def test_unknown_task_and_suite(tmp_path: Path) -> None:
         collect(_config(tmp_path / "set", task_ids=[10]))
     with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_fruit'"):
         collect(_config(tmp_path / "set", suite="libero_fruit"))
-    with pytest.raises(ValueError, match="no scripted expert for libero_goal"):
+    with pytest.raises(ValueError, match="no scripted policy for libero_goal"):
         collect(_config(tmp_path / "set", suite="libero_goal"))
     with pytest.raises(ValueError, match="no wide placements for libero_spatial.*--placement=benchmark"):
         collect(_config(tmp_path / "set", suite="libero_spatial"))

@@ -241,7 +241,7 @@ def count(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]
 
 
 def affordance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """Where the expert would grip the target, while it does not hold it and its grip is to be seen."""
+    """Where the scripted policy would grip the target, while it does not hold it and its grip is to be seen."""
     target = facts.things[facts.target]
     if view.grasp is None or facts.target not in view.visible:
         return []
@@ -256,7 +256,7 @@ def affordance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candi
 
 
 def subtask(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """What the expert is doing."""
+    """What the scripted policy is doing."""
     return _planning("subtask", facts, view, rng, describe_step(facts, facts.step))
 
 

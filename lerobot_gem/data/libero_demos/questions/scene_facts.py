@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lerobot_gem.simulation.cameras import Camera
 from lerobot_gem.simulation.rendering import flip
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene, rotation
-from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert
+from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace
 from lerobot_gem.simulation.subtasks import STEPS, describe
 
 # An object counts as visible from this many pixels on, if they are at least this share of its outline's area: the convex
@@ -64,7 +64,8 @@ class View:
         visible: Numbers of the objects that can be recognised.
         complete: No object shows too little of itself to be recognised; what is not in `visible` is not in the picture.
         gripper: The gripper can be recognised.
-        grasp: (2,) column and row of the middle of the pixel where the expert would grip; None when that is not to be seen.
+        grasp: (2,) column and row of the middle of the pixel where the scripted policy would grip; None when that is not
+            to be seen.
     """
 
     key: str
@@ -88,7 +89,7 @@ class Facts:
         container: Where it goes.
         preposition: "in" or "on" the container.
         task: The instruction.
-        step: Which of `subtasks.STEPS` the expert is at.
+        step: Which of `subtasks.STEPS` the scripted policy is at.
     """
 
     things: tuple[Thing, ...]
@@ -112,14 +113,14 @@ class Observer:
 
     Args:
         scene: The scene.
-        expert: Of its task.
+        policy: The scripted policy of its task.
     """
 
-    def __init__(self, scene: LiberoScene, expert: PickAndPlaceExpert):
-        self.scene, self.expert = scene, expert
+    def __init__(self, scene: LiberoScene, policy: ScriptedPickAndPlace):
+        self.scene, self.policy = scene, policy
         self.names = [display_name(name) for name in scene.objects]
-        self.target = scene.objects.index(expert.target)
-        self.container = scene.objects.index(expert.container)
+        self.target = scene.objects.index(policy.target)
+        self.container = scene.objects.index(policy.container)
         self.preposition = scene.goal[0][0]
         self._label_of = self._labels_of_geoms()
         poses, shapes = scene.rest
@@ -144,7 +145,7 @@ class Observer:
         """The present facts, with one segmentation drawn for each camera.
 
         Args:
-            step: Which of `subtasks.STEPS` the expert is at.
+            step: Which of `subtasks.STEPS` the scripted policy is at.
         """
         data = self.scene.env.sim.data._data
         turned = data.xmat[self._bodies].reshape(-1, 3, 3) @ self._unturned
@@ -154,7 +155,7 @@ class Observer:
             Thing(name, centre, self.names.count(name) == 1, _CATEGORY_OF.get(name))
             for name, centre in zip(self.names, centres, strict=True)
         )
-        grasp = self.expert.grasp_point() if step <= STEPS.index("grasp") else None
+        grasp = self.policy.grasp_point() if step <= STEPS.index("grasp") else None
         return Facts(
             things=things,
             views=tuple(self._view(key, name, corners, grasp) for key, name in CAMERAS.items()),
@@ -208,7 +209,7 @@ class Observer:
         if distance <= 0 or not (0 <= row < camera.height and 0 <= column < camera.width):
             return None
         # The point is inside of the object, or in a bowl's rim, which its other side may hide.
-        within = self.expert.shape.size[:2].max() / 2 + 0.01
+        within = self.policy.shape.size[:2].max() / 2 + 0.01
         if labels[row, column] != self.target or distance - depth[row, column] > within:
             return None
         return np.array([column + 0.5, row + 0.5])

@@ -13,7 +13,7 @@ from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Facts, 
 from lerobot_gem.simulation.arm_poses import ArmPoses
 from lerobot_gem.simulation.placements import layout_rng, wide_layout
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
-from lerobot_gem.simulation.scripted_policies import make_expert
+from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from lerobot_gem.simulation.subtasks import STEPS, current_step
 
 pytestmark = pytest.mark.libero
@@ -61,13 +61,13 @@ class Rays:
 @pytest.fixture(scope="module")
 def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, Facts, list[Question]]]]:
     """Six random scenes: simulator positions, facts, and many questions about them."""
-    expert = make_expert(scene)
-    observer, poses = Observer(scene, expert), ArmPoses(scene, expert)
+    policy = make_scripted_policy(scene)
+    observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
     rng, made = layout_rng("evaluation", 7), []
     for number in range(6):
         scene.place(wide_layout(scene, rng))
         assert (poses.place_free, poses.place_holding, lambda _: poses.place_at_start())[number % 3](rng)
-        facts = observer.facts(current_step(expert, expert.action()))
+        facts = observer.facts(current_step(policy, policy.action()))
         questions = [
             question
             for _ in range(5)
@@ -103,7 +103,7 @@ def test_points_lie_on_the_object_that_a_ray_hits(scene: LiberoScene, states) ->
                 name, point = Rays(scene, _KEYS[question.camera]).hit(x, y)
                 assert name == _names(question.question, facts)[0]
                 if question.kind == "affordance":
-                    grasp = make_expert(scene).grasp_point()
+                    grasp = make_scripted_policy(scene).grasp_point()
                     assert np.linalg.norm(point - grasp) < 0.06  # the grip is inside of the object
                 checked += 1
     assert checked > 50
@@ -203,7 +203,7 @@ def test_counts(scene: LiberoScene, states) -> None:
 def test_planning_questions_say_what_the_gripper_does(scene: LiberoScene, states) -> None:
     for positions, facts, questions in states:
         _restore(scene, positions)
-        held = make_expert(scene).held()
+        held = make_scripted_policy(scene).held()
         for question in questions:
             if question.kind == "subtask":
                 assert question.answer.startswith(("Lift", "Carry", "Let go")) == held
@@ -216,13 +216,13 @@ def test_planning_questions_say_what_the_gripper_does(scene: LiberoScene, states
 
 
 def test_hidden_things_and_things_out_of_view_are_not_mentioned(scene: LiberoScene) -> None:
-    expert = make_expert(scene)
-    observer, poses = Observer(scene, expert), ArmPoses(scene, expert)
+    policy = make_scripted_policy(scene)
+    observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
     rng = layout_rng("evaluation", 11)
     layout = wide_layout(scene, rng)
     hidden, lost = "butter_1", "milk_1"
     # The basket's walls hide it from the front camera; the other one is far above everything.
-    layout[hidden][:3] = layout[expert.container][:3] - [0.03, 0, 0.02]
+    layout[hidden][:3] = layout[policy.container][:3] - [0.03, 0, 0.02]
     layout[lost][2] = 5.0
     scene.place(layout)
     assert poses.place_at_start()
@@ -240,8 +240,8 @@ def test_hidden_things_and_things_out_of_view_are_not_mentioned(scene: LiberoSce
 
 def test_labels_lie_on_the_stored_picture(scene: LiberoScene) -> None:
     """Take an object away: what changes in the stored picture are its labelled pixels."""
-    expert = make_expert(scene)
-    observer, poses = Observer(scene, expert), ArmPoses(scene, expert)
+    policy = make_scripted_policy(scene)
+    observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
     scene.place(wide_layout(scene, layout_rng("evaluation", 3)))
     assert poses.place_at_start()
     facts = observer.facts(0)
