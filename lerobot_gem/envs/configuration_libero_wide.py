@@ -12,9 +12,9 @@ from lerobot.envs.configs import EnvConfig, LiberoEnv as LiberoEnvConfig
 @EnvConfig.register_subclass("libero_wide")
 @dataclass
 class LiberoWideEnvConfig(LiberoEnvConfig):
-    """LeRobot's `libero` env with wide layouts: same observations, actions, tasks and success test.
+    """LeRobot's `libero` env with wide placements: same observations, actions, tasks and success test.
 
-    The layout of an episode depends on the seed given to reset alone (`lerobot-eval` counts up from `--seed`) and is
+    The placement of an episode depends on the seed given to reset alone (`lerobot-eval` counts up from `--seed`) and is
     never one that `lerobot-gem-libero-demos` draws. Resets are always soft; `init_states` and `hard_reset` have no
     effect here.
 

@@ -9,13 +9,13 @@ from lerobot.envs.libero import LiberoEnv, _get_suite, _select_task_ids
 from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, layout_rng, require_wide
+from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, require_wide, stream_rng
 from lerobot_gem.simulation.rendering import flip
 from lerobot_gem.simulation.scene import LiberoScene
 
 
 class LiberoWideEnv(LiberoEnv):
-    """LeRobot's LIBERO env on a `LiberoScene`: wide layouts, soft resets, each picture drawn once.
+    """LeRobot's LIBERO env on a `LiberoScene`: wide placements, soft resets, each picture drawn once.
 
     Args:
         task_suite: The LIBERO suite object.
@@ -76,11 +76,11 @@ class LiberoWideEnv(LiberoEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Draw the layout that belongs to `seed` (without one: to the next number of the last seed's generator)."""
+        """Draw the placement that belongs to `seed` (without one: to the next number of the last seed's generator)."""
         scene = self._scene_now()
         gym.Env.reset(self, seed=seed)
         number = int(self.np_random.integers(2**31)) if seed is None else seed
-        apply_wide(scene, layout_rng("evaluation", int(seed is None), number, self.task_id))
+        apply_wide(scene, stream_rng("evaluation", int(seed is None), number, self.task_id))
         for robot in scene.env.robots:
             robot.controller.use_delta = self.control_mode == "relative"
         return self._format_raw_obs(scene.env._get_observations()), {"is_success": False}

@@ -126,7 +126,7 @@ class LiberoScene:
         self.env.deterministic_reset = True
         # Made here since making it recomputes positions, which would set the first picture apart from all others.
         self.renderer = Renderer(self.env.sim, height, width, multisampling, mesh_triangles)
-        # {object: (7,) pose} and {object: shape} after the suite's first layout came to rest.
+        # {object: (7,) pose} and {object: shape} after the suite's first placement came to rest.
         self.rest = self._find_rest()
 
     # -- objects ---------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def env(libero: Path) -> Iterator:
 
 
 @pytest.mark.libero
-def test_layout_depends_on_the_seed_alone(env) -> None:
+def test_placement_depends_on_the_seed_alone(env) -> None:
     first, _ = env.reset(seed=[3])
     env.step(np.ones((1, 7), np.float32))
     other, _ = env.reset(seed=[4])

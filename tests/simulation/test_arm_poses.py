@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lerobot_gem.simulation.arm_poses import ArmPoses
-from lerobot_gem.simulation.placements import apply_wide, layout_rng, wide_layout
+from lerobot_gem.simulation.placements import apply_wide, stream_rng, wide_placement
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
 from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from tests.simulation.test_scripted_policies import steps_to_success
@@ -17,15 +17,15 @@ def test_solves_from_random_arm_poses(scene: LiberoScene, holding: bool) -> None
     policy = make_scripted_policy(scene)
     poses = ArmPoses(scene, policy)
     for number in range(2):
-        rng = layout_rng("training", 11, number)
-        scene.place(wide_layout(scene, rng))
+        rng = stream_rng("training", 11, number)
+        scene.place(wide_placement(scene, rng))
         assert (poses.place_holding if holding else poses.place_free)(rng)
         assert policy.held() == holding
         assert steps_to_success(scene, policy) is not None
 
 
 def test_an_arm_at_the_start_is_where_episodes_start(scene: LiberoScene) -> None:
-    apply_wide(scene, layout_rng("training", 11))
+    apply_wide(scene, stream_rng("training", 11))
     start = scene.eef_position.copy()
     poses = ArmPoses(scene, make_scripted_policy(scene))
     assert poses.place_free(np.random.default_rng(0))
@@ -37,8 +37,8 @@ def test_an_arm_at_the_start_is_where_episodes_start(scene: LiberoScene) -> None
 def test_fingers_are_put_where_they_touch_what_they_hold(scene: LiberoScene) -> None:
     policy = make_scripted_policy(scene)
     poses = ArmPoses(scene, policy)
-    rng = layout_rng("training", 13)
-    scene.place(wide_layout(scene, rng))
+    rng = stream_rng("training", 13)
+    scene.place(wide_placement(scene, rng))
     assert poses.place_holding(rng, simulate=False)
     assert policy.held()
     model, data = scene.env.sim.model._model, scene.env.sim.data._data
@@ -50,12 +50,12 @@ def test_fingers_are_put_where_they_touch_what_they_hold(scene: LiberoScene) -> 
     assert {"gripper0_leftfinger", "gripper0_rightfinger"} <= touching
     # As wide as the object and no wider: the simulated grip ends up there.
     width = np.ptp(scene.fingers)
-    poses.place_holding(layout_rng("training", 13, 1), simulate=True)
+    poses.place_holding(stream_rng("training", 13, 1), simulate=True)
     assert width == pytest.approx(np.ptp(scene.fingers), abs=0.006)
 
 
 def test_the_wrist_camera_is_never_in_an_object(scene: LiberoScene) -> None:
-    apply_wide(scene, layout_rng("training", 11))
+    apply_wide(scene, stream_rng("training", 11))
     poses = ArmPoses(scene, make_scripted_policy(scene))
     assert poses.place_at_start()
     [name] = [name for name in scene.objects if name.startswith("butter")]

@@ -1,11 +1,11 @@
-"""The scripted policy solves wide layouts and is a function of the state alone."""
+"""The scripted policy solves wide placements and is a function of the state alone."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng
+from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, stream_rng
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace, make_scripted_policy
 
@@ -22,17 +22,17 @@ def steps_to_success(scene: LiberoScene, policy: ScriptedPickAndPlace, limit: in
     return None
 
 
-def test_solves_wide_layouts(scene: LiberoScene) -> None:
+def test_solves_wide_placements(scene: LiberoScene) -> None:
     lengths = []
     for number in range(4):
-        apply_wide(scene, layout_rng("training", 7, number))
+        apply_wide(scene, stream_rng("training", 7, number))
         lengths.append(steps_to_success(scene, make_scripted_policy(scene)))
     assert None not in lengths
     assert np.mean(lengths) < 40
 
 
 def test_same_state_same_action(scene: LiberoScene) -> None:
-    apply_wide(scene, layout_rng("training", 7, 0))
+    apply_wide(scene, stream_rng("training", 7, 0))
     policy = make_scripted_policy(scene)
     for _ in range(10):
         scene.step(policy.action())

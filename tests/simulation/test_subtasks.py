@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lerobot_gem.simulation.placements import apply_wide, layout_rng
+from lerobot_gem.simulation.placements import apply_wide, stream_rng
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from lerobot_gem.simulation.subtasks import STEPS, current_step, describe, steady
@@ -27,7 +27,7 @@ def test_a_short_step_belongs_to_the_one_before() -> None:
 
 @pytest.mark.libero
 def test_a_demonstration_goes_through_the_steps_in_order(scene: LiberoScene) -> None:
-    apply_wide(scene, layout_rng("evaluation", 1))
+    apply_wide(scene, stream_rng("evaluation", 1))
     policy = make_scripted_policy(scene)
     steps, fingers, heights = [], [], []
     for _ in range(80):

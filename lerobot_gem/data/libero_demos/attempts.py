@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage, QuestionRecorder
-from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng, wide_layout
+from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, stream_rng, wide_placement
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace, make_scripted_policy
 from lerobot_gem.storage.single_frames import encode, store_frames
@@ -69,7 +69,7 @@ def _recorder(
 ) -> QuestionRecorder | None:
     if config.qa is None:
         return None
-    rng = layout_rng("questions", config.seed, int(attempt.scenes), attempt.task_id, attempt.number)
+    rng = stream_rng("questions", config.seed, int(attempt.scenes), attempt.task_id, attempt.number)
     return QuestionRecorder(config.qa, scene, policy, rng)
 
 
@@ -85,7 +85,7 @@ def run_attempt(
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
     scene = _scene_of(config, attempt.task_id)
-    rng = layout_rng("training", config.seed, 0, attempt.task_id, attempt.number)
+    rng = stream_rng("training", config.seed, 0, attempt.task_id, attempt.number)
     if config.placement == "wide":
         apply_wide(scene, rng)
     else:
@@ -117,10 +117,10 @@ def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> tuple[list[Frame], 
     poses = ArmPoses(scene, policy)
     recorder = _recorder(config, batch, scene, policy)
     frames: list[Frame] = []
-    rng = layout_rng("training", config.seed, 1, batch.task_id, batch.number)
+    rng = stream_rng("training", config.seed, 1, batch.task_id, batch.number)
     while len(frames) < SCENES_PER_BATCH:
         # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
-        scene.place(wide_layout(scene, rng))
+        scene.place(wide_placement(scene, rng))
         draw = rng.random()
         if draw < _HOLDING_SHARE:
             placed = poses.place_holding(rng, simulate=config.mode != "scenes")

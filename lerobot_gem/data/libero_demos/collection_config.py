@@ -22,10 +22,10 @@ class LiberoDemosConfig:
         mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
             picture can show, an object that is held placed between the fingers instead of gripped.
         episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode.
-        scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide layout seen
+        scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide placement seen
             from the robot's first pose or a random one, free or holding the target, and labelled with the
             scripted policy's action.
-        placement: `wide` or `benchmark`, of the demonstrations. Wide layouts, scenes and random starts are for suites
+        placement: `wide` or `benchmark`, of the demonstrations. Wide placements, scenes and random starts are for suites
             in `WIDE_RULES`.
         fps: Control steps, and frames, per second.
         image_size: Height and width of both cameras in pixels.
@@ -36,7 +36,7 @@ class LiberoDemosConfig:
             succeeds.
         random_start: Start demonstrations from a random arm pose.
         multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
-        seed: Of layouts, poses and noise.
+        seed: Of placements, poses and noise.
         num_workers: Processes that simulate; 1 stays in this process.
         resume: Go on with an interrupted collection.
         overwrite: Replace the dataset at `root`, and an interrupted collection.

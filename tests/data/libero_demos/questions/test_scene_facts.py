@@ -11,7 +11,7 @@ import pytest
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS, Question, candidates
 from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Facts, Observer, display_name
 from lerobot_gem.simulation.arm_poses import ArmPoses
-from lerobot_gem.simulation.placements import layout_rng, wide_layout
+from lerobot_gem.simulation.placements import stream_rng, wide_placement
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
 from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from lerobot_gem.simulation.subtasks import STEPS, current_step
@@ -63,9 +63,9 @@ def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, Facts, list[Qu
     """Six random scenes: simulator positions, facts, and many questions about them."""
     policy = make_scripted_policy(scene)
     observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
-    rng, made = layout_rng("evaluation", 7), []
+    rng, made = stream_rng("evaluation", 7), []
     for number in range(6):
-        scene.place(wide_layout(scene, rng))
+        scene.place(wide_placement(scene, rng))
         assert (poses.place_free, poses.place_holding, lambda _: poses.place_at_start())[number % 3](rng)
         facts = observer.facts(current_step(policy, policy.action()))
         questions = [
@@ -218,13 +218,13 @@ def test_planning_questions_say_what_the_gripper_does(scene: LiberoScene, states
 def test_hidden_things_and_things_out_of_view_are_not_mentioned(scene: LiberoScene) -> None:
     policy = make_scripted_policy(scene)
     observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
-    rng = layout_rng("evaluation", 11)
-    layout = wide_layout(scene, rng)
+    rng = stream_rng("evaluation", 11)
+    placement = wide_placement(scene, rng)
     hidden, lost = "butter_1", "milk_1"
     # The basket's walls hide it from the front camera; the other one is far above everything.
-    layout[hidden][:3] = layout[policy.container][:3] - [0.03, 0, 0.02]
-    layout[lost][2] = 5.0
-    scene.place(layout)
+    placement[hidden][:3] = placement[policy.container][:3] - [0.03, 0, 0.02]
+    placement[lost][2] = 5.0
+    scene.place(placement)
     assert poses.place_at_start()
     facts = observer.facts(0)
     [front] = [view for view in facts.views if view.key == "observation.images.image"]
@@ -242,7 +242,7 @@ def test_labels_lie_on_the_stored_picture(scene: LiberoScene) -> None:
     """Take an object away: what changes in the stored picture are its labelled pixels."""
     policy = make_scripted_policy(scene)
     observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
-    scene.place(wide_layout(scene, layout_rng("evaluation", 3)))
+    scene.place(wide_placement(scene, stream_rng("evaluation", 3)))
     assert poses.place_at_start()
     facts = observer.facts(0)
     with_it = scene.observation()
