@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lerobot_gem.data.libero_demos.questions.kinds import Question, candidates
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
-from lerobot_gem.data.libero_demos.questions.scene_facts import Facts, Observer
+from lerobot_gem.data.libero_demos.questions.scene_facts import Observer, SceneFacts
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace
 from lerobot_gem.simulation.subtasks import current_step, steady
@@ -57,7 +57,7 @@ class QuestionRecorder:
     ):
         self.config, self.rng = config, rng
         self.observer = Observer(scene, policy)
-        self._frames: list[tuple[int, Facts | None]] = []
+        self._frames: list[tuple[int, SceneFacts | None]] = []
 
     def see(self, action: NDArray[np.floating], ask: bool) -> None:
         """Take note of the present state.
@@ -85,5 +85,5 @@ class QuestionRecorder:
                 facts = replace(facts, step=step)
                 for view in facts.views:
                     questions += candidates(facts, view, self.config.asked(), self.rng)
-            result.append(FrameLanguage(self.observer.describe(step), questions))
+            result.append(FrameLanguage(self.observer.subtasks[step], questions))
         return result

@@ -78,7 +78,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Facts:
+class SceneFacts:
     """What is true at one moment.
 
     Attributes:
@@ -87,8 +87,8 @@ class Facts:
         gripper: (3,) the point between the finger tips, metres in the world.
         target: The object that the task is about.
         container: Where it goes.
-        preposition: "in" or "on" the container.
         task: The instruction.
+        subtasks: What to do in each of `subtasks.STEPS`, e.g. "Lift the milk.".
         step: Which of `subtasks.STEPS` the scripted policy is at.
     """
 
@@ -97,8 +97,8 @@ class Facts:
     gripper: NDArray[np.float64]
     target: int
     container: int
-    preposition: str
     task: str
+    subtasks: tuple[str, ...]
     step: int
 
 
@@ -109,11 +109,14 @@ def display_name(name: str) -> str:
 
 
 class Observer:
-    """Reads `Facts` from a scene.
+    """Reads `SceneFacts` from a scene.
 
     Args:
         scene: The scene.
         policy: The scripted policy of its task.
+
+    Attributes:
+        subtasks: See `SceneFacts`.
     """
 
     def __init__(self, scene: LiberoScene, policy: ScriptedPickAndPlace):
@@ -121,7 +124,8 @@ class Observer:
         self.names = [display_name(name) for name in scene.objects]
         self.target = scene.objects.index(policy.target)
         self.container = scene.objects.index(policy.container)
-        self.preposition = scene.goal[0][0]
+        names = self.names[self.target], self.names[self.container]
+        self.subtasks = tuple(describe(step, *names, scene.goal[0][0]) for step in range(len(STEPS)))
         self._label_of = self._labels_of_geoms()
         poses, shapes = scene.rest
         signs = np.stack(np.meshgrid(*[(0, 1)] * 3), -1).reshape(-1, 3)
@@ -141,7 +145,7 @@ class Observer:
         labels[:-1][fingers] = GRIPPER
         return labels
 
-    def facts(self, step: int) -> Facts:
+    def facts(self, step: int) -> SceneFacts:
         """The present facts, with one segmentation drawn for each camera.
 
         Args:
@@ -156,20 +160,16 @@ class Observer:
             for name, centre in zip(self.names, centres, strict=True)
         )
         grasp = self.policy.grasp_point() if step <= STEPS.index("grasp") else None
-        return Facts(
+        return SceneFacts(
             things=things,
             views=tuple(self._view(key, name, corners, grasp) for key, name in CAMERAS.items()),
             gripper=self.scene.eef_position,
             target=self.target,
             container=self.container,
-            preposition=self.preposition,
             task=self.scene.instruction,
+            subtasks=self.subtasks,
             step=step,
         )
-
-    def describe(self, step: int) -> str:
-        """A step of the task in words."""
-        return describe(step, self.names[self.target], self.names[self.container], self.preposition)
 
     def _view(
         self, key: str, name: str, corners: NDArray[np.float64], grasp: NDArray[np.float64] | None

@@ -1,4 +1,4 @@
-"""Facts and answers against the simulator's state, which is looked at in another way: by rays."""
+"""SceneFacts and answers against the simulator's state, which is looked at in another way: by rays."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS, Question, candidates
-from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Facts, Observer, display_name
+from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Observer, SceneFacts, display_name
 from lerobot_gem.simulation.arm_poses import ArmPoses
 from lerobot_gem.simulation.placements import stream_rng, wide_placement
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
@@ -59,7 +59,7 @@ class Rays:
 
 
 @pytest.fixture(scope="module")
-def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, Facts, list[Question]]]]:
+def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, SceneFacts, list[Question]]]]:
     """Six random scenes: simulator positions, facts, and many questions about them."""
     policy = make_scripted_policy(scene)
     observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
@@ -83,7 +83,7 @@ def _restore(scene: LiberoScene, positions: np.ndarray) -> None:
     scene.env.sim.forward()
 
 
-def _names(text: str, facts: Facts) -> list[str]:
+def _names(text: str, facts: SceneFacts) -> list[str]:
     """Objects that a text names, in order."""
     names = [thing.name for thing in facts.things if thing.name in text]
     return sorted(names, key=text.index)
