@@ -32,6 +32,9 @@ class Camera:
     def project(self, points: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where points of the world are in the stored picture.
 
+        To a fraction of a pixel and also beside the picture, where robosuite's `project_points_from_world_to_camera` gives
+        the nearest pixel of it.
+
         Args:
             points: (..., 3), metres.
 

@@ -104,9 +104,12 @@ def require_wide(suite: str) -> None:
 
 def turned(pose: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
     """A pose (7,) turned about the vertical through its origin by `yaw` radians."""
-    w, x, y, z = pose[3:]
-    c, s = np.cos(yaw / 2), np.sin(yaw / 2)
-    return np.concatenate([pose[:3], [c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w]])
+    import mujoco
+
+    turn, result = np.zeros(4), pose.copy()
+    mujoco.mju_axisAngle2Quat(turn, np.array([0.0, 0.0, 1.0]), yaw)
+    mujoco.mju_mulQuat(result[3:], turn, pose[3:])
+    return result
 
 
 def wide_placement(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:

@@ -124,10 +124,9 @@ class Renderer:
             model.geom_group[:] = groups
 
     def _metres(self, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
-        model = self._sim.model._model
-        near = model.vis.map.znear * model.stat.extent
-        far = model.vis.map.zfar * model.stat.extent
-        return (near / (1.0 - buffer * (1.0 - near / far))).astype(np.float32)
+        from robosuite.utils.camera_utils import get_real_depth_map
+
+        return get_real_depth_map(self._sim, buffer).astype(np.float32)
 
     def _make_context(self, multisampling: bool) -> Any:
         from robosuite.utils.binding_utils import MjRenderContextOffscreen

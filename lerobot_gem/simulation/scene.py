@@ -279,12 +279,11 @@ class LiberoScene:
 
     def robot_state(self) -> NDArray[np.float32]:
         """(8,) as `LiberoProcessorStep` builds it: eef position, axis-angle, finger positions."""
-        robot = self.env.robots[0]
-        w, *xyz = self.env.sim.data.get_body_xquat(robot.robot_model.eef_name)
-        sine = np.sqrt(max(0.0, 1.0 - w * w))
-        axis_angle = (
-            np.zeros(3) if sine <= 1e-10 else np.array(xyz) / sine * 2.0 * np.arccos(np.clip(w, -1, 1))
-        )
+        from robosuite.utils.transform_utils import convert_quat, quat2axisangle
+
+        # Not scipy's rotation vector, which takes the shorter way round: LeRobot's angle reaches from 0 to 2 pi.
+        quaternion = self.env.sim.data.get_body_xquat(self.env.robots[0].robot_model.eef_name)
+        axis_angle = quat2axisangle(convert_quat(quaternion, to="xyzw"))
         return np.concatenate([self.eef_position, axis_angle, self.fingers]).astype(np.float32)
 
     def observation(self, depth: bool = False) -> dict[str, NDArray[Any]]:
