@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 
-from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt, succeeded
+from lerobot_gem.data.libero_demos.attempts import run_attempt
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskReport, write_dataset
 from lerobot_gem.data.worker_pool import worker_pool
@@ -54,9 +55,9 @@ def _outcomes(
             if folder.exists():
                 success = succeeded(folder)
             elif pool is None:
-                success = store_attempt(config, attempt, staging)
+                success = run_attempt(config, attempt, staging)
             else:
-                running[pool.submit(store_attempt, config, attempt, staging)] = attempt
+                running[pool.submit(run_attempt, config, attempt, staging)] = attempt
                 continue
             failures += not success
             _give_up_if_hopeless(config, task_id, wanted, failures)

@@ -13,7 +13,8 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.libero_demos import collecting
-from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, close_scene, run_attempt
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt
+from lerobot_gem.data.libero_demos.attempts import open_scene, simulate_demonstration
 from lerobot_gem.data.libero_demos.collecting import LiberoDemosConfig, collect
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
@@ -72,7 +73,7 @@ def test_a_collection_from_before_there_were_questions_goes_on(tmp_path: Path) -
 @pytest.fixture(scope="module", autouse=True)
 def simulator(libero: Path) -> Iterator[None]:
     yield
-    close_scene()
+    open_scene.close()
 
 
 def _config(root: Path, **change) -> LiberoDemosConfig:
@@ -188,7 +189,7 @@ def test_nothing_is_overwritten_without_being_told(collected: Path) -> None:
 def test_resumes_without_loss_or_repetition(
     collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, store, finished = tmp_path / "set", collecting.store_attempt, []
+    root, store, finished = tmp_path / "set", collecting.run_attempt, []
 
     def killed_in_the_second(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
         if finished:
@@ -197,11 +198,11 @@ def test_resumes_without_loss_or_repetition(
         finished.append(attempt)
         return store(config, attempt, staging)
 
-    monkeypatch.setattr(collecting, "store_attempt", killed_in_the_second)
+    monkeypatch.setattr(collecting, "run_attempt", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         collect(_config(root))
     assert not root.exists()
-    monkeypatch.setattr(collecting, "store_attempt", store)
+    monkeypatch.setattr(collecting, "run_attempt", store)
 
     with pytest.raises(FileExistsError, match=r"unfinished collection.*--resume=true"):
         collect(_config(root))
@@ -209,7 +210,7 @@ def test_resumes_without_loss_or_repetition(
         collect(_config(root, resume=True, seed=1))
 
     again: list = []
-    monkeypatch.setattr(collecting, "store_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
+    monkeypatch.setattr(collecting, "run_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
     collect(_config(root, resume=True))
     assert finished[0] not in again and len(set(again)) == len(again)
     whole, resumed = (LeRobotDataset("local/x", root=path) for path in (collected, root))
@@ -234,7 +235,7 @@ def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: py
         (staging / attempt.name).mkdir()
         return False
 
-    monkeypatch.setattr(collecting, "store_attempt", fails)
+    monkeypatch.setattr(collecting, "run_attempt", fails)
     with pytest.raises(RuntimeError, match="failed 11 times while 2 successes were wanted"):
         collect(_config(tmp_path / "set"))
 
@@ -263,12 +264,12 @@ def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
 def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
     config = _config(tmp_path / "set", action_noise=0.1, random_start=True, qa=None)
     for number in range(3):
-        result = run_attempt(config, Attempt(0, number))
+        result = simulate_demonstration(config, Attempt(0, number))
         if result is not None:
             break
     assert result is not None
-    frames, language = result
-    assert language is None
+    frames = result.frames
+    assert result.language is None
     starts = frames[0]["observation.state"][:3]
     assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
     # The scripted policy's straight lines: full deflection in one axis wherever it travels.
