@@ -54,11 +54,14 @@ def measure(job: Job, questions: bool) -> dict[str, float]:
     from lerobot_gem.data.libero_demos.attempts import run_attempt
     from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
     from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
+    from lerobot_gem.storage.output_folder import OutputDataset
 
     with tempfile.TemporaryDirectory() as folder:
         staging = Path(folder)
         config = LiberoDemosConfig(
-            root=staging / "set", qa=QuestionsConfig() if questions else None, **job.arguments
+            output=OutputDataset(staging / "set"),
+            qa=QuestionsConfig() if questions else None,
+            **job.arguments,
         )
         run_attempt(config, Attempt(0, 0, job.scenes), staging)
         start = time.process_time()

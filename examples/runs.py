@@ -74,8 +74,8 @@ def collect(
         f"--fps={FPS}",
         f"--image_size={IMAGE_SIZE}",
         f"--depth={str(depth).lower()}",
-        f"--repo_id={repo_id}",
-        f"--root={output / 'data'}",
+        f"--output.repo_id={repo_id}",
+        f"--output.root={output / 'data'}",
         "--num_workers=2",
         "--resume=true",
     )

@@ -25,9 +25,9 @@ _MIN_SUCCESS = 1 / 4
 
 
 def _staging(config: LiberoDemosConfig) -> Path:
-    """The folder of finished attempts, made or checked; a dataset at `root` is never touched without being told."""
-    check_output(config.root, config.overwrite, DATASET)
-    staging = config.root.with_name(config.root.name + ".attempts")
+    """The folder of finished attempts, made or checked; a dataset at `output.root` is never touched without being told."""
+    check_output(config.output.root, config.overwrite, DATASET)
+    staging = config.output.root.with_name(config.output.root.name + ".attempts")
     begin_or_resume(
         staging,
         config.content(),
@@ -89,7 +89,7 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
-        FileExistsError: Something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
+        FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
             is no dataset.
         ValueError: A continuation with other settings, or an unknown suite or task.
         RuntimeError: The scripted policy can't solve a task.
@@ -111,7 +111,7 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
         require_wide(config.suite)
     staging = _staging(config)
     advice = f"Finished attempts are kept in {staging}: free some space and run the same command with --resume=true."
-    with explained_full_disk(config.root, advice):
+    with explained_full_disk(config.output.root, advice):
         stored, reports = _attempts(config, {task_id: instructions[task_id] for task_id in task_ids}, staging)
         write_dataset(config, stored, reports)
     shutil.rmtree(staging)

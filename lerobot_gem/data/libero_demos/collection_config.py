@@ -1,22 +1,21 @@
 """What `lerobot-gem-libero-demos` collects."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.simulation.placements import PLACEMENTS
+from lerobot_gem.storage.output_folder import OutputDataset
 
 MODES = ("demonstrations", "scenes")
 
 
 @dataclass
 class LiberoDemosConfig:
-    """What to collect and where to put it.
+    """What to collect, and where to put it.
 
     Attributes:
-        root: Folder of the dataset; must not exist unless `resume` or `overwrite` says so.
-        repo_id: LeRobot's name of the dataset.
+        output: The dataset; its folder must not exist unless `overwrite` says so.
         suite: LIBERO suite.
         task_ids: Tasks of the suite; all of them when empty.
         mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
@@ -38,12 +37,11 @@ class LiberoDemosConfig:
         multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
         seed: Of placements, poses and noise.
         num_workers: Processes that simulate; 1 stays in this process.
-        resume: Go on with an interrupted collection.
-        overwrite: Replace the dataset at `root`, and an interrupted collection.
+        resume: Continue an interrupted collection.
+        overwrite: Replace the dataset at `output.root`, and an interrupted collection.
     """
 
-    root: Path
-    repo_id: str = "local/libero_demos"
+    output: OutputDataset
     suite: str = "libero_object"
     task_ids: list[int] = field(default_factory=list)
     mode: str = "demonstrations"
@@ -63,7 +61,6 @@ class LiberoDemosConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.root = Path(self.root)
         if self.mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
         if self.mode == "scenes":
@@ -85,11 +82,6 @@ class LiberoDemosConfig:
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
-        others: tuple[str, ...] = ("root", "repo_id", "num_workers", "resume", "overwrite")
-        others += ("task_ids", "episodes_per_task", "scenes_per_task")
-        content = {key: value for key, value in asdict(self).items() if key not in others}
-        if self.mode == "demonstrations":
-            del content["mode"]  # collections that were begun before there was another one go on
-        if self.qa is None:
-            del content["qa"]
-        return content
+        others = {"output", "num_workers", "resume", "overwrite"}
+        others |= {"task_ids", "episodes_per_task", "scenes_per_task"}
+        return {key: value for key, value in asdict(self).items() if key not in others}

@@ -81,11 +81,11 @@ def write_dataset(
         stored: Its attempts, in the order of the dataset: by task, demonstrations before scenes.
         reports: For `collection.json`.
     """
-    partial = config.root.with_name(config.root.name + ".writing")
+    partial = config.output.root.with_name(config.output.root.name + ".writing")
     shutil.rmtree(partial, ignore_errors=True)
     with removed_on_error(partial):
         _write(config, partial, stored, reports)
-    publish(partial, config.root)
+    publish(partial, config.output.root)
 
 
 def _write(
@@ -97,7 +97,7 @@ def _write(
 
     datasets.disable_progress_bars()  # one bar per episode otherwise
     dataset: LeRobotDataset | None = LeRobotDataset.create(
-        config.repo_id,
+        config.output.repo_id,
         fps=config.fps,
         features=dataset_features(config.image_size, config.image_size, config.depth),
         root=root,
@@ -107,7 +107,7 @@ def _write(
     with tqdm(stored, desc="writing") as progress:
         for scenes, group in groupby(progress, key=lambda one: one.attempt.scenes):
             if not scenes:
-                dataset = dataset or LeRobotDataset.resume(config.repo_id, root=root)
+                dataset = dataset or LeRobotDataset.resume(config.output.repo_id, root=root)
                 for one in group:
                     dataset.save_episode(episode_data=_episode_data(one, dataset))
             if dataset is not None:

@@ -13,61 +13,15 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.libero_demos import collecting
-from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt
-from lerobot_gem.data.libero_demos.attempts import open_scene, simulate_demonstration
-from lerobot_gem.data.libero_demos.collecting import LiberoDemosConfig, collect
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH
+from lerobot_gem.data.libero_demos.attempts import open_scene
+from lerobot_gem.data.libero_demos.collecting import collect
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON
 from lerobot_gem.evaluation.vqa_questions import read_rows
-from lerobot_gem.scripts.libero_demos import parse
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"placement": "tight"}, "placement is one of benchmark, wide, but is 'tight'"),
-        ({"fps": 0}, "fps must be at least 1, but is 0"),
-        ({"num_workers": 0}, "num_workers must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"action_noise": -0.1}, "action_noise must be at least 0"),
-        ({"episodes_per_task": 0}, "nothing to collect"),
-        ({"mode": "frames"}, "mode is one of demonstrations, scenes, but is 'frames'"),
-        ({"mode": "scenes"}, "say how many with --scenes_per_task"),
-        ({"resume": True, "overwrite": True}, "contradict"),
-    ],
-)
-def test_wrong_settings(tmp_path: Path, change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        LiberoDemosConfig(root=tmp_path / "set", **change)
-
-
-def test_parses_from_the_command_line(tmp_path: Path) -> None:
-    config = parse([f"--root={tmp_path}/a", "--task_ids=[0, 3]", "--depth=false", "--resume=true"])
-    assert config.task_ids == [0, 3] and not config.depth and config.resume and config.root == tmp_path / "a"
-    assert config.qa is None
-    config = parse(
-        [f"--root={tmp_path}/a", "--mode=scenes", "--scenes_per_task=9", "--qa.kinds=[box, point]"]
-    )
-    assert config.episodes_per_task == 0 and config.qa is not None and config.qa.asked() == ["point", "box"]
-
-
-def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
-    for flag in ("--qa", "--qa=true"):
-        assert parse([f"--root={tmp_path}/a", flag]).qa == QuestionsConfig()
-    assert parse([f"--root={tmp_path}/a", "--qa=false"]).qa is None
-    config = parse([f"--root={tmp_path}/a", "--qa.questions_per_image=3", "--qa"])
-    assert config.qa == QuestionsConfig(questions_per_image=3)
-
-
-def test_a_collection_from_before_there_were_questions_goes_on(tmp_path: Path) -> None:
-    content = LiberoDemosConfig(root=tmp_path / "a").content()
-    assert not {"qa", "mode"} & set(content) and content["seed"] == 0
-    other = LiberoDemosConfig(root=tmp_path / "a", mode="scenes", scenes_per_task=1, qa=QuestionsConfig())
-    assert {"qa", "mode"} <= set(other.content())
-
-
-# -- with the simulator ----------------------------------------------------------------------------------------------
+from lerobot_gem.storage.output_folder import OutputDataset
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,7 +33,7 @@ def simulator(libero: Path) -> Iterator[None]:
 def _config(root: Path, **change) -> LiberoDemosConfig:
     settings = {"task_ids": [0], "episodes_per_task": 2, "scenes_per_task": 3, "fps": 5, "image_size": 64}
     settings["qa"] = QuestionsConfig(interval=1.0)
-    return LiberoDemosConfig(root=root, **{**settings, **change})
+    return LiberoDemosConfig(OutputDataset(root), **{**settings, **change})
 
 
 def _files(root: Path) -> dict[str, bytes]:
@@ -149,7 +103,7 @@ def test_scenes_alone_with_every_kind_of_question_from_any_number_of_workers(tmp
     roots = [tmp_path / "one", tmp_path / "two"]
     for workers, root in enumerate(roots, start=1):
         # As the command, since workers that are forked from a process which has simulated wait for its OpenMP threads.
-        command = [sys.executable, "-m", "lerobot_gem.scripts.libero_demos", f"--root={root}"]
+        command = [sys.executable, "-m", "lerobot_gem.scripts.libero_demos", f"--output.root={root}"]
         command += [f"--num_workers={workers}", "--task_ids=[0]", "--fps=5", "--mode=scenes"]
         command += [f"--scenes_per_task={2 * SCENES_PER_BATCH}", f"--qa.questions_per_image={len(KINDS)}"]
         # LeRobot writes statistics in the order of a set, which depends on the hash seed.
@@ -258,23 +212,6 @@ def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
     actions = np.stack([dataset[i]["action"] for i in range(len(dataset))])
     assert len(np.unique(actions, axis=0)) > SCENES_PER_BATCH // 2
     assert set(np.unique(actions[:, -1])) == {-1.0, 1.0}
-
-
-@pytest.mark.libero
-def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
-    config = _config(tmp_path / "set", action_noise=0.1, random_start=True, qa=None)
-    for number in range(3):
-        result = simulate_demonstration(config, Attempt(0, number))
-        if result is not None:
-            break
-    assert result is not None
-    frames = result.frames
-    assert result.language is None
-    starts = frames[0]["observation.state"][:3]
-    assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
-    # The scripted policy's straight lines: full deflection in one axis wherever it travels.
-    largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
-    assert (largest > 0.999).mean() > 0.3
 
 
 @pytest.mark.libero
