@@ -21,9 +21,9 @@ class LiberoWideEnvConfig(LiberoEnvConfig):
     Attributes:
         task: LIBERO suite, or several separated by commas.
         multisampling: MuJoCo's default 4x antialiasing, as in LeRobot's `libero` env. Off by default as in
-            `lerobot-gem-libero-demos`, since pictures cost half then; set it to what the policy was trained on.
-        blank_images: The policy's pictures are black (videos are not). A policy that looks fails then, one that
-            merely repeats what it remembers does not.
+            `lerobot-gem-libero-demos`, since images cost half then; set it to what the policy was trained on.
+        blank_images: The policy's images are black (videos are not). A policy that looks then fails; one that merely
+            repeats what it remembers does not.
     """
 
     task: str = "libero_object"

@@ -15,14 +15,14 @@ from lerobot_gem.simulation.scene import LiberoScene
 
 
 class LiberoWideEnv(LiberoEnv):
-    """LeRobot's LIBERO env on a `LiberoScene`: wide placements, soft resets, each picture drawn once.
+    """LeRobot's LIBERO env on a `LiberoScene`: wide placements, soft resets, each image drawn once.
 
     Args:
         task_suite: The LIBERO suite object.
         task_id: Task in the suite.
         task_suite_name: The suite's name.
         multisampling: 4x antialiasing.
-        blank_images: Observations hold black pictures.
+        blank_images: Observations hold black images.
         **kwargs: Of LeRobot's `LiberoEnv`.
     """
 
@@ -41,7 +41,7 @@ class LiberoWideEnv(LiberoEnv):
         # Videos then play in real time.
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": self.control_freq}
         self._scene: LiberoScene | None = None
-        self._picture: NDArray[np.uint8] | None = None
+        self._last_image: NDArray[np.uint8] | None = None
 
     def _ensure_env(self) -> None:
         if self._scene is None:
@@ -65,13 +65,13 @@ class LiberoWideEnv(LiberoEnv):
 
     def _format_raw_obs(self, raw_obs: dict[str, Any]) -> dict[str, Any]:
         black = np.zeros((self.observation_height, self.observation_width, 3), np.uint8)
-        pictures = {c: black.copy() if self.blank_images else self._draw(c) for c in self.camera_name}
-        self._picture = None if self.blank_images else pictures[self.camera_name[0]]
-        return super()._format_raw_obs({**raw_obs, **pictures})
+        images = {c: black.copy() if self.blank_images else self._draw(c) for c in self.camera_name}
+        self._last_image = None if self.blank_images else images[self.camera_name[0]]
+        return super()._format_raw_obs({**raw_obs, **images})
 
     def render(self) -> NDArray[np.uint8]:
-        """(H, W, 3) the first camera's picture, upright, also when the policy's are blank."""
-        return flip(self._draw(self.camera_name[0]) if self._picture is None else self._picture)
+        """(H, W, 3) the first camera's image, upright, also when the policy's are blank."""
+        return flip(self._draw(self.camera_name[0]) if self._last_image is None else self._last_image)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Random arm poses, reached by inverse kinematics instead of motion, for samples that cost one picture each."""
+"""Random arm poses, reached by inverse kinematics instead of motion, for samples that cost one image each."""
 
 import mujoco
 import numpy as np

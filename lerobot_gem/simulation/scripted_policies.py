@@ -1,7 +1,7 @@
 """Scripted policies: reactive functions of the simulator's state, acting with LIBERO's OSC delta actions.
 
 A scripted policy holds no clock and no phase: the same state always gives the same action, which is what makes its
-demonstrations learnable from pictures and lets it label states that it did not visit itself.
+demonstrations learnable from images and lets it label states that it did not visit itself.
 """
 
 from abc import ABC, abstractmethod

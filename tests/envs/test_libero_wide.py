@@ -93,8 +93,8 @@ def test_steps_renders_and_reports(env) -> None:
     assert env.call("task_description")[0] == "pick up the cream cheese and place it in the basket"
     assert env.call("_max_episode_steps")[0] == 3
     assert env.metadata["render_fps"] == 5
-    picture = env.call("render")[0]
-    np.testing.assert_array_equal(picture[::-1, ::-1], observation["pixels"]["image"][0])
+    image = env.call("render")[0]
+    np.testing.assert_array_equal(image[::-1, ::-1], observation["pixels"]["image"][0])
 
 
 @pytest.mark.libero
@@ -103,7 +103,7 @@ def test_blank_images_blind_the_policy_but_not_the_video(env) -> None:
     inner.blank_images = True
     try:
         observation, _ = env.reset(seed=[0])
-        assert not any(picture.any() for picture in observation["pixels"].values())
+        assert not any(image.any() for image in observation["pixels"].values())
         assert observation["robot_state"]["eef"]["pos"].any()
         assert env.call("render")[0].any()
     finally:

@@ -1,8 +1,8 @@
 """Demonstrations and scenes from the LIBERO simulator, with metric depth and questions, as a LeRobotDataset v3.0.
 
 Every attempt is a function of (seed, task, attempt number) alone, so that it does not matter how many processes share
-the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the dataset
-; when there are enough of them, the dataset is written from those files and the folder disappears.
+the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the
+dataset. When there are enough of them, the dataset is written from those files, and the folder disappears.
 """
 
 import shutil

@@ -19,7 +19,7 @@ class LiberoDemosConfig:
         suite: LIBERO suite.
         task_ids: Tasks of the suite; all of them when empty.
         mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
-            picture can show, an object that is held placed between the fingers instead of gripped.
+            image can show, an object that is held placed between the fingers instead of gripped.
         episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode.
         scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide placement seen
             from the robot's first pose or a random one, free or holding the target, and labelled with the
@@ -34,7 +34,7 @@ class LiberoDemosConfig:
             stays the scripted policy's (DART, Laskey et al. 2017). 1 is full scale; with 0.1 to 0.2 the policy still
             succeeds.
         random_start: Start demonstrations from a random arm pose.
-        multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
+        multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of an image.
         seed: Of placements, poses and noise.
         num_workers: Processes that simulate; 1 stays in this process.
         resume: Continue an interrupted collection.

@@ -1,4 +1,4 @@
-"""The kinds of questions: what can be asked about a picture, and what is right.
+"""The kinds of questions: what can be asked about an image, and what is right.
 
 A kind is a function of the facts and one camera's view. It returns a few questions with different answers, so that
 answers can be balanced afterwards, or none. Whatever a question names, the camera shows (`View.visible`).
@@ -22,11 +22,11 @@ from lerobot_gem.data.libero_demos.questions.wording import (
 from lerobot_gem.processing.language import sentence
 from lerobot_gem.simulation.subtasks import STEPS
 
-# Differences below these are not asked about: share of the picture's width, and metres.
+# Differences below these are not asked about: share of the image's width, and metres.
 LEAST_SHIFT, LEAST_GAP = 0.05, 0.04
 # A camera that looks down more steeply than this (radians from the horizon) has no front and behind.
 _STEEPEST_VIEW = np.deg2rad(60)
-# Questions of one kind about one picture that are kept to choose from.
+# Questions of one kind about one image that are kept to choose from.
 _MOST = 2
 
 Candidate = tuple[str, str]
@@ -35,11 +35,11 @@ Kind = Callable[[SceneFacts, View, np.random.Generator], list[Candidate]]
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one picture, with its answer.
+    """A question about one image, with its answer.
 
     Attributes:
         kind: A key of `KINDS`.
-        camera: Key of the picture.
+        camera: Key of the image.
         question: What is asked.
         answer: What is right.
     """
@@ -90,7 +90,7 @@ def interior(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     import cv2
 
     left, top, right, bottom = extent(mask)
-    # The picture's border is an edge, too.
+    # The image's border is an edge, too.
     part = np.pad(mask[top:bottom, left:right], 1).astype(np.uint8)
     distance = cv2.distanceTransform(part, cv2.DIST_L2, 3)[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -123,7 +123,7 @@ def box(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candida
 
 
 def column_of(view: View, thing: Thing) -> float:
-    """Where an object's centre is along the picture's width, from 0 to 1 within the picture."""
+    """Where an object's centre is along the image's width, from 0 to 1 within the image."""
     pixel, _ = view.camera.project(thing.centre)
     return float(pixel[0]) / view.camera.width
 
@@ -140,7 +140,7 @@ def range_of(view: View, thing: Thing) -> float:
 
 
 def left_right(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """Left or right in the stored picture, by the objects' centres."""
+    """Left or right in the stored image, by the objects' centres."""
     for one, other in _pairs(facts, view, rng):
         shift = column_of(view, one) - column_of(view, other)
         if abs(shift) >= LEAST_SHIFT:

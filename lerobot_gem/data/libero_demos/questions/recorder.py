@@ -24,7 +24,7 @@ class FrameLanguage:
 
     Attributes:
         subtask: What the scripted policy is doing.
-        questions: Candidates, of which a few are chosen when the dataset is written.
+        questions: Candidates; a few of them are chosen when the dataset is written.
     """
 
     subtask: str

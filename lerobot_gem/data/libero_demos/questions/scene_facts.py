@@ -60,9 +60,9 @@ class View:
     Attributes:
         key: Of the camera in the dataset.
         camera: Its geometry.
-        labels: (H, W) int16 as datasets store pictures: the number of the object in each pixel, `GRIPPER` or `OTHER`.
+        labels: (H, W) int16 as datasets store images: the number of the object in each pixel, `GRIPPER` or `OTHER`.
         visible: Numbers of the objects that can be recognised.
-        complete: No object shows too little of itself to be recognised; what is not in `visible` is not in the picture.
+        complete: No object shows too little of itself to be recognised; what is not in `visible` is not in the image.
         gripper: The gripper can be recognised.
         grasp: (2,) column and row of the middle of the pixel where the scripted policy would grip; None when that is not
             to be seen.
@@ -203,7 +203,7 @@ class Observer:
         depth: NDArray[np.float32],
         grasp: NDArray[np.float64],
     ) -> NDArray[np.float64] | None:
-        """(2,) where a point in the target is in the picture; None when something else is there, or another side."""
+        """(2,) where a point in the target is in the image; None when something else is there, or another side."""
         pixel, distance = camera.project(grasp)
         column, row = np.floor(pixel).astype(int)
         if distance <= 0 or not (0 <= row < camera.height and 0 <= column < camera.width):

@@ -16,7 +16,7 @@ _SIZE = 100
 
 
 def _camera() -> Camera:
-    """At (0, -2, 2), looking at the origin, 45 degrees down; the stored picture's left is +x."""
+    """At (0, -2, 2), looking at the origin, 45 degrees down; the stored image's left is +x."""
     down = np.sqrt(0.5)
     rotation = np.array([[1, 0, 0], [0, down, -down], [0, down, down]])
     return Camera(np.array([0.0, -2.0, 2.0]), rotation, 0.4, _SIZE, _SIZE)
@@ -82,9 +82,9 @@ def test_the_middle_of_a_ring_is_not_on_it() -> None:
     assert mask[row - 1 : row + 2, column - 1 : column + 2].all()
 
 
-def test_left_and_right_are_the_pictures() -> None:
+def test_left_and_right_are_the_images() -> None:
     answers = _ask("left_right")
-    columns = {"milk": 0, "basket": 1, "ketchup": 2}  # the picture is mirrored: +x is left
+    columns = {"milk": 0, "basket": 1, "ketchup": 2}  # the image is mirrored: +x is left
     assert {answer for _, answer in answers} == {"left", "right"}
     for question, answer in answers:
         first, second = _between(question, *columns)

@@ -22,7 +22,7 @@ _KEYS = {f"observation.images.{key}": camera for key, camera in CAMERAS.items()}
 
 
 class Rays:
-    """What rays through the pixels of a stored picture hit."""
+    """What rays through the pixels of a stored image hit."""
 
     def __init__(self, scene: LiberoScene, camera: str):
         self.scene = scene
@@ -31,8 +31,8 @@ class Rays:
         self.half = np.tan(np.deg2rad(self.model.cam_fovy[self.camera]) / 2)
 
     def hit(self, x: float, y: float) -> tuple[str, np.ndarray]:
-        """Name of the object ("gripper", "" for others) and point, for a place from 0 to 1 in the picture."""
-        # The picture is upright and mirrored.
+        """Name of the object ("gripper", "" for others) and point, for a place from 0 to 1 in the image."""
+        # The image is upright and mirrored.
         local = np.array([(1 - 2 * x) * self.half, (1 - 2 * y) * self.half, -1.0])
         ray = self.data.cam_xmat[self.camera].reshape(3, 3) @ local
         geom, groups = np.zeros(1, np.int32), np.array([0, 1, 0, 0, 0, 0], np.uint8)
@@ -159,7 +159,7 @@ def test_relations_and_distances(scene: LiberoScene, states) -> None:
             if question.kind == "left_right":
                 if question.question.startswith("On which side"):
                     offsets.reverse()
-                # The camera's right is the stored picture's left.
+                # The camera's right is the stored image's left.
                 rightward = [(offset @ axes)[0] / -(offset @ axes)[2] for offset in offsets]
                 assert question.answer == ("left" if rightward[0] > rightward[1] else "right")
             elif question.kind == "front_behind":
@@ -238,8 +238,8 @@ def test_hidden_things_and_things_out_of_view_are_not_mentioned(scene: LiberoSce
         )
 
 
-def test_labels_lie_on_the_stored_picture(scene: LiberoScene) -> None:
-    """Take an object away: what changes in the stored picture are its labelled pixels."""
+def test_labels_lie_on_the_stored_image(scene: LiberoScene) -> None:
+    """Take an object away: what changes in the stored image are its labelled pixels."""
     policy = make_scripted_policy(scene)
     observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
     scene.place(wide_placement(scene, stream_rng("evaluation", 3)))
