@@ -17,8 +17,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 GOAL = 8.0
 
 
@@ -47,24 +45,33 @@ JOBS = {
 
 def measure(job: Job, questions: bool) -> dict[str, float]:
     """Frames and CPU seconds of one job, in this process."""
-    from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
-    from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
-    from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+    from lerobot_gem.data.libero_demos.attempt_files import (
+        SCENES_PER_BATCH,
+        Attempt,
+        read_demonstration,
+        succeeded,
+    )
+    from lerobot_gem.data.libero_demos.attempts import run_attempt
+    from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+    from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
+    from lerobot_gem.storage.output_folder import OutputDataset
 
     with tempfile.TemporaryDirectory() as folder:
         staging = Path(folder)
         config = LiberoDemosConfig(
-            root=staging / "set", qa=QuestionsConfig() if questions else None, **job.arguments
+            output=OutputDataset(staging / "set"),
+            qa=QuestionsConfig() if questions else None,
+            **job.arguments,
         )
-        store_attempt(config, Attempt(0, 0, job.scenes), staging)
+        run_attempt(config, Attempt(0, 0, job.scenes), staging)
         start = time.process_time()
         attempts = [Attempt(0, number, job.scenes) for number in range(1, 1 + job.pieces)]
         for attempt in attempts:
-            store_attempt(config, attempt, staging)
+            run_attempt(config, attempt, staging)
         seconds = time.process_time() - start
         folders = [staging / attempt.name for attempt in attempts]
         frames = sum(
-            SCENES_PER_BATCH if job.scenes else len(np.load(folder / "action.npy"))
+            SCENES_PER_BATCH if job.scenes else len(read_demonstration(folder)["action"])
             for folder in folders
             if succeeded(folder)
         )

@@ -25,7 +25,7 @@ from lerobot_gem.data.depth_labels.depth_model import pseudo_depth, to_millimetr
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import apply_benchmark
 from lerobot_gem.simulation.scene import LiberoScene
-from lerobot_gem.simulation.scripted_policies import make_expert
+from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
 
@@ -40,9 +40,9 @@ def render(frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray
     require_libero()
     scene = LiberoScene("libero_object", 0, FPS, height, width, True)
     apply_benchmark(scene, 0)
-    expert, images, depths = make_expert(scene), [], []
+    policy, images, depths = make_scripted_policy(scene), [], []
     for _ in range(frames):
-        action = expert.action()
+        action = policy.action()
         observation = scene.observation(True)
         images.append(observation[CAMERA])
         depths.append(observation[depth_key(CAMERA)][..., 0])

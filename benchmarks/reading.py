@@ -36,11 +36,12 @@ from PIL import Image
 
 from lerobot_gem.data.depth_labels.depth_model import shrink, to_millimetres
 from lerobot_gem.data.libero_demos.collecting import collect
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
 from lerobot_gem.storage.language_columns import EVENTS, PERSISTENT, add_language_columns
+from lerobot_gem.storage.output_folder import OutputDataset
 from lerobot_gem.storage.single_frames import encode
 
 FPS = 5
@@ -65,7 +66,7 @@ def render(root: Path, episodes: int, size: int, noise: float) -> list[Frame]:
 
     collect(
         LiberoDemosConfig(
-            root=root,
+            output=OutputDataset(root),
             task_ids=[0],
             episodes_per_task=episodes,
             image_size=size,

@@ -29,8 +29,8 @@ def collect(name: str, scenes: int, seed: int, questions_per_image: int) -> None
         f"--image_size={IMAGE_SIZE}",
         "--depth=false",
         f"--seed={seed}",
-        "--repo_id=local/answer_questions",
-        f"--root={OUTPUT / name}",
+        "--output.repo_id=local/answer_questions",
+        f"--output.root={OUTPUT / name}",
         "--num_workers=2",
         "--resume=true",
     )

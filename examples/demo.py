@@ -1,5 +1,5 @@
 """The whole way in half an hour on two CPU cores: collect demonstrations in the LIBERO simulator, train a tiny GEM-VLA
-with lerobot-train, and evaluate it with lerobot-eval on layouts that it has never seen.
+with lerobot-train, and evaluate it with lerobot-eval on placements that it has never seen.
 
 `make demo` runs this. `--recipe=long` takes an hour and a half on one core: more data, more training, more episodes.
 Finished stages are kept, so that a second call goes on where the first one stopped; `--fresh` starts again. Everything is
@@ -25,8 +25,9 @@ class Recipe:
 
     Attributes:
         output: Where it goes.
-        demonstrations: Successful episodes of the expert.
-        scenes: Single frames, a random arm over a random layout labelled by the expert: many layouts for little simulation.
+        demonstrations: Successful episodes of the scripted policy.
+        scenes: Single frames of random arm poses over random placements, labelled by the scripted policy: many placements
+            for little simulation.
         steps: Of training.
         episodes: Of each evaluation.
     """
@@ -82,7 +83,7 @@ def report(output: Path, minutes: dict[str, float]) -> None:
     ]
     text = "\n".join(
         [
-            f"# Tiny GEM-VLA on {SUITE} task {TASK_ID}, unseen wide layouts",
+            f"# Tiny GEM-VLA on {SUITE} task {TASK_ID}, unseen wide placements",
             "",
             "| policy | success | 95 % Wilson interval |",
             "|---|---|---|",

@@ -61,7 +61,7 @@ def report(minutes: dict[str, float]) -> None:
             "|---|---|---|---|",
             *rows,
             "",
-            f"Success on unseen wide layouts: {evaluation['successes']} of {evaluation['n']} "
+            f"Success on unseen wide placements: {evaluation['successes']} of {evaluation['n']} "
             f"(95 % Wilson interval {100 * evaluation['low']:.0f} to {100 * evaluation['high']:.0f} %).",
             "",
             "Minutes: " + ", ".join(f"{step} {spent:.1f}" for step, spent in minutes.items()),

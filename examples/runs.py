@@ -74,8 +74,8 @@ def collect(
         f"--fps={FPS}",
         f"--image_size={IMAGE_SIZE}",
         f"--depth={str(depth).lower()}",
-        f"--repo_id={repo_id}",
-        f"--root={output / 'data'}",
+        f"--output.repo_id={repo_id}",
+        f"--output.root={output / 'data'}",
         "--num_workers=2",
         "--resume=true",
     )
@@ -84,7 +84,7 @@ def collect(
 def evaluate(
     output: Path, name: str, trained: str, task_id: int, *, episodes: int, blank_images: bool = False
 ) -> None:
-    """lerobot-eval of what `train` left under `trained`, on unseen wide layouts, into `output / name`."""
+    """lerobot-eval of what `train` left under `trained`, on unseen wide placements, into `output / name`."""
     run(
         output / "logs" / f"{name}.log",
         BIN / "lerobot-eval",

@@ -12,18 +12,18 @@ from lerobot.envs.configs import EnvConfig, LiberoEnv as LiberoEnvConfig
 @EnvConfig.register_subclass("libero_wide")
 @dataclass
 class LiberoWideEnvConfig(LiberoEnvConfig):
-    """LeRobot's `libero` env with wide layouts: same observations, actions, tasks and success test.
+    """LeRobot's `libero` env with wide placements: same observations, actions, tasks and success test.
 
-    The layout of an episode depends on the seed given to reset alone (`lerobot-eval` counts up from `--seed`) and is
+    The placement of an episode depends on the seed given to reset alone (`lerobot-eval` counts up from `--seed`) and is
     never one that `lerobot-gem-libero-demos` draws. Resets are always soft; `init_states` and `hard_reset` have no
     effect here.
 
     Attributes:
         task: LIBERO suite, or several separated by commas.
         multisampling: MuJoCo's default 4x antialiasing, as in LeRobot's `libero` env. Off by default as in
-            `lerobot-gem-libero-demos`, since pictures cost half then; set it to what the policy was trained on.
-        blank_images: The policy's pictures are black (videos are not). A policy that looks fails then, one that
-            merely repeats what it remembers does not.
+            `lerobot-gem-libero-demos`, since images cost half then; set it to what the policy was trained on.
+        blank_images: The policy's images are black (videos are not). A policy that looks then fails; one that merely
+            repeats what it remembers does not.
     """
 
     task: str = "libero_object"

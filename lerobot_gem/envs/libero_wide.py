@@ -9,20 +9,20 @@ from lerobot.envs.libero import LiberoEnv, _get_suite, _select_task_ids
 from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, layout_rng, require_wide
+from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, require_wide, stream_rng
 from lerobot_gem.simulation.rendering import flip
 from lerobot_gem.simulation.scene import LiberoScene
 
 
 class LiberoWideEnv(LiberoEnv):
-    """LeRobot's LIBERO env on a `LiberoScene`: wide layouts, soft resets, each picture drawn once.
+    """LeRobot's LIBERO env on a `LiberoScene`: wide placements, soft resets, each image drawn once.
 
     Args:
         task_suite: The LIBERO suite object.
         task_id: Task in the suite.
         task_suite_name: The suite's name.
         multisampling: 4x antialiasing.
-        blank_images: Observations hold black pictures.
+        blank_images: Observations hold black images.
         **kwargs: Of LeRobot's `LiberoEnv`.
     """
 
@@ -41,7 +41,7 @@ class LiberoWideEnv(LiberoEnv):
         # Videos then play in real time.
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": self.control_freq}
         self._scene: LiberoScene | None = None
-        self._picture: NDArray[np.uint8] | None = None
+        self._last_image: NDArray[np.uint8] | None = None
 
     def _ensure_env(self) -> None:
         if self._scene is None:
@@ -65,22 +65,22 @@ class LiberoWideEnv(LiberoEnv):
 
     def _format_raw_obs(self, raw_obs: dict[str, Any]) -> dict[str, Any]:
         black = np.zeros((self.observation_height, self.observation_width, 3), np.uint8)
-        pictures = {c: black.copy() if self.blank_images else self._draw(c) for c in self.camera_name}
-        self._picture = None if self.blank_images else pictures[self.camera_name[0]]
-        return super()._format_raw_obs({**raw_obs, **pictures})
+        images = {c: black.copy() if self.blank_images else self._draw(c) for c in self.camera_name}
+        self._last_image = None if self.blank_images else images[self.camera_name[0]]
+        return super()._format_raw_obs({**raw_obs, **images})
 
     def render(self) -> NDArray[np.uint8]:
-        """(H, W, 3) the first camera's picture, upright, also when the policy's are blank."""
-        return flip(self._draw(self.camera_name[0]) if self._picture is None else self._picture)
+        """(H, W, 3) the first camera's image, upright, also when the policy's are blank."""
+        return flip(self._draw(self.camera_name[0]) if self._last_image is None else self._last_image)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Draw the layout that belongs to `seed` (without one: to the next number of the last seed's generator)."""
+        """Draw the placement that belongs to `seed` (without one: to the next number of the last seed's generator)."""
         scene = self._scene_now()
         gym.Env.reset(self, seed=seed)
         number = int(self.np_random.integers(2**31)) if seed is None else seed
-        apply_wide(scene, layout_rng("evaluation", int(seed is None), number, self.task_id))
+        apply_wide(scene, stream_rng("evaluation", int(seed is None), number, self.task_id))
         for robot in scene.env.robots:
             robot.controller.use_delta = self.control_mode == "relative"
         return self._format_raw_obs(scene.env._get_observations()), {"is_success": False}

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from lerobot_gem.data.libero_demos.collecting import collect
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.scripts.options import parse_options
 
 
@@ -24,12 +24,14 @@ def main() -> None:
     config = parse(sys.argv[1:])
     reports = collect(config)
     if reports:
-        print(f"\n{config.root}: expert successes / attempts")
+        print(f"\n{config.output.root}: successes / attempts of the scripted policy")
     for report in reports:
         print(f"  {report.task_id:2d}  {report.successes:4d} / {report.attempts:<4d}  {report.instruction}")
     if config.qa is not None:
-        print(f"\n{config.root}: questions, share of the most common answer")
-        for kind, found in json.loads((config.root / "collection.json").read_text())["questions"].items():
+        print(f"\n{config.output.root}: questions, share of the most common answer")
+        for kind, found in json.loads((config.output.root / "collection.json").read_text())[
+            "questions"
+        ].items():
             print(f"  {kind:16}  {found['questions']:6d}  {found['most_common_answer']:6.1%}")
 
 

@@ -1,4 +1,4 @@
-"""Random arm poses, reached by inverse kinematics instead of motion, for samples that cost one picture each."""
+"""Random arm poses, reached by inverse kinematics instead of motion, for samples that cost one image each."""
 
 import mujoco
 import numpy as np
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from lerobot_gem.simulation.placements import WIDE_RULES, turned
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, GRIPPER_CLOSE, LiberoScene
-from lerobot_gem.simulation.scripted_policies import DropIntoContainer, PickAndPlaceExpert
+from lerobot_gem.simulation.scripted_policies import DropIntoContainer, ScriptedPickAndPlace
 
 _OPEN_FINGERS = np.array([0.0395, -0.0395])
 _TRIES = 50
@@ -24,16 +24,16 @@ class ArmPoses:
 
     Args:
         scene: A scene whose suite has wide placements.
-        expert: Of that scene; tells grasp point, target and container.
+        policy: The scripted policy of its task; tells grasp point, target and container.
 
     Raises:
-        ValueError: An expert of another kind of task.
+        ValueError: The task is not to put something into a container.
     """
 
-    def __init__(self, scene: LiberoScene, expert: PickAndPlaceExpert):
-        if not isinstance(expert, DropIntoContainer):
+    def __init__(self, scene: LiberoScene, policy: ScriptedPickAndPlace):
+        if not isinstance(policy, DropIntoContainer):
             raise ValueError(f"Random arm poses are made for libero_object, not for {scene.suite}.")
-        self.scene, self.expert = scene, expert
+        self.scene, self.policy = scene, policy
         robot = scene.env.robots[0]
         self._site = robot.eef_site_id
         self._qpos = np.array(robot._ref_joint_pos_indexes)
@@ -46,7 +46,7 @@ class ArmPoses:
         self._down = at_home.site_xmat[self._site].reshape(3, 3).copy()
         self._robot = int(model.body_rootid[model.body(robot.robot_model.root_body).id])
         self._fingers = [model.body(f"gripper0_{side}finger").id for side in ("left", "right")]
-        self._target = scene.env.obj_body_id[expert.target]
+        self._target = scene.env.obj_body_id[policy.target]
         self._camera = model.camera(CAMERAS["image2"]).id
         self._limits = model.jnt_range[[model.dof_jntid[d] for d in self._dofs]]
 
@@ -57,7 +57,7 @@ class ArmPoses:
 
     def place_free(self, rng: np.random.Generator) -> bool:
         """Put the open gripper at a random place, touching nothing; False when none was found."""
-        grasp = self.expert.grasp_point()
+        grasp = self.policy.grasp_point()
         for _ in range(_TRIES):
             if rng.random() < _NEAR_TARGET:
                 point = grasp + np.append(rng.normal(0, 0.04, 2), rng.uniform(-0.01, 0.12))
@@ -71,8 +71,8 @@ class ArmPoses:
 
     def _behind_container(self, point: NDArray[np.float64]) -> bool:
         """Beside or inside the container and below its rim: the straight way to the target leads through its wall."""
-        offset = point[:2] - self.scene.position(self.expert.container)[:2]
-        return bool(np.hypot(*offset) < 0.2 and point[2] < self.expert.rim + 0.03)
+        offset = point[:2] - self.scene.position(self.policy.container)[:2]
+        return bool(np.hypot(*offset) < 0.2 and point[2] < self.policy.rim + 0.03)
 
     def place_holding(self, rng: np.random.Generator, simulate: bool = True) -> bool:
         """Put the target between the closed fingers at a random place; False when none was found.
@@ -82,29 +82,29 @@ class ArmPoses:
             simulate: Let the gripper close on the target, at full force; else put the fingers where they touch it,
                 which takes a twentieth of the time.
         """
-        scene, expert = self.scene, self.expert
+        scene, policy = self.scene, self.policy
         for _ in range(_TRIES):
             yaw = rng.uniform(-0.5, 0.5)
-            scene.place({expert.target: turned(scene.rest[0][expert.target], yaw)})
-            to_grasp = expert.grasp_point() - scene.position(expert.target)
+            scene.place({policy.target: turned(scene.rest[0][policy.target], yaw)})
+            to_grasp = policy.grasp_point() - scene.position(policy.target)
             point = self._over_workspace(rng)
             if rng.random() < 0.3:  # around the place where it is let go
-                point[:2] = scene.position(expert.container)[:2] + rng.normal(0, 0.06, 2)
+                point[:2] = scene.position(policy.container)[:2] + rng.normal(0, 0.06, 2)
                 point[2] = rng.uniform(0.2, _HEIGHTS[1])
-            pose = scene.pose(expert.target)
+            pose = scene.pose(policy.target)
             pose[:3] = point - to_grasp
-            if pose[2] + expert.shape.low[2] < 0.0 or not self._reach(
-                point, yaw if expert.elongated else 0.0
+            if pose[2] + policy.shape.low[2] < 0.0 or not self._reach(
+                point, yaw if policy.elongated else 0.0
             ):
                 continue
-            scene.place({expert.target: pose})
+            scene.place({policy.target: pose})
             if self._touching(holding=True):
                 continue
             if simulate:
                 self._close_fingers()
             else:
                 self._put_fingers()
-            if expert.held() and not self._touching(holding=True):
+            if policy.held() and not self._touching(holding=True):
                 return True
         return False
 
@@ -160,7 +160,7 @@ class ArmPoses:
             shape = scene.rest[1][name]
             # Containers are open above, and the arm keeps out of them.
             is_inside = np.hypot(*offset[:2]) < shape.radius and shape.low[2] < offset[2] < shape.high[2]
-            if is_inside and name != self.expert.container:
+            if is_inside and name != self.policy.container:
                 return True
         return False
 

@@ -1,7 +1,7 @@
-"""Meshes with as many triangles as a small picture can show.
+"""Meshes with as many triangles as a small image can show.
 
-A LIBERO scene has 308,000 triangles, nearly all of them smaller than a pixel of a picture of 128 px, and drawing them in
-software takes nine tenths of the time of a picture. Here `fast-simplification` merges them (quadric error metrics,
+A LIBERO scene has 308,000 triangles, nearly all of them smaller than a pixel of an image of 128 px, and drawing them in
+software takes nine tenths of the time of an image. Here `fast-simplification` merges them (quadric error metrics,
 Garland & Heckbert 1997).
 """
 
@@ -75,7 +75,7 @@ def simplify(
         normals: (V, 3).
         texture: (V, 2) texture coordinates, or (V, 0).
         faces: (F, 3) vertices of each triangle; F exceeds `triangles`.
-        triangles: About so many are left.
+        triangles: How many are left, about.
 
     Returns:
         (V', 3) positions, (V', 3) normals, (V', 2 or 0) texture coordinates and (F', 3) triangles; V' is at most V.

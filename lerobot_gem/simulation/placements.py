@@ -1,7 +1,7 @@
-"""Where a scene's objects start: the suite's own layouts, or drawn wide over the reachable ground.
+"""Where a scene's objects start: the suite's own placements, or drawn wide over the reachable ground.
 
 LIBERO's own initial states move the target by 0 to 3 cm, so that a policy which replays one demonstration with its
-eyes closed solves them. `wide` layouts can't be solved without looking.
+eyes closed solves them. `wide` placements can't be solved without looking.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lerobot_gem.simulation.scene import LiberoScene
 
 PLACEMENTS = ("benchmark", "wide")
-# First words of the seed: layouts of one stream never meet those of another, whatever numbers follow.
+# First words of the seed: placements of one stream never meet those of another, whatever numbers follow.
 STREAMS = {"training": 1, "evaluation": 2, "questions": 3}
 
 
@@ -67,7 +67,7 @@ PALM_CLEARANCE = 0.028
 _MAX_DRAWS, _DRAWS_PER_TARGET = 50_000, 5_000
 
 
-def layout_rng(stream: str, *numbers: int) -> np.random.Generator:
+def stream_rng(stream: str, *numbers: int) -> np.random.Generator:
     """A generator that depends on a stream (of `STREAMS`) and non-negative numbers, on nothing else."""
     return np.random.default_rng([STREAMS[stream], *numbers])
 
@@ -104,12 +104,15 @@ def require_wide(suite: str) -> None:
 
 def turned(pose: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
     """A pose (7,) turned about the vertical through its origin by `yaw` radians."""
-    w, x, y, z = pose[3:]
-    c, s = np.cos(yaw / 2), np.sin(yaw / 2)
-    return np.concatenate([pose[:3], [c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w]])
+    import mujoco
+
+    turn, result = np.zeros(4), pose.copy()
+    mujoco.mju_axisAngle2Quat(turn, np.array([0.0, 0.0, 1.0]), yaw)
+    mujoco.mju_mulQuat(result[3:], turn, pose[3:])
+    return result
 
 
-def wide_layout(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+def wide_placement(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
     """Draw the poses of all objects at rest height, without overlap and with room for the hand at the target.
 
     Returns:
@@ -143,7 +146,7 @@ def wide_layout(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArr
         elif rng.random() < 0.02:
             # A corner that leaves no room for the rest: give up everything but the target.
             placed = {target: placed[target]} if target in placed else {}
-    raise RuntimeError(f"No wide layout of {len(order)} objects found in {_MAX_DRAWS} draws.")
+    raise RuntimeError(f"No wide placement of {len(order)} objects found in {_MAX_DRAWS} draws.")
 
 
 def _fits(
@@ -170,10 +173,10 @@ def _fits(
 
 
 def apply_wide(scene: LiberoScene, rng: np.random.Generator, settle_seconds: float = 0.2) -> None:
-    """Reset the scene to a wide layout and let it come to rest."""
-    layout = wide_layout(scene, rng)
+    """Reset the scene to a wide placement and let it come to rest."""
+    placement = wide_placement(scene, rng)
     scene.reset()
-    scene.place(layout)
+    scene.place(placement)
     scene.settle(settle_seconds)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a robosuite simulation: colour, metric depth, and which shape each pixel shows."""
+"""Images of a robosuite simulation: colour, metric depth, and which shape each pixel shows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ _HIDDEN_GROUP = 5
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """One camera's picture as LIBERO delivers it, before LeRobot's flip.
+    """One camera's image as LIBERO delivers it, before LeRobot's flip.
 
     Attributes:
         rgb: (H, W, 3) uint8.
@@ -28,7 +28,7 @@ class CameraFrame:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Which shape each pixel shows, as LIBERO delivers pictures, before LeRobot's flip.
+    """Which shape each pixel shows, as LIBERO delivers images, before LeRobot's flip.
 
     Attributes:
         geoms: (H, W) int32, MuJoCo's number of the shape; -1 where there is none.
@@ -40,7 +40,7 @@ class Segmentation:
 
 
 def flip(image: NDArray[Any]) -> NDArray[Any]:
-    """Turn a picture (H, W, ...) as `LiberoProcessorStep` does: both axes reversed, contiguous."""
+    """Turn an image (H, W, ...) as `LiberoProcessorStep` does: both axes reversed, contiguous."""
     return np.ascontiguousarray(image[::-1, ::-1])
 
 
@@ -49,11 +49,11 @@ class Renderer:
 
     Args:
         sim: Robosuite's MjSim.
-        height: Of the pictures in pixels.
-        width: Of the pictures in pixels.
+        height: Of the images in pixels.
+        width: Of the images in pixels.
         multisampling: MuJoCo's default 4x antialiasing; rendering takes about twice as long with it.
-        mesh_triangles: Draw meshes with about so many triangles at most (see `level_of_detail`), and leave out what is
-            outside of a picture; None draws what LIBERO draws.
+        mesh_triangles: Draw each mesh with at most about this number of triangles (see `level_of_detail`), and leave out
+            what is outside of an image; None draws what LIBERO draws.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Renderer:
         return CameraFrame(rgb, self._metres(buffer))
 
     def segment(self, camera: str) -> Segmentation:
-        """Draw which shape each pixel of a camera's picture shows."""
+        """Draw which shape each pixel of a camera's image shows."""
         import mujoco
 
         self._draw(camera, segmentation=True)
@@ -124,10 +124,9 @@ class Renderer:
             model.geom_group[:] = groups
 
     def _metres(self, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
-        model = self._sim.model._model
-        near = model.vis.map.znear * model.stat.extent
-        far = model.vis.map.zfar * model.stat.extent
-        return (near / (1.0 - buffer * (1.0 - near / far))).astype(np.float32)
+        from robosuite.utils.camera_utils import get_real_depth_map
+
+        return get_real_depth_map(self._sim, buffer).astype(np.float32)
 
     def _make_context(self, multisampling: bool) -> Any:
         from robosuite.utils.binding_utils import MjRenderContextOffscreen

@@ -1,4 +1,4 @@
-"""One LIBERO task in the simulator: soft resets, metric depth, pictures only when asked for.
+"""One LIBERO task in the simulator: soft resets, metric depth, images only when asked for.
 
 LIBERO's own environment renders both cameras at every control step and at every settling step, with 4x antialiasing,
 and rebuilds the model at each reset. A scene here builds the model and its one GL context once; physics, controller
@@ -69,8 +69,8 @@ class LiberoScene:
         suite: LIBERO suite, e.g. "libero_object".
         task_id: Task in the suite.
         control_freq: Control steps per second.
-        height: Of the pictures in pixels.
-        width: Of the pictures in pixels.
+        height: Of the images in pixels.
+        width: Of the images in pixels.
         multisampling: See `Renderer`.
         mesh_triangles: See `Renderer`.
 
@@ -124,9 +124,9 @@ class LiberoScene:
         self._caches_are_old = False
         # Resets restore the robot and leave placing objects to `place` and `set_state`.
         self.env.deterministic_reset = True
-        # Made here since making it recomputes positions, which would set the first picture apart from all others.
+        # Made here since making it recomputes positions, which would set the first image apart from all others.
         self.renderer = Renderer(self.env.sim, height, width, multisampling, mesh_triangles)
-        # {object: (7,) pose} and {object: shape} after the suite's first layout came to rest.
+        # {object: (7,) pose} and {object: shape} after the suite's first placement came to rest.
         self.rest = self._find_rest()
 
     # -- objects ---------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class LiberoScene:
 
     def step(self, action: NDArray[np.floating]) -> bool:
         """One control step with an action (7,) in [-1, 1]; returns LIBERO's own success test."""
-        if self._caches_are_old:  # which pictures do without
+        if self._caches_are_old:  # which images do without
             self._update_caches()
         self.control.step(action)
         return self.success
@@ -279,12 +279,11 @@ class LiberoScene:
 
     def robot_state(self) -> NDArray[np.float32]:
         """(8,) as `LiberoProcessorStep` builds it: eef position, axis-angle, finger positions."""
-        robot = self.env.robots[0]
-        w, *xyz = self.env.sim.data.get_body_xquat(robot.robot_model.eef_name)
-        sine = np.sqrt(max(0.0, 1.0 - w * w))
-        axis_angle = (
-            np.zeros(3) if sine <= 1e-10 else np.array(xyz) / sine * 2.0 * np.arccos(np.clip(w, -1, 1))
-        )
+        from robosuite.utils.transform_utils import convert_quat, quat2axisangle
+
+        # Not scipy's rotation vector, which takes the shorter way round: LeRobot's angle reaches from 0 to 2 pi.
+        quaternion = self.env.sim.data.get_body_xquat(self.env.robots[0].robot_model.eef_name)
+        axis_angle = quat2axisangle(convert_quat(quaternion, to="xyzw"))
         return np.concatenate([self.eef_position, axis_angle, self.fingers]).astype(np.float32)
 
     def observation(self, depth: bool = False) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
-"""Scripted experts: reactive functions of the simulator's state, acting with LIBERO's OSC delta actions.
+"""Scripted policies: reactive functions of the simulator's state, acting with LIBERO's OSC delta actions.
 
-An expert holds no clock and no phase: the same state always gives the same action, which is what makes its
-demonstrations learnable from pictures and lets it label states that it did not visit itself.
+A scripted policy holds no clock and no phase: the same state always gives the same action, which is what makes its
+demonstrations learnable from images and lets it label states that it did not visit itself.
 """
 
 from abc import ABC, abstractmethod
@@ -40,7 +40,7 @@ def _half_turn(angle: float) -> float:
     return (angle + np.pi / 2) % np.pi - np.pi / 2
 
 
-class PickAndPlaceExpert(ABC):
+class ScriptedPickAndPlace(ABC):
     """Picks an object up from above and takes it to where the goal wants it.
 
     Not held: straight to a point above the grasp point, down a funnel once aligned, close. Held (both fingers touch
@@ -117,7 +117,7 @@ class PickAndPlaceExpert(ABC):
         return _towards(offset), GRIPPER_OPEN
 
 
-class DropIntoContainer(PickAndPlaceExpert):
+class DropIntoContainer(ScriptedPickAndPlace):
     """The ten tasks of `libero_object`: grip an object around its middle, carry it over the basket's rim, let go."""
 
     rim_clearance = 0.03  # of the held object's lowest point above the rim, m
@@ -194,7 +194,7 @@ class DropIntoContainer(PickAndPlaceExpert):
         return _towards(offset, full_speed=True), GRIPPER_CLOSE
 
 
-class PlaceOnPlate(PickAndPlaceExpert):
+class PlaceOnPlate(ScriptedPickAndPlace):
     """The ten tasks of `libero_spatial`: grip a bowl at its rim, lift it clear, carry it across, set it down."""
 
     grip_depth = 0.012  # of the point between the finger tips below the rim, m
@@ -283,18 +283,20 @@ class PlaceOnPlate(PickAndPlaceExpert):
         return _towards(offset), GRIPPER_CLOSE
 
 
-EXPERTS: dict[str, type[PickAndPlaceExpert]] = {
+SCRIPTED_POLICIES: dict[str, type[ScriptedPickAndPlace]] = {
     "libero_object": DropIntoContainer,
     "libero_spatial": PlaceOnPlate,
 }
 
 
-def make_expert(scene: LiberoScene) -> PickAndPlaceExpert:
-    """The scripted expert of a scene's task.
+def make_scripted_policy(scene: LiberoScene) -> ScriptedPickAndPlace:
+    """The scripted policy of a scene's task.
 
     Raises:
         ValueError: There is none for this suite.
     """
-    if scene.suite not in EXPERTS:
-        raise ValueError(f"There is no scripted expert for {scene.suite}; there is for {', '.join(EXPERTS)}.")
-    return EXPERTS[scene.suite](scene)
+    if scene.suite not in SCRIPTED_POLICIES:
+        raise ValueError(
+            f"There is no scripted policy for {scene.suite}; there is for {', '.join(SCRIPTED_POLICIES)}."
+        )
+    return SCRIPTED_POLICIES[scene.suite](scene)

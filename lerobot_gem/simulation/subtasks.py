@@ -1,6 +1,6 @@
-"""The steps of a pick-and-place task, and which of them the expert is at.
+"""The steps of a pick-and-place task, and which of them the scripted policy is at.
 
-The expert has no phases: a step is what its action and the state of the simulator amount to.
+The scripted policy has no phases: a step is what its action and the state of the simulator amount to.
 """
 
 from collections.abc import Sequence
@@ -9,34 +9,34 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert
+from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace
 
 STEPS = ("reach", "descend", "grasp", "lift", "carry", "release")
 # An object that is held, hardly raised and not over its goal is still being lifted, metres.
 _RAISED, _AT_GOAL = 0.04, 0.10
 
 
-def current_step(expert: PickAndPlaceExpert, action: NDArray[np.floating]) -> int:
-    """Which of `STEPS` the expert is at.
+def current_step(policy: ScriptedPickAndPlace, action: NDArray[np.floating]) -> int:
+    """Which of `STEPS` the scripted policy is at.
 
     Args:
-        expert: In the present state of its scene.
+        policy: The scripted policy, in the present state of its scene.
         action: (7,) what it does there.
     """
     opens = action[-1] < 0
-    if expert.held():
+    if policy.held():
         if opens:
             return STEPS.index("release")
-        offset = expert.scene.position(expert.target) - expert.scene.position(expert.container)
-        raised = expert.scene.position(expert.target)[2] - expert.rest[2]
+        offset = policy.scene.position(policy.target) - policy.scene.position(policy.container)
+        raised = policy.scene.position(policy.target)[2] - policy.rest[2]
         lifted = raised > _RAISED or np.hypot(*offset[:2]) < _AT_GOAL
         return STEPS.index("carry" if lifted else "lift")
-    if expert.delivered():
+    if policy.delivered():
         return STEPS.index("release")
     if not opens:
         return STEPS.index("grasp")
-    offset = expert.grasp_point() - expert.scene.eef_position
-    return STEPS.index("descend" if np.hypot(*offset[:2]) < expert.aligned else "reach")
+    offset = policy.grasp_point() - policy.scene.eef_position
+    return STEPS.index("descend" if np.hypot(*offset[:2]) < policy.aligned else "reach")
 
 
 def steady(steps: Sequence[int], least: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.scripts.options import parse_options
 
 
@@ -17,10 +17,10 @@ from lerobot_gem.scripts.options import parse_options
 )
 def test_a_wrong_option_ends_with_the_reason(option: str, message: str | None) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse_options(LiberoDemosConfig, ["--root=somewhere", option])
+        parse_options(LiberoDemosConfig, ["--output.root=somewhere", option])
     assert caught.value.code == 2 if message is None else str(caught.value.code).startswith(message)
 
 
 def test_options_that_are_right() -> None:
-    config = parse_options(LiberoDemosConfig, ["--root=somewhere", "--fps=5"])
-    assert config.fps == 5 and str(config.root) == "somewhere"
+    config = parse_options(LiberoDemosConfig, ["--output.root=somewhere", "--fps=5"])
+    assert config.fps == 5 and str(config.output.root) == "somewhere"

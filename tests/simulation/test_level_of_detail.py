@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lerobot_gem.simulation.level_of_detail import simplify
-from lerobot_gem.simulation.placements import layout_rng, wide_layout
+from lerobot_gem.simulation.placements import stream_rng, wide_placement
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
 
 SIZE = 40
@@ -84,10 +84,10 @@ def test_vertices_without_triangles_and_meshes_without_texture() -> None:
 def test_a_simplified_scene_looks_like_the_whole_one(scene: LiberoScene, libero: Path) -> None:
     simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_triangles=500)
     try:
-        layout = wide_layout(scene, layout_rng("evaluation", 0))
+        placement = wide_placement(scene, stream_rng("evaluation", 0))
         for one in (scene, simplified):
             one.reset()
-            one.place(layout)
+            one.place(placement)
         for camera in CAMERAS.values():
             whole, other = (
                 scene.renderer.render(camera, depth=True),

@@ -1,4 +1,4 @@
-"""Wide layouts: spread, free of overlap, stable, reproducible, never shared by training and evaluation."""
+"""Wide placements: spread, free of overlap, stable, reproducible, never shared by training and evaluation."""
 
 import numpy as np
 import pytest
@@ -7,31 +7,31 @@ from lerobot_gem.simulation.placements import (
     WIDE_RULES,
     apply_benchmark,
     apply_wide,
-    layout_rng,
+    stream_rng,
     target_and_container,
     turned,
-    wide_layout,
+    wide_placement,
 )
 from lerobot_gem.simulation.scene import LiberoScene
 
 pytestmark = pytest.mark.libero
 
 
-def test_layouts_are_inside_spread_and_apart(scene: LiberoScene) -> None:
+def test_placements_are_inside_spread_and_apart(scene: LiberoScene) -> None:
     rule, (_, shapes) = WIDE_RULES["libero_object"], scene.rest
     target, container = target_and_container(scene)
     targets = []
     for number in range(200):
-        layout = wide_layout(scene, layout_rng("training", 0, number))
-        assert set(layout) == set(scene.objects)
-        names = list(layout)
+        placement = wide_placement(scene, stream_rng("training", 0, number))
+        assert set(placement) == set(scene.objects)
+        names = list(placement)
         for i, name in enumerate(names):
-            area, (x, y) = rule.container if name == container else rule.objects, layout[name][:2]
+            area, (x, y) = rule.container if name == container else rule.objects, placement[name][:2]
             assert area.x[0] <= x <= area.x[1] and area.y[0] <= y <= area.y[1]
             for other in names[:i]:
-                distance = np.hypot(*(layout[name][:2] - layout[other][:2]))
+                distance = np.hypot(*(placement[name][:2] - placement[other][:2]))
                 assert distance > shapes[name].radius + shapes[other].radius
-        targets.append(layout[target][:2])
+        targets.append(placement[target][:2])
     spread = np.ptp(targets, axis=0)
     assert (spread > 0.30).all()
     # Uniform, not clustered: every quarter of the area is used.
@@ -40,20 +40,20 @@ def test_layouts_are_inside_spread_and_apart(scene: LiberoScene) -> None:
     assert (np.bincount(quarters, minlength=4) > 25).all()
 
 
-def test_layouts_come_to_rest_where_they_were_put(scene: LiberoScene) -> None:
+def test_placements_come_to_rest_where_they_were_put(scene: LiberoScene) -> None:
     for number in range(3):
-        layout = wide_layout(scene, layout_rng("evaluation", number))
-        apply_wide(scene, layout_rng("evaluation", number))
-        for name, pose in layout.items():
+        placement = wide_placement(scene, stream_rng("evaluation", number))
+        apply_wide(scene, stream_rng("evaluation", number))
+        for name, pose in placement.items():
             moved = np.abs(scene.pose(name)[:3] - pose[:3]).max()
             assert moved < 0.005, name
         assert not scene.success
 
 
-def test_layout_is_a_function_of_stream_and_numbers(scene: LiberoScene) -> None:
+def test_placement_is_a_function_of_stream_and_numbers(scene: LiberoScene) -> None:
     def draw(stream: str, *numbers: int) -> np.ndarray:
-        layout = wide_layout(scene, layout_rng(stream, *numbers))
-        return np.stack([layout[name] for name in scene.objects])
+        placement = wide_placement(scene, stream_rng(stream, *numbers))
+        return np.stack([placement[name] for name in scene.objects])
 
     np.testing.assert_array_equal(draw("training", 0, 3), draw("training", 0, 3))
     different = [

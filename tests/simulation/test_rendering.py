@@ -23,7 +23,7 @@ def _cast(
     shapes, distances = [], []
     for row, column in zip(rows, columns, strict=True):
         y = ((row + 0.5) / scene.renderer.height * 2 - 1) * height
-        x = ((column + 0.5) / scene.renderer.width * 2 - 1) * height  # the pictures are square
+        x = ((column + 0.5) / scene.renderer.width * 2 - 1) * height  # the images are square
         ray = data.cam_xmat[index].reshape(3, 3) @ np.array([x, y, -1.0])
         hit = mujoco.mj_ray(model, data, data.cam_xpos[index], ray, groups, 1, -1, geom)
         distances.append(hit)  # in units of the ray, whose part along the axis is one
@@ -66,7 +66,7 @@ def test_segmentation_names_the_shape_that_a_ray_hits(scene: LiberoScene, camera
     apply_benchmark(scene, 0)
     segmentation = scene.renderer.segment(camera)
     rng = np.random.default_rng(0)
-    # Half of the pixels on objects and robot, which are a small part of the picture.
+    # Half of the pixels on objects and robot, which are a small part of the image.
     model = scene.env.sim.model._model
     meshes = np.argwhere(model.geom_type[segmentation.geoms] == mujoco.mjtGeom.mjGEOM_MESH)
     rows, columns = np.concatenate(

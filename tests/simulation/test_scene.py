@@ -52,11 +52,11 @@ def test_observation_is_what_a_policy_sees_in_lerobots_env(scene: LiberoScene, l
     )
     for name in CAMERAS:
         key = f"observation.images.{name}"
-        picture = theirs[key][0].permute(1, 2, 0).numpy() * 255
-        difference = np.abs(ours[key] - picture).mean()
+        image = theirs[key][0].permute(1, 2, 0).numpy() * 255
+        difference = np.abs(ours[key] - image).mean()
         assert difference < 4  # antialiasing
         for wrong in (ours[key][::-1], ours[key][:, ::-1], flip(ours[key])):
-            assert np.abs(wrong - picture).mean() > 3 * difference
+            assert np.abs(wrong - image).mean() > 3 * difference
 
 
 def test_state_is_restored_exactly(scene: LiberoScene) -> None:

@@ -1,13 +1,13 @@
-"""The steps of a task, as the expert takes them."""
+"""The steps of a task, as the scripted policy takes them."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from lerobot_gem.simulation.placements import apply_wide, layout_rng
+from lerobot_gem.simulation.placements import apply_wide, stream_rng
 from lerobot_gem.simulation.scene import LiberoScene
-from lerobot_gem.simulation.scripted_policies import make_expert
+from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from lerobot_gem.simulation.subtasks import STEPS, current_step, describe, steady
 
 
@@ -27,14 +27,14 @@ def test_a_short_step_belongs_to_the_one_before() -> None:
 
 @pytest.mark.libero
 def test_a_demonstration_goes_through_the_steps_in_order(scene: LiberoScene) -> None:
-    apply_wide(scene, layout_rng("evaluation", 1))
-    expert = make_expert(scene)
+    apply_wide(scene, stream_rng("evaluation", 1))
+    policy = make_scripted_policy(scene)
     steps, fingers, heights = [], [], []
     for _ in range(80):
-        action = expert.action()
-        steps.append(current_step(expert, action))
+        action = policy.action()
+        steps.append(current_step(policy, action))
         fingers.append(np.ptp(scene.fingers))
-        heights.append(scene.position(expert.target)[2])
+        heights.append(scene.position(policy.target)[2])
         if scene.step(action):
             break
     assert scene.success

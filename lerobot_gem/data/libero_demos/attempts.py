@@ -1,126 +1,101 @@
-"""Simulates attempts at LIBERO tasks and keeps their frames on disk: what the worker processes do."""
+"""Simulates attempts at LIBERO tasks: what the worker processes do."""
 
-import json
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
-from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage, QuestionRecorder
-from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, layout_rng, wide_layout
+from lerobot_gem.data.libero_demos.attempt_files import (
+    SCENES_PER_BATCH,
+    Attempt,
+    Frame,
+    Recording,
+    write_attempt,
+)
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.questions.recorder import QuestionRecorder
+from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, stream_rng, wide_placement
 from lerobot_gem.simulation.scene import LiberoScene
-from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert, make_expert
-from lerobot_gem.storage.single_frames import encode, store_frames
+from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace, make_scripted_policy
 
-# Random scenes that are simulated, and kept, as one piece of work.
-SCENES_PER_BATCH = 50
 # Of the scenes: those where the arm is where episodes start tell how to begin, which an episode tells only once.
 _HOLDING_SHARE, _START_SHARE = 0.3, 0.3
-# Seconds after which an expert that has not succeeded is given up; its successes take 5 to 8.
+# Seconds after which a scripted policy that has not succeeded is given up; its successes take 5 to 8.
 _TIME_LIMIT = 16.0
-# Of each mesh in `scenes` mode: 99 % of the pixels of 128 px pictures keep their depth to 1 cm, at a tenth of the time.
+# Of each mesh in `scenes` mode: 99 % of the pixels of 128 px images keep their depth to 1 cm, at a tenth of the time.
 _MESH_TRIANGLES = 500
-# Files in the folder of an attempt.
-_FRAMES, _LANGUAGE = "frames.parquet", "language.json"
-
-Frame = dict[str, NDArray[Any]]
-_scene: LiberoScene | None = None
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One piece of work, identified by task and number: a try of the task, or a batch of random scenes."""
+class OpenScene:
+    """Keeps the scene that was used last: building one takes ten seconds, and each holds a GL context."""
 
-    task_id: int
-    number: int
-    scenes: bool = False
+    def __init__(self) -> None:
+        self._scene: LiberoScene | None = None
+        self._settings: tuple[Any, ...] = ()
 
-    @property
-    def name(self) -> str:
-        return f"task{self.task_id:02d}_{'frames' if self.scenes else 'attempt'}{self.number:06d}"
+    def get(self, *settings: Any) -> LiberoScene:
+        """The scene that `LiberoScene(*settings)` is; one with other settings is closed first."""
+        if self._scene is None or self._settings != settings:
+            self.close()
+            self._scene, self._settings = LiberoScene(*settings), settings
+        return self._scene
 
-
-def _scene_of(config: LiberoDemosConfig, task_id: int) -> LiberoScene:
-    """This process's scene: building one costs ten seconds, and each holds a GL context."""
-    global _scene
-    size = config.image_size
-    triangles = _MESH_TRIANGLES if config.mode == "scenes" else None
-    wanted = (config.suite, task_id, triangles)
-    if _scene is None or (_scene.suite, _scene.task_id, _scene.renderer.mesh_triangles) != wanted:
-        close_scene()
-        _scene = LiberoScene(config.suite, task_id, config.fps, size, size, config.multisampling, triangles)
-    return _scene
+    def close(self) -> None:
+        """Free the scene, if there is one."""
+        if self._scene is not None:
+            self._scene.close()
+        self._scene = None
 
 
-def close_scene() -> None:
-    """Free this process's scene."""
-    global _scene
-    if _scene is not None:
-        _scene.close()
-    _scene = None
+# Each worker process has its own.
+open_scene = OpenScene()
 
 
-def _recorder(
-    config: LiberoDemosConfig, attempt: Attempt, scene: LiberoScene, expert: PickAndPlaceExpert
-) -> QuestionRecorder | None:
-    if config.qa is None:
-        return None
-    rng = layout_rng("questions", config.seed, int(attempt.scenes), attempt.task_id, attempt.number)
-    return QuestionRecorder(config.qa, scene, expert, rng)
+def run_attempt(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
+    """Simulate an attempt and keep it in the folder of all attempts; returns whether it succeeded."""
+    recording = (
+        simulate_scenes(config, attempt) if attempt.scenes else simulate_demonstration(config, attempt)
+    )
+    write_attempt(attempt, recording, staging)
+    return recording is not None
 
 
-def run_attempt(
-    config: LiberoDemosConfig, attempt: Attempt
-) -> tuple[list[Frame], list[FrameLanguage] | None] | None:
-    """Simulate one attempt at a task.
-
-    Returns:
-        Its frames, keyed as in `dataset_features`, and what can be said about each if the collection asks questions;
-        None when the expert did not succeed.
-    """
+def simulate_demonstration(config: LiberoDemosConfig, attempt: Attempt) -> Recording | None:
+    """Let the scripted policy try a task; None when it does not succeed."""
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
-    scene = _scene_of(config, attempt.task_id)
-    rng = layout_rng("training", config.seed, 0, attempt.task_id, attempt.number)
+    scene = _scene(config, attempt)
+    rng = stream_rng("training", config.seed, 0, attempt.task_id, attempt.number)
     if config.placement == "wide":
         apply_wide(scene, rng)
     else:
         apply_benchmark(scene, attempt.number)
-    expert = make_expert(scene)
-    if config.random_start and not ArmPoses(scene, expert).place_free(rng):
+    policy = make_scripted_policy(scene)
+    if config.random_start and not ArmPoses(scene, policy).place_free(rng):
         return None
-    recorder = _recorder(config, attempt, scene, expert)
+    recorder = _Recorder(config, attempt, scene, policy)
     stride = max(1, round(config.qa.interval * config.fps)) if config.qa else 1
-    frames: list[Frame] = []
     for number in range(round(_TIME_LIMIT * config.fps)):
-        action = expert.action()
-        frames.append({**scene.observation(config.depth), "action": action})
-        if recorder:
-            recorder.see(action, ask=number % stride == 0)
-        executed = action.copy()
+        executed = recorder.record(ask=number % stride == 0).copy()
         executed[:3] += rng.normal(0.0, config.action_noise, 3)
         if scene.step(np.clip(executed, -1.0, 1.0)):
-            return frames, recorder.demonstration(config.fps) if recorder else None
+            return recorder.demonstration()
     return None
 
 
-def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> tuple[list[Frame], list[FrameLanguage] | None]:
-    """`SCENES_PER_BATCH` unrelated frames, as `run_attempt` returns them."""
+def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
+    """`SCENES_PER_BATCH` unrelated frames of random placements and arm poses."""
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
-    scene = _scene_of(config, batch.task_id)
-    expert = make_expert(scene)
-    poses = ArmPoses(scene, expert)
-    recorder = _recorder(config, batch, scene, expert)
-    frames: list[Frame] = []
-    rng = layout_rng("training", config.seed, 1, batch.task_id, batch.number)
-    while len(frames) < SCENES_PER_BATCH:
+    scene = _scene(config, batch)
+    policy = make_scripted_policy(scene)
+    poses = ArmPoses(scene, policy)
+    recorder = _Recorder(config, batch, scene, policy)
+    rng = stream_rng("training", config.seed, 1, batch.task_id, batch.number)
+    while len(recorder.frames) < SCENES_PER_BATCH:
         # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
-        scene.place(wide_layout(scene, rng))
+        scene.place(wide_placement(scene, rng))
         draw = rng.random()
         if draw < _HOLDING_SHARE:
             placed = poses.place_holding(rng, simulate=config.mode != "scenes")
@@ -129,55 +104,64 @@ def run_scenes(config: LiberoDemosConfig, batch: Attempt) -> tuple[list[Frame], 
         else:
             placed = poses.place_free(rng)
         if placed:
-            action = expert.action()
-            frames.append({**scene.observation(config.depth), "action": action})
-            if recorder:
-                recorder.see(action, ask=True)
-    return frames, recorder.unrelated() if recorder else None
+            recorder.record(ask=True)
+    return recorder.scenes()
 
 
-def store_attempt(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
-    """Simulate an attempt and keep its frames, encoded; returns whether it succeeded. Complete or absent on disk."""
-    result = run_scenes(config, attempt) if attempt.scenes else run_attempt(config, attempt)
-    final = staging / attempt.name
-    partial = staging / f".{attempt.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    if result is not None:
-        frames, language = result
-        if attempt.scenes:
-            store_frames(frames, partial / _FRAMES)
-        else:
-            _store_demonstration(frames, partial)
-        if language is not None:
-            (partial / _LANGUAGE).write_text(json.dumps([frame.to_json() for frame in language]))
-    partial.rename(final)
-    return result is not None
+def _scene(config: LiberoDemosConfig, attempt: Attempt) -> LiberoScene:
+    size, triangles = config.image_size, _MESH_TRIANGLES if config.mode == "scenes" else None
+    return open_scene.get(
+        config.suite, attempt.task_id, config.fps, size, size, config.multisampling, triangles
+    )
 
 
-def _store_demonstration(frames: list[Frame], folder: Path) -> None:
-    for key in frames[0]:
-        values = [frame[key] for frame in frames]
-        if not key.startswith("observation.images."):
-            np.save(folder / f"{key}.npy", np.stack(values))
-            continue
-        (folder / key).mkdir()
-        # LeRobot reads depth of a file name ending so with all its bits when it computes statistics; Pillow looks inside.
-        suffix = "tiff" if key.endswith("_depth") else "bmp"
-        for index, picture in enumerate(values):
-            (folder / key / f"frame-{index:06d}.{suffix}").write_bytes(encode(picture))
+class _Recorder:
+    """Records an attempt, frame by frame: what the robot sees, what the scripted policy does, and what can be asked.
 
+    Args:
+        config: Of the collection.
+        attempt: Which one.
+        scene: Its scene.
+        policy: The scripted policy of its task.
 
-def succeeded(folder: Path) -> bool:
-    """Whether the attempt that was stored in a folder has frames."""
-    return (folder / "action.npy").exists() or (folder / _FRAMES).exists()
+    Attributes:
+        frames: Those recorded so far.
+    """
 
+    def __init__(
+        self,
+        config: LiberoDemosConfig,
+        attempt: Attempt,
+        scene: LiberoScene,
+        policy: ScriptedPickAndPlace,
+    ):
+        self.frames: list[Frame] = []
+        self._config, self._scene, self._policy = config, scene, policy
+        self._questions: QuestionRecorder | None = None
+        if config.qa is not None:
+            rng = stream_rng("questions", config.seed, int(attempt.scenes), attempt.task_id, attempt.number)
+            self._questions = QuestionRecorder(config.qa, scene, policy, rng)
 
-def stored_frames(folder: Path) -> Path:
-    """The file in which a batch of scenes has its frames."""
-    return folder / _FRAMES
+    def record(self, ask: bool) -> NDArray[np.float32]:
+        """Record the present state as a frame.
 
+        Args:
+            ask: Whether it gets questions, if the collection asks any.
 
-def stored_language(folder: Path) -> list[FrameLanguage]:
-    """What can be said about each frame of a stored attempt."""
-    return [FrameLanguage.from_json(values) for values in json.loads((folder / _LANGUAGE).read_text())]
+        Returns:
+            (7,) the scripted policy's action, which the frame is labelled with.
+        """
+        action = self._policy.action()
+        self.frames.append({**self._scene.observation(self._config.depth), "action": action})
+        if self._questions is not None:
+            self._questions.see(action, ask)
+        return action
+
+    def demonstration(self) -> Recording:
+        """What was recorded, as consecutive frames."""
+        questions = self._questions
+        return Recording(self.frames, questions.demonstration(self._config.fps) if questions else None)
+
+    def scenes(self) -> Recording:
+        """What was recorded, as unrelated frames."""
+        return Recording(self.frames, self._questions.unrelated() if self._questions else None)

@@ -1,8 +1,8 @@
 """Demonstrations and scenes from the LIBERO simulator, with metric depth and questions, as a LeRobotDataset v3.0.
 
 Every attempt is a function of (seed, task, attempt number) alone, so that it does not matter how many processes share
-the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the dataset
-; when there are enough of them, the dataset is written from those files and the folder disappears.
+the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the
+dataset. When there are enough of them, the dataset is written from those files, and the folder disappears.
 """
 
 import shutil
@@ -10,23 +10,24 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 
-from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, store_attempt, succeeded
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
-from lerobot_gem.data.libero_demos.writing import StoredAttempt, TaskReport, write_dataset
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt, succeeded
+from lerobot_gem.data.libero_demos.attempts import run_attempt
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskReport, write_dataset
 from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import require_wide
-from lerobot_gem.simulation.scripted_policies import EXPERTS
+from lerobot_gem.simulation.scripted_policies import SCRIPTED_POLICIES
 from lerobot_gem.storage.output_folder import DATASET, begin_or_resume, check_output, explained_full_disk
 
-# An expert that fails more often than this is broken, and collecting would never end.
+# A scripted policy that fails more often than this is broken, and collecting would never end.
 _MIN_SUCCESS = 1 / 4
 
 
 def _staging(config: LiberoDemosConfig) -> Path:
-    """The folder of finished attempts, made or checked; a dataset at `root` is never touched without being told."""
-    check_output(config.root, config.overwrite, DATASET)
-    staging = config.root.with_name(config.root.name + ".attempts")
+    """The folder of finished attempts, made or checked; a dataset at `output.root` is never touched without being told."""
+    check_output(config.output.root, config.overwrite, DATASET)
+    staging = config.output.root.with_name(config.output.root.name + ".attempts")
     begin_or_resume(
         staging,
         config.content(),
@@ -54,9 +55,9 @@ def _outcomes(
             if folder.exists():
                 success = succeeded(folder)
             elif pool is None:
-                success = store_attempt(config, attempt, staging)
+                success = run_attempt(config, attempt, staging)
             else:
-                running[pool.submit(store_attempt, config, attempt, staging)] = attempt
+                running[pool.submit(run_attempt, config, attempt, staging)] = attempt
                 continue
             failures += not success
             _give_up_if_hopeless(config, task_id, wanted, failures)
@@ -74,8 +75,8 @@ def _outcomes(
 def _give_up_if_hopeless(config: LiberoDemosConfig, task_id: int, wanted: int, failures: int) -> None:
     if failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
         raise RuntimeError(
-            f"The expert failed {failures} times while {wanted} successes were wanted in {config.suite} task {task_id} "
-            f"(placement {config.placement}, action_noise {config.action_noise}): giving up. Lower --action_noise, or "
+            f"The scripted policy failed {failures} times while {wanted} successes were wanted in {config.suite} task "
+            f"{task_id} (placement {config.placement}, action_noise {config.action_noise}): giving up. Lower --action_noise, or "
             "leave this task out with --task_ids."
         )
 
@@ -88,10 +89,10 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
-        FileExistsError: Something is at `root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
+        FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
             is no dataset.
         ValueError: A continuation with other settings, or an unknown suite or task.
-        RuntimeError: The expert can't solve a task.
+        RuntimeError: The scripted policy can't solve a task.
         OSError: The disk is full.
     """
     require_libero()
@@ -102,15 +103,15 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
             raise ValueError(
                 f"{config.suite} has tasks 0 to {len(instructions) - 1}, but task_ids has {task_id}."
             )
-    if config.suite not in EXPERTS:
+    if config.suite not in SCRIPTED_POLICIES:
         raise ValueError(
-            f"There is no scripted expert for {config.suite}; there is for {', '.join(EXPERTS)}."
+            f"There is no scripted policy for {config.suite}; there is for {', '.join(SCRIPTED_POLICIES)}."
         )
     if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
         require_wide(config.suite)
     staging = _staging(config)
     advice = f"Finished attempts are kept in {staging}: free some space and run the same command with --resume=true."
-    with explained_full_disk(config.root, advice):
+    with explained_full_disk(config.output.root, advice):
         stored, reports = _attempts(config, {task_id: instructions[task_id] for task_id in task_ids}, staging)
         write_dataset(config, stored, reports)
     shutil.rmtree(staging)

@@ -13,72 +13,27 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.libero_demos import collecting
-from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, close_scene, run_attempt
-from lerobot_gem.data.libero_demos.collecting import LiberoDemosConfig, collect
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH
+from lerobot_gem.data.libero_demos.attempts import open_scene
+from lerobot_gem.data.libero_demos.collecting import collect
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON
 from lerobot_gem.evaluation.vqa_questions import read_rows
-from lerobot_gem.scripts.libero_demos import parse
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"placement": "tight"}, "placement is one of benchmark, wide, but is 'tight'"),
-        ({"fps": 0}, "fps must be at least 1, but is 0"),
-        ({"num_workers": 0}, "num_workers must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"action_noise": -0.1}, "action_noise must be at least 0"),
-        ({"episodes_per_task": 0}, "nothing to collect"),
-        ({"mode": "frames"}, "mode is one of demonstrations, scenes, but is 'frames'"),
-        ({"mode": "scenes"}, "say how many with --scenes_per_task"),
-        ({"resume": True, "overwrite": True}, "contradict"),
-    ],
-)
-def test_wrong_settings(tmp_path: Path, change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        LiberoDemosConfig(root=tmp_path / "set", **change)
-
-
-def test_parses_from_the_command_line(tmp_path: Path) -> None:
-    config = parse([f"--root={tmp_path}/a", "--task_ids=[0, 3]", "--depth=false", "--resume=true"])
-    assert config.task_ids == [0, 3] and not config.depth and config.resume and config.root == tmp_path / "a"
-    assert config.qa is None
-    config = parse(
-        [f"--root={tmp_path}/a", "--mode=scenes", "--scenes_per_task=9", "--qa.kinds=[box, point]"]
-    )
-    assert config.episodes_per_task == 0 and config.qa is not None and config.qa.asked() == ["point", "box"]
-
-
-def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
-    for flag in ("--qa", "--qa=true"):
-        assert parse([f"--root={tmp_path}/a", flag]).qa == QuestionsConfig()
-    assert parse([f"--root={tmp_path}/a", "--qa=false"]).qa is None
-    config = parse([f"--root={tmp_path}/a", "--qa.questions_per_image=3", "--qa"])
-    assert config.qa == QuestionsConfig(questions_per_image=3)
-
-
-def test_a_collection_from_before_there_were_questions_goes_on(tmp_path: Path) -> None:
-    content = LiberoDemosConfig(root=tmp_path / "a").content()
-    assert not {"qa", "mode"} & set(content) and content["seed"] == 0
-    other = LiberoDemosConfig(root=tmp_path / "a", mode="scenes", scenes_per_task=1, qa=QuestionsConfig())
-    assert {"qa", "mode"} <= set(other.content())
-
-
-# -- with the simulator ----------------------------------------------------------------------------------------------
+from lerobot_gem.storage.output_folder import OutputDataset
 
 
 @pytest.fixture(scope="module", autouse=True)
 def simulator(libero: Path) -> Iterator[None]:
     yield
-    close_scene()
+    open_scene.close()
 
 
 def _config(root: Path, **change) -> LiberoDemosConfig:
     settings = {"task_ids": [0], "episodes_per_task": 2, "scenes_per_task": 3, "fps": 5, "image_size": 64}
     settings["qa"] = QuestionsConfig(interval=1.0)
-    return LiberoDemosConfig(root=root, **{**settings, **change})
+    return LiberoDemosConfig(OutputDataset(root), **{**settings, **change})
 
 
 def _files(root: Path) -> dict[str, bytes]:
@@ -148,7 +103,7 @@ def test_scenes_alone_with_every_kind_of_question_from_any_number_of_workers(tmp
     roots = [tmp_path / "one", tmp_path / "two"]
     for workers, root in enumerate(roots, start=1):
         # As the command, since workers that are forked from a process which has simulated wait for its OpenMP threads.
-        command = [sys.executable, "-m", "lerobot_gem.scripts.libero_demos", f"--root={root}"]
+        command = [sys.executable, "-m", "lerobot_gem.scripts.libero_demos", f"--output.root={root}"]
         command += [f"--num_workers={workers}", "--task_ids=[0]", "--fps=5", "--mode=scenes"]
         command += [f"--scenes_per_task={2 * SCENES_PER_BATCH}", f"--qa.questions_per_image={len(KINDS)}"]
         # LeRobot writes statistics in the order of a set, which depends on the hash seed.
@@ -188,7 +143,7 @@ def test_nothing_is_overwritten_without_being_told(collected: Path) -> None:
 def test_resumes_without_loss_or_repetition(
     collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, store, finished = tmp_path / "set", collecting.store_attempt, []
+    root, store, finished = tmp_path / "set", collecting.run_attempt, []
 
     def killed_in_the_second(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
         if finished:
@@ -197,11 +152,11 @@ def test_resumes_without_loss_or_repetition(
         finished.append(attempt)
         return store(config, attempt, staging)
 
-    monkeypatch.setattr(collecting, "store_attempt", killed_in_the_second)
+    monkeypatch.setattr(collecting, "run_attempt", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         collect(_config(root))
     assert not root.exists()
-    monkeypatch.setattr(collecting, "store_attempt", store)
+    monkeypatch.setattr(collecting, "run_attempt", store)
 
     with pytest.raises(FileExistsError, match=r"unfinished collection.*--resume=true"):
         collect(_config(root))
@@ -209,7 +164,7 @@ def test_resumes_without_loss_or_repetition(
         collect(_config(root, resume=True, seed=1))
 
     again: list = []
-    monkeypatch.setattr(collecting, "store_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
+    monkeypatch.setattr(collecting, "run_attempt", lambda c, a, s: (again.append(a), store(c, a, s))[1])
     collect(_config(root, resume=True))
     assert finished[0] not in again and len(set(again)) == len(again)
     whole, resumed = (LeRobotDataset("local/x", root=path) for path in (collected, root))
@@ -229,12 +184,12 @@ def test_resumes_without_loss_or_repetition(
     assert files[0].equals(files[1])
 
 
-def test_gives_up_when_the_expert_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
         (staging / attempt.name).mkdir()
         return False
 
-    monkeypatch.setattr(collecting, "store_attempt", fails)
+    monkeypatch.setattr(collecting, "run_attempt", fails)
     with pytest.raises(RuntimeError, match="failed 11 times while 2 successes were wanted"):
         collect(_config(tmp_path / "set"))
 
@@ -260,29 +215,12 @@ def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.libero
-def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
-    config = _config(tmp_path / "set", action_noise=0.1, random_start=True, qa=None)
-    for number in range(3):
-        result = run_attempt(config, Attempt(0, number))
-        if result is not None:
-            break
-    assert result is not None
-    frames, language = result
-    assert language is None
-    starts = frames[0]["observation.state"][:3]
-    assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
-    # The expert's straight lines: full deflection in one axis wherever it travels.
-    largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
-    assert (largest > 0.999).mean() > 0.3
-
-
-@pytest.mark.libero
 def test_unknown_task_and_suite(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="libero_object has tasks 0 to 9, but task_ids has 10"):
         collect(_config(tmp_path / "set", task_ids=[10]))
     with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_fruit'"):
         collect(_config(tmp_path / "set", suite="libero_fruit"))
-    with pytest.raises(ValueError, match="no scripted expert for libero_goal"):
+    with pytest.raises(ValueError, match="no scripted policy for libero_goal"):
         collect(_config(tmp_path / "set", suite="libero_goal"))
     with pytest.raises(ValueError, match="no wide placements for libero_spatial.*--placement=benchmark"):
         collect(_config(tmp_path / "set", suite="libero_spatial"))

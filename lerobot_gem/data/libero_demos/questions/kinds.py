@@ -1,4 +1,4 @@
-"""The kinds of questions: what can be asked about a picture, and what is right.
+"""The kinds of questions: what can be asked about an image, and what is right.
 
 A kind is a function of the facts and one camera's view. It returns a few questions with different answers, so that
 answers can be balanced afterwards, or none. Whatever a question names, the camera shows (`View.visible`).
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.data.libero_demos.questions.scene_facts import Facts, Thing, View
+from lerobot_gem.data.libero_demos.questions.scene_facts import SceneFacts, Thing, View
 from lerobot_gem.data.libero_demos.questions.wording import (
     PLURALS,
     UNITS,
@@ -20,26 +20,26 @@ from lerobot_gem.data.libero_demos.questions.wording import (
     write_question,
 )
 from lerobot_gem.processing.language import sentence
-from lerobot_gem.simulation.subtasks import STEPS, describe
+from lerobot_gem.simulation.subtasks import STEPS
 
-# Differences below these are not asked about: share of the picture's width, and metres.
+# Differences below these are not asked about: share of the image's width, and metres.
 LEAST_SHIFT, LEAST_GAP = 0.05, 0.04
 # A camera that looks down more steeply than this (radians from the horizon) has no front and behind.
 _STEEPEST_VIEW = np.deg2rad(60)
-# Questions of one kind about one picture that are kept to choose from.
+# Questions of one kind about one image that are kept to choose from.
 _MOST = 2
 
 Candidate = tuple[str, str]
-Kind = Callable[[Facts, View, np.random.Generator], list[Candidate]]
+Kind = Callable[[SceneFacts, View, np.random.Generator], list[Candidate]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one picture, with its answer.
+    """A question about one image, with its answer.
 
     Attributes:
         kind: A key of `KINDS`.
-        camera: Key of the picture.
+        camera: Key of the image.
         question: What is asked.
         answer: What is right.
     """
@@ -50,7 +50,9 @@ class Question:
     answer: str
 
 
-def candidates(facts: Facts, view: View, kinds: Iterable[str], rng: np.random.Generator) -> list[Question]:
+def candidates(
+    facts: SceneFacts, view: View, kinds: Iterable[str], rng: np.random.Generator
+) -> list[Question]:
     """Questions of each kind that can be asked about a view."""
     return [
         Question(kind, view.key, question, answer)
@@ -59,12 +61,12 @@ def candidates(facts: Facts, view: View, kinds: Iterable[str], rng: np.random.Ge
     ]
 
 
-def _nameable(facts: Facts, view: View) -> list[int]:
+def _nameable(facts: SceneFacts, view: View) -> list[int]:
     """Visible objects whose name says which one is meant."""
     return [number for number in view.visible if facts.things[number].unique]
 
 
-def _pairs(facts: Facts, view: View, rng: np.random.Generator) -> Iterable[tuple[Thing, Thing]]:
+def _pairs(facts: SceneFacts, view: View, rng: np.random.Generator) -> Iterable[tuple[Thing, Thing]]:
     """Pairs of nameable objects in random order and direction."""
     numbers = rng.permutation(_nameable(facts, view))
     for index in rng.permutation(len(numbers) * (len(numbers) - 1) // 2):
@@ -88,7 +90,7 @@ def interior(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     import cv2
 
     left, top, right, bottom = extent(mask)
-    # The picture's border is an edge, too.
+    # The image's border is an edge, too.
     part = np.pad(mask[top:bottom, left:right], 1).astype(np.uint8)
     distance = cv2.distanceTransform(part, cv2.DIST_L2, 3)[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -101,7 +103,7 @@ def extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def point(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def point(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """A pixel on an object."""
     result = []
     for number in rng.permutation(_nameable(facts, view))[:_MOST]:
@@ -110,7 +112,7 @@ def point(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]
     return result
 
 
-def box(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def box(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """The box around an object's visible pixels."""
     result = []
     for number in rng.permutation(_nameable(facts, view))[:_MOST]:
@@ -121,7 +123,7 @@ def box(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
 
 
 def column_of(view: View, thing: Thing) -> float:
-    """Where an object's centre is along the picture's width, from 0 to 1 within the picture."""
+    """Where an object's centre is along the image's width, from 0 to 1 within the image."""
     pixel, _ = view.camera.project(thing.centre)
     return float(pixel[0]) / view.camera.width
 
@@ -137,8 +139,8 @@ def range_of(view: View, thing: Thing) -> float:
     return float(np.linalg.norm(thing.centre - view.camera.position))
 
 
-def left_right(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """Left or right in the stored picture, by the objects' centres."""
+def left_right(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
+    """Left or right in the stored image, by the objects' centres."""
     for one, other in _pairs(facts, view, rng):
         shift = column_of(view, one) - column_of(view, other)
         if abs(shift) >= LEAST_SHIFT:
@@ -148,7 +150,7 @@ def left_right(facts: Facts, view: View, rng: np.random.Generator) -> list[Candi
     return []
 
 
-def front_behind(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def front_behind(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """In front: nearer to the camera along the ground. Not for cameras that look down."""
     if abs(view.camera.rotation[2, 2]) > np.sin(_STEEPEST_VIEW):
         return []
@@ -170,7 +172,7 @@ def _opposites(
     ]
 
 
-def nearer(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def nearer(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """Which of two objects is nearer to the camera, or to the gripper."""
 
     def options() -> Iterable[Candidate]:
@@ -189,7 +191,7 @@ def nearer(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate
     return _different(options())
 
 
-def object_distance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def object_distance(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """Between the centres of two objects."""
 
     def options() -> Iterable[Candidate]:
@@ -201,7 +203,7 @@ def object_distance(facts: Facts, view: View, rng: np.random.Generator) -> list[
     return _different(options())
 
 
-def gripper_distance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def gripper_distance(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """Between the point between the finger tips and an object's centre, where the gripper is in view."""
 
     def options() -> Iterable[Candidate]:
@@ -217,7 +219,7 @@ def _unit(rng: np.random.Generator) -> str:
     return list(UNITS)[rng.integers(len(UNITS))]
 
 
-def count(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def count(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """Objects: all, of a category, or on one side of another. Not where it depends on how much of one has to be seen."""
     if not view.complete or not view.visible:
         return []
@@ -237,11 +239,13 @@ def count(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]
         if len(gap) and np.abs(gap).min() >= LEAST_GAP:
             options.append(("count_closer", name, (gap < 0).sum()))
     order = [options[index] for index in rng.permutation(len(options))]
-    return _different((write_question(kind, rng, **slots), str(number)) for kind, slots, number in order)
+    return _different(
+        (write_question(template, rng, **slots), str(number)) for template, slots, number in order
+    )
 
 
-def affordance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """Where the expert would grip the target, while it does not hold it and its grip is to be seen."""
+def affordance(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
+    """Where the scripted policy would grip the target, while it does not hold it and its grip is to be seen."""
     target = facts.things[facts.target]
     if view.grasp is None or facts.target not in view.visible:
         return []
@@ -255,34 +259,30 @@ def affordance(facts: Facts, view: View, rng: np.random.Generator) -> list[Candi
     return [(question, write_point(view.grasp, *view.labels.shape))]
 
 
-def subtask(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """What the expert is doing."""
-    return _planning("subtask", facts, view, rng, describe_step(facts, facts.step))
+def subtask(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
+    """What the scripted policy is doing."""
+    return _planning("subtask", facts, view, rng, facts.subtasks[facts.step])
 
 
-def next_subtask(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def next_subtask(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """What comes after that, if anything."""
     if facts.step + 1 == len(STEPS):
         return []
-    return _planning("next_subtask", facts, view, rng, describe_step(facts, facts.step + 1))
+    return _planning("next_subtask", facts, view, rng, facts.subtasks[facts.step + 1])
 
 
-def progress(facts: Facts, view: View, rng: np.random.Generator) -> list[Candidate]:
+def progress(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """The share of the steps that are done."""
     return _planning("progress", facts, view, rng, f"{facts.step / len(STEPS):.0%}")
 
 
-def _planning(kind: str, facts: Facts, view: View, rng: np.random.Generator, answer: str) -> list[Candidate]:
+def _planning(
+    kind: str, facts: SceneFacts, view: View, rng: np.random.Generator, answer: str
+) -> list[Candidate]:
     """A question with the task, where what the task names is to be seen."""
     if not {facts.target, facts.container} <= set(view.visible):
         return []
     return [(write_question(kind, rng, task=sentence(facts.task)), answer)]
-
-
-def describe_step(facts: Facts, step: int) -> str:
-    """A step of the task in words."""
-    target, container = facts.things[facts.target].name, facts.things[facts.container].name
-    return describe(step, target, container, facts.preposition)
 
 
 KINDS: dict[str, Kind] = {

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.kinds import Question, candidates
-from lerobot_gem.data.libero_demos.questions.scene_facts import Facts, Observer
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
+from lerobot_gem.data.libero_demos.questions.scene_facts import Observer, SceneFacts
 from lerobot_gem.simulation.scene import LiberoScene
-from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert
+from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace
 from lerobot_gem.simulation.subtasks import current_step, steady
 
 # Steps of a demonstration that last less than this belong to the one before, seconds.
@@ -23,8 +23,8 @@ class FrameLanguage:
     """What can be said about a frame.
 
     Attributes:
-        subtask: What the expert is doing.
-        questions: Candidates, of which a few are chosen when the dataset is written.
+        subtask: What the scripted policy is doing.
+        questions: Candidates; a few of them are chosen when the dataset is written.
     """
 
     subtask: str
@@ -44,7 +44,7 @@ class QuestionRecorder:
     Args:
         config: Which questions.
         scene: The scene.
-        expert: Of its task.
+        policy: The scripted policy of its task.
         rng: Chooses what is asked and in which words.
     """
 
@@ -52,21 +52,21 @@ class QuestionRecorder:
         self,
         config: QuestionsConfig,
         scene: LiberoScene,
-        expert: PickAndPlaceExpert,
+        policy: ScriptedPickAndPlace,
         rng: np.random.Generator,
     ):
         self.config, self.rng = config, rng
-        self.observer = Observer(scene, expert)
-        self._frames: list[tuple[int, Facts | None]] = []
+        self.observer = Observer(scene, policy)
+        self._frames: list[tuple[int, SceneFacts | None]] = []
 
     def see(self, action: NDArray[np.floating], ask: bool) -> None:
         """Take note of the present state.
 
         Args:
-            action: (7,) the expert's.
+            action: (7,) the scripted policy's.
             ask: Whether this frame gets questions, which costs a segmentation for each camera.
         """
-        step = current_step(self.observer.expert, action)
+        step = current_step(self.observer.policy, action)
         self._frames.append((step, self.observer.facts(step) if ask else None))
 
     def demonstration(self, fps: int) -> list[FrameLanguage]:
@@ -85,5 +85,5 @@ class QuestionRecorder:
                 facts = replace(facts, step=step)
                 for view in facts.views:
                     questions += candidates(facts, view, self.config.asked(), self.rng)
-            result.append(FrameLanguage(self.observer.describe(step), questions))
+            result.append(FrameLanguage(self.observer.subtasks[step], questions))
         return result

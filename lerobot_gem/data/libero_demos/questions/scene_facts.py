@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lerobot_gem.simulation.cameras import Camera
 from lerobot_gem.simulation.rendering import flip
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene, rotation
-from lerobot_gem.simulation.scripted_policies import PickAndPlaceExpert
+from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace
 from lerobot_gem.simulation.subtasks import STEPS, describe
 
 # An object counts as visible from this many pixels on, if they are at least this share of its outline's area: the convex
@@ -60,11 +60,12 @@ class View:
     Attributes:
         key: Of the camera in the dataset.
         camera: Its geometry.
-        labels: (H, W) int16 as datasets store pictures: the number of the object in each pixel, `GRIPPER` or `OTHER`.
+        labels: (H, W) int16 as datasets store images: the number of the object in each pixel, `GRIPPER` or `OTHER`.
         visible: Numbers of the objects that can be recognised.
-        complete: No object shows too little of itself to be recognised; what is not in `visible` is not in the picture.
+        complete: No object shows too little of itself to be recognised; what is not in `visible` is not in the image.
         gripper: The gripper can be recognised.
-        grasp: (2,) column and row of the middle of the pixel where the expert would grip; None when that is not to be seen.
+        grasp: (2,) column and row of the middle of the pixel where the scripted policy would grip; None when that is not
+            to be seen.
     """
 
     key: str
@@ -77,7 +78,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Facts:
+class SceneFacts:
     """What is true at one moment.
 
     Attributes:
@@ -86,9 +87,9 @@ class Facts:
         gripper: (3,) the point between the finger tips, metres in the world.
         target: The object that the task is about.
         container: Where it goes.
-        preposition: "in" or "on" the container.
         task: The instruction.
-        step: Which of `subtasks.STEPS` the expert is at.
+        subtasks: What to do in each of `subtasks.STEPS`, e.g. "Lift the milk.".
+        step: Which of `subtasks.STEPS` the scripted policy is at.
     """
 
     things: tuple[Thing, ...]
@@ -96,8 +97,8 @@ class Facts:
     gripper: NDArray[np.float64]
     target: int
     container: int
-    preposition: str
     task: str
+    subtasks: tuple[str, ...]
     step: int
 
 
@@ -108,19 +109,23 @@ def display_name(name: str) -> str:
 
 
 class Observer:
-    """Reads `Facts` from a scene.
+    """Reads `SceneFacts` from a scene.
 
     Args:
         scene: The scene.
-        expert: Of its task.
+        policy: The scripted policy of its task.
+
+    Attributes:
+        subtasks: See `SceneFacts`.
     """
 
-    def __init__(self, scene: LiberoScene, expert: PickAndPlaceExpert):
-        self.scene, self.expert = scene, expert
+    def __init__(self, scene: LiberoScene, policy: ScriptedPickAndPlace):
+        self.scene, self.policy = scene, policy
         self.names = [display_name(name) for name in scene.objects]
-        self.target = scene.objects.index(expert.target)
-        self.container = scene.objects.index(expert.container)
-        self.preposition = scene.goal[0][0]
+        self.target = scene.objects.index(policy.target)
+        self.container = scene.objects.index(policy.container)
+        names = self.names[self.target], self.names[self.container]
+        self.subtasks = tuple(describe(step, *names, scene.goal[0][0]) for step in range(len(STEPS)))
         self._label_of = self._labels_of_geoms()
         poses, shapes = scene.rest
         signs = np.stack(np.meshgrid(*[(0, 1)] * 3), -1).reshape(-1, 3)
@@ -140,11 +145,11 @@ class Observer:
         labels[:-1][fingers] = GRIPPER
         return labels
 
-    def facts(self, step: int) -> Facts:
+    def facts(self, step: int) -> SceneFacts:
         """The present facts, with one segmentation drawn for each camera.
 
         Args:
-            step: Which of `subtasks.STEPS` the expert is at.
+            step: Which of `subtasks.STEPS` the scripted policy is at.
         """
         data = self.scene.env.sim.data._data
         turned = data.xmat[self._bodies].reshape(-1, 3, 3) @ self._unturned
@@ -154,21 +159,17 @@ class Observer:
             Thing(name, centre, self.names.count(name) == 1, _CATEGORY_OF.get(name))
             for name, centre in zip(self.names, centres, strict=True)
         )
-        grasp = self.expert.grasp_point() if step <= STEPS.index("grasp") else None
-        return Facts(
+        grasp = self.policy.grasp_point() if step <= STEPS.index("grasp") else None
+        return SceneFacts(
             things=things,
             views=tuple(self._view(key, name, corners, grasp) for key, name in CAMERAS.items()),
             gripper=self.scene.eef_position,
             target=self.target,
             container=self.container,
-            preposition=self.preposition,
             task=self.scene.instruction,
+            subtasks=self.subtasks,
             step=step,
         )
-
-    def describe(self, step: int) -> str:
-        """A step of the task in words."""
-        return describe(step, self.names[self.target], self.names[self.container], self.preposition)
 
     def _view(
         self, key: str, name: str, corners: NDArray[np.float64], grasp: NDArray[np.float64] | None
@@ -202,13 +203,13 @@ class Observer:
         depth: NDArray[np.float32],
         grasp: NDArray[np.float64],
     ) -> NDArray[np.float64] | None:
-        """(2,) where a point in the target is in the picture; None when something else is there, or another side."""
+        """(2,) where a point in the target is in the image; None when something else is there, or another side."""
         pixel, distance = camera.project(grasp)
         column, row = np.floor(pixel).astype(int)
         if distance <= 0 or not (0 <= row < camera.height and 0 <= column < camera.width):
             return None
         # The point is inside of the object, or in a bowl's rim, which its other side may hide.
-        within = self.expert.shape.size[:2].max() / 2 + 0.01
+        within = self.policy.shape.size[:2].max() / 2 + 0.01
         if labels[row, column] != self.target or distance - depth[row, column] > within:
             return None
         return np.array([column + 0.5, row + 0.5])

@@ -16,13 +16,13 @@ MOST_COMMON = 0.6
 
 
 class Selection:
-    """Chooses questions for pictures that are offered in the dataset's order.
+    """Chooses questions for images that are offered in the dataset's order.
 
-    Kinds that have been asked least come first, and of a kind the question whose answer has been given least. In the end
-    questions with too common an answer are dropped, evenly over the dataset.
+    It prefers the kinds that have been asked least, and of a kind the question whose answer has been given least. In the
+    end it drops questions whose answer is too common, evenly over the dataset.
 
     Args:
-        per_image: At most so many questions about each picture, all of different kinds.
+        per_image: Largest number of questions about each image, all of different kinds.
     """
 
     def __init__(self, per_image: int):
@@ -31,7 +31,7 @@ class Selection:
         self._given: dict[str, Counter[str]] = defaultdict(Counter)
 
     def offer(self, frame: int, candidates: Sequence[Question]) -> None:
-        """Choose among the questions about one picture of a frame."""
+        """Choose among the questions about one image of a frame."""
         by_kind: dict[str, list[Question]] = defaultdict(list)
         for question in candidates:
             by_kind[question.kind].append(question)

@@ -1,6 +1,6 @@
 """How questions are put and answers written. The kinds of questions decide what is asked; here are the words.
 
-Coordinates are Qwen3-VL's: integers from 0 to 1000 along the width and along the height of the picture, in the JSON
+Coordinates are Qwen3-VL's: integers from 0 to 1000 along the width and along the height of the image, in the JSON
 that its cookbooks use.
 """
 
@@ -101,7 +101,7 @@ def write_question(template: str, rng: np.random.Generator, **slots: str) -> str
 
 
 def write_point(pixel: NDArray[np.floating], height: int, width: int) -> str:
-    """A point (2,) column and row, in pixels from the picture's corner."""
+    """A point (2,) column and row, in pixels from the image's corner."""
     x, y = (
         round(float(value) * COORDINATES / size) for value, size in zip(pixel, (width, height), strict=True)
     )
@@ -109,7 +109,7 @@ def write_point(pixel: NDArray[np.floating], height: int, width: int) -> str:
 
 
 def write_box(left: int, top: int, right: int, bottom: int, height: int, width: int) -> str:
-    """A box of pixels, edges in pixels from the picture's corner: `right` and `bottom` are one past the last pixel."""
+    """A box of pixels, edges in pixels from the image's corner: `right` and `bottom` are one past the last pixel."""
     edges = ((left, width), (top, height), (right, width), (bottom, height))
     return json.dumps({"bbox_2d": [round(value * COORDINATES / size) for value, size in edges]})
 

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.kinds import Question
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
 from lerobot_gem.data.libero_demos.questions.selection import Selection, balanced
 from lerobot_gem.storage.language_columns import Row, add_language_columns, question_rows, subtask_rows

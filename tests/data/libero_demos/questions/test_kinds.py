@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS, Question, candidates, interior
-from lerobot_gem.data.libero_demos.questions.scene_facts import OTHER, Facts, Thing, View
+from lerobot_gem.data.libero_demos.questions.scene_facts import OTHER, SceneFacts, Thing, View
 from lerobot_gem.processing.answers import kind_of
 from lerobot_gem.simulation.cameras import Camera
-from lerobot_gem.simulation.subtasks import STEPS
+from lerobot_gem.simulation.subtasks import STEPS, describe
 
 _SIZE = 100
 
 
 def _camera() -> Camera:
-    """At (0, -2, 2), looking at the origin, 45 degrees down; the stored picture's left is +x."""
+    """At (0, -2, 2), looking at the origin, 45 degrees down; the stored image's left is +x."""
     down = np.sqrt(0.5)
     rotation = np.array([[1, 0, 0], [0, down, -down], [0, down, down]])
     return Camera(np.array([0.0, -2.0, 2.0]), rotation, 0.4, _SIZE, _SIZE)
 
 
-def _facts(**view) -> Facts:
+def _facts(**view) -> SceneFacts:
     """Milk in front on the left, ketchup behind on the right, a basket far behind, each seen as a square."""
     things = (
         Thing("milk", np.array([0.5, -0.3, 0.0]), True, "carton"),
@@ -35,19 +35,19 @@ def _facts(**view) -> Facts:
         column, row = camera.project(thing.centre)[0].astype(int)
         labels[row - 3 : row + 3, column - 3 : column + 3] = number
     made = View("observation.images.image", camera, labels, (0, 1, 2), True, True, np.array([30.5, 60.5]))
-    return Facts(
+    return SceneFacts(
         things,
         (replace(made, **view),),
         np.array([0.5, -0.3, 0.2]),
         0,
         2,
-        "in",
         "pick up the milk and so on",
+        tuple(describe(step, "milk", "basket", "in") for step in range(len(STEPS))),
         1,
     )
 
 
-def _ask(kind: str, facts: Facts | None = None, times: int = 30) -> set[tuple[str, str]]:
+def _ask(kind: str, facts: SceneFacts | None = None, times: int = 30) -> set[tuple[str, str]]:
     facts = facts or _facts()
     rng = np.random.default_rng(0)
     return {
@@ -82,9 +82,9 @@ def test_the_middle_of_a_ring_is_not_on_it() -> None:
     assert mask[row - 1 : row + 2, column - 1 : column + 2].all()
 
 
-def test_left_and_right_are_the_pictures() -> None:
+def test_left_and_right_are_the_images() -> None:
     answers = _ask("left_right")
-    columns = {"milk": 0, "basket": 1, "ketchup": 2}  # the picture is mirrored: +x is left
+    columns = {"milk": 0, "basket": 1, "ketchup": 2}  # the image is mirrored: +x is left
     assert {answer for _, answer in answers} == {"left", "right"}
     for question, answer in answers:
         first, second = _between(question, *columns)

@@ -1,4 +1,4 @@
-"""Facts and answers against the simulator's state, which is looked at in another way: by rays."""
+"""SceneFacts and answers against the simulator's state, which is looked at in another way: by rays."""
 
 import json
 import re
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS, Question, candidates
-from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Facts, Observer, display_name
+from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Observer, SceneFacts, display_name
 from lerobot_gem.simulation.arm_poses import ArmPoses
-from lerobot_gem.simulation.placements import layout_rng, wide_layout
+from lerobot_gem.simulation.placements import stream_rng, wide_placement
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
-from lerobot_gem.simulation.scripted_policies import make_expert
+from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from lerobot_gem.simulation.subtasks import STEPS, current_step
 
 pytestmark = pytest.mark.libero
@@ -22,7 +22,7 @@ _KEYS = {f"observation.images.{key}": camera for key, camera in CAMERAS.items()}
 
 
 class Rays:
-    """What rays through the pixels of a stored picture hit."""
+    """What rays through the pixels of a stored image hit."""
 
     def __init__(self, scene: LiberoScene, camera: str):
         self.scene = scene
@@ -31,8 +31,8 @@ class Rays:
         self.half = np.tan(np.deg2rad(self.model.cam_fovy[self.camera]) / 2)
 
     def hit(self, x: float, y: float) -> tuple[str, np.ndarray]:
-        """Name of the object ("gripper", "" for others) and point, for a place from 0 to 1 in the picture."""
-        # The picture is upright and mirrored.
+        """Name of the object ("gripper", "" for others) and point, for a place from 0 to 1 in the image."""
+        # The image is upright and mirrored.
         local = np.array([(1 - 2 * x) * self.half, (1 - 2 * y) * self.half, -1.0])
         ray = self.data.cam_xmat[self.camera].reshape(3, 3) @ local
         geom, groups = np.zeros(1, np.int32), np.array([0, 1, 0, 0, 0, 0], np.uint8)
@@ -59,15 +59,15 @@ class Rays:
 
 
 @pytest.fixture(scope="module")
-def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, Facts, list[Question]]]]:
+def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, SceneFacts, list[Question]]]]:
     """Six random scenes: simulator positions, facts, and many questions about them."""
-    expert = make_expert(scene)
-    observer, poses = Observer(scene, expert), ArmPoses(scene, expert)
-    rng, made = layout_rng("evaluation", 7), []
+    policy = make_scripted_policy(scene)
+    observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
+    rng, made = stream_rng("evaluation", 7), []
     for number in range(6):
-        scene.place(wide_layout(scene, rng))
+        scene.place(wide_placement(scene, rng))
         assert (poses.place_free, poses.place_holding, lambda _: poses.place_at_start())[number % 3](rng)
-        facts = observer.facts(current_step(expert, expert.action()))
+        facts = observer.facts(current_step(policy, policy.action()))
         questions = [
             question
             for _ in range(5)
@@ -83,7 +83,7 @@ def _restore(scene: LiberoScene, positions: np.ndarray) -> None:
     scene.env.sim.forward()
 
 
-def _names(text: str, facts: Facts) -> list[str]:
+def _names(text: str, facts: SceneFacts) -> list[str]:
     """Objects that a text names, in order."""
     names = [thing.name for thing in facts.things if thing.name in text]
     return sorted(names, key=text.index)
@@ -103,7 +103,7 @@ def test_points_lie_on_the_object_that_a_ray_hits(scene: LiberoScene, states) ->
                 name, point = Rays(scene, _KEYS[question.camera]).hit(x, y)
                 assert name == _names(question.question, facts)[0]
                 if question.kind == "affordance":
-                    grasp = make_expert(scene).grasp_point()
+                    grasp = make_scripted_policy(scene).grasp_point()
                     assert np.linalg.norm(point - grasp) < 0.06  # the grip is inside of the object
                 checked += 1
     assert checked > 50
@@ -159,7 +159,7 @@ def test_relations_and_distances(scene: LiberoScene, states) -> None:
             if question.kind == "left_right":
                 if question.question.startswith("On which side"):
                     offsets.reverse()
-                # The camera's right is the stored picture's left.
+                # The camera's right is the stored image's left.
                 rightward = [(offset @ axes)[0] / -(offset @ axes)[2] for offset in offsets]
                 assert question.answer == ("left" if rightward[0] > rightward[1] else "right")
             elif question.kind == "front_behind":
@@ -203,7 +203,7 @@ def test_counts(scene: LiberoScene, states) -> None:
 def test_planning_questions_say_what_the_gripper_does(scene: LiberoScene, states) -> None:
     for positions, facts, questions in states:
         _restore(scene, positions)
-        held = make_expert(scene).held()
+        held = make_scripted_policy(scene).held()
         for question in questions:
             if question.kind == "subtask":
                 assert question.answer.startswith(("Lift", "Carry", "Let go")) == held
@@ -216,15 +216,15 @@ def test_planning_questions_say_what_the_gripper_does(scene: LiberoScene, states
 
 
 def test_hidden_things_and_things_out_of_view_are_not_mentioned(scene: LiberoScene) -> None:
-    expert = make_expert(scene)
-    observer, poses = Observer(scene, expert), ArmPoses(scene, expert)
-    rng = layout_rng("evaluation", 11)
-    layout = wide_layout(scene, rng)
+    policy = make_scripted_policy(scene)
+    observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
+    rng = stream_rng("evaluation", 11)
+    placement = wide_placement(scene, rng)
     hidden, lost = "butter_1", "milk_1"
     # The basket's walls hide it from the front camera; the other one is far above everything.
-    layout[hidden][:3] = layout[expert.container][:3] - [0.03, 0, 0.02]
-    layout[lost][2] = 5.0
-    scene.place(layout)
+    placement[hidden][:3] = placement[policy.container][:3] - [0.03, 0, 0.02]
+    placement[lost][2] = 5.0
+    scene.place(placement)
     assert poses.place_at_start()
     facts = observer.facts(0)
     [front] = [view for view in facts.views if view.key == "observation.images.image"]
@@ -238,11 +238,11 @@ def test_hidden_things_and_things_out_of_view_are_not_mentioned(scene: LiberoSce
         )
 
 
-def test_labels_lie_on_the_stored_picture(scene: LiberoScene) -> None:
-    """Take an object away: what changes in the stored picture are its labelled pixels."""
-    expert = make_expert(scene)
-    observer, poses = Observer(scene, expert), ArmPoses(scene, expert)
-    scene.place(wide_layout(scene, layout_rng("evaluation", 3)))
+def test_labels_lie_on_the_stored_image(scene: LiberoScene) -> None:
+    """Take an object away: what changes in the stored image are its labelled pixels."""
+    policy = make_scripted_policy(scene)
+    observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
+    scene.place(wide_placement(scene, stream_rng("evaluation", 3)))
     assert poses.place_at_start()
     facts = observer.facts(0)
     with_it = scene.observation()

@@ -80,6 +80,6 @@ def test_a_single_answer_is_no_question() -> None:
     assert select([[_q("a", "yes")]] * 3, per_image=1) == [[], [], []]
 
 
-def test_pictures_without_candidates_get_none() -> None:
+def test_images_without_candidates_get_none() -> None:
     assert select([[], [_q("a", "1")], [], [_q("a", "2")]], 1) == [[], [_q("a", "1")], [], [_q("a", "2")]]
     assert select([], 1) == []

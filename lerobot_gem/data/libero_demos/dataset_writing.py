@@ -10,8 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from lerobot_gem.data.libero_demos.attempts import SCENES_PER_BATCH, Attempt, stored_frames, stored_language
-from lerobot_gem.data.libero_demos.configuration import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.attempt_files import (
+    SCENES_PER_BATCH,
+    Attempt,
+    read_demonstration,
+    read_language,
+    scenes_file,
+)
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
 from lerobot_gem.data.libero_demos.questions.writing import write_language
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
@@ -25,7 +31,7 @@ class StoredAttempt:
 
     Attributes:
         attempt: Which one.
-        folder: Where `store_attempt` put it.
+        folder: Where `write_attempt` put it.
         instruction: The task's text.
     """
 
@@ -36,7 +42,7 @@ class StoredAttempt:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """How often the expert solved a task: successes of attempts."""
+    """How often the scripted policy solved a task: successes of attempts."""
 
     task_id: int
     instruction: str
@@ -75,11 +81,11 @@ def write_dataset(
         stored: Its attempts, in the order of the dataset: by task, demonstrations before scenes.
         reports: For `collection.json`.
     """
-    partial = config.root.with_name(config.root.name + ".writing")
+    partial = config.output.root.with_name(config.output.root.name + ".writing")
     shutil.rmtree(partial, ignore_errors=True)
     with removed_on_error(partial):
         _write(config, partial, stored, reports)
-    publish(partial, config.root)
+    publish(partial, config.output.root)
 
 
 def _write(
@@ -91,7 +97,7 @@ def _write(
 
     datasets.disable_progress_bars()  # one bar per episode otherwise
     dataset: LeRobotDataset | None = LeRobotDataset.create(
-        config.repo_id,
+        config.output.repo_id,
         fps=config.fps,
         features=dataset_features(config.image_size, config.image_size, config.depth),
         root=root,
@@ -101,10 +107,9 @@ def _write(
     with tqdm(stored, desc="writing") as progress:
         for scenes, group in groupby(progress, key=lambda one: one.attempt.scenes):
             if not scenes:
-                dataset = dataset or LeRobotDataset.resume(config.repo_id, root=root)
+                dataset = dataset or LeRobotDataset.resume(config.output.repo_id, root=root)
                 for one in group:
-                    data = _episode_data(one.folder, one.instruction, dataset)
-                    dataset.save_episode(episode_data=data)
+                    dataset.save_episode(episode_data=_episode_data(one, dataset))
             if dataset is not None:
                 dataset.finalize()
                 dataset = None
@@ -118,11 +123,11 @@ def _write(
 
 
 def _batch(config: LiberoDemosConfig, one: StoredAttempt) -> FrameBatch:
-    return FrameBatch(stored_frames(one.folder), one.instruction, _scenes_of(config, one.attempt))
+    return FrameBatch(scenes_file(one.folder), one.instruction, _scenes_of(config, one.attempt))
 
 
 def _language_of(config: LiberoDemosConfig, one: StoredAttempt) -> tuple[bool, list[FrameLanguage]]:
-    language = stored_language(one.folder)
+    language = read_language(one.folder)
     return one.attempt.scenes, language[: _scenes_of(config, one.attempt)] if one.attempt.scenes else language
 
 
@@ -131,27 +136,24 @@ def _scenes_of(config: LiberoDemosConfig, attempt: Attempt) -> int:
     return min(SCENES_PER_BATCH, config.scenes_per_task - attempt.number * SCENES_PER_BATCH)
 
 
-def _episode_data(folder: Path, instruction: str, dataset: Any) -> dict[str, Any]:
-    """An episode buffer as `LeRobotDataset.save_episode` takes it, with image files already encoded.
+def _episode_data(one: StoredAttempt, dataset: Any) -> dict[str, Any]:
+    """A demonstration as `LeRobotDataset.save_episode` takes an episode, with image files that are already encoded.
 
     Args:
-        folder: Of a finished attempt.
-        instruction: The task's text.
-        dataset: The LeRobotDataset that the episode goes to.
+        one: The demonstration.
+        dataset: The LeRobotDataset that it goes to.
     """
-    length = len(np.load(folder / "action.npy"))
-    data: dict[str, Any] = {
+    from lerobot.utils.constants import DEFAULT_FEATURES
+
+    recorded = read_demonstration(one.folder)
+    length = len(recorded["action"])
+    return {
         "size": length,
-        "task": [instruction] * length,
+        "task": [one.instruction] * length,
         "episode_index": dataset.meta.total_episodes,
         "frame_index": np.arange(length),
         "timestamp": np.arange(length) / dataset.fps,
         "index": [],
         "task_index": [],
+        **{key: recorded[key] for key in dataset.meta.features if key not in DEFAULT_FEATURES},
     }
-    for key in dataset.meta.features:
-        if key.startswith("observation.images."):
-            data[key] = sorted(str(path) for path in (folder / key).iterdir())
-        elif key not in data:
-            data[key] = np.load(folder / f"{key}.npy")
-    return data

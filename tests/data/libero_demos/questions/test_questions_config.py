@@ -2,8 +2,8 @@
 
 import pytest
 
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 
 
 def test_all_kinds_or_those_that_are_named() -> None:

@@ -1,48 +1,47 @@
 """What `lerobot-gem-libero-demos` collects."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from lerobot_gem.data.libero_demos.questions.configuration import QuestionsConfig
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.simulation.placements import PLACEMENTS
+from lerobot_gem.storage.output_folder import OutputDataset
 
 MODES = ("demonstrations", "scenes")
 
 
 @dataclass
 class LiberoDemosConfig:
-    """What to collect and where to put it.
+    """What to collect, and where to put it.
 
     Attributes:
-        root: Folder of the dataset; must not exist unless `resume` or `overwrite` says so.
-        repo_id: LeRobot's name of the dataset.
+        output: The dataset; its folder must not exist unless `overwrite` says so.
         suite: LIBERO suite.
         task_ids: Tasks of the suite; all of them when empty.
         mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
-            picture can show, an object that is held placed between the fingers instead of gripped.
+            image can show, an object that is held placed between the fingers instead of gripped.
         episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode.
-        scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide layout seen
-            from the robot's first pose or a random one, free or holding the target, and labelled with the expert's
-            action.
-        placement: `wide` or `benchmark`, of the demonstrations. Wide layouts, scenes and random starts are for suites
+        scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide placement seen
+            from the robot's first pose or a random one, free or holding the target, and labelled with the
+            scripted policy's action.
+        placement: `wide` or `benchmark`, of the demonstrations. Wide placements, scenes and random starts are for suites
             in `WIDE_RULES`.
         fps: Control steps, and frames, per second.
         image_size: Height and width of both cameras in pixels.
         depth: Store both cameras' depth in metres.
         qa: Questions about what the cameras show, and sub-tasks, from the simulator's state; None for neither.
         action_noise: Standard deviation of Gaussian noise on the translation that is executed; the recorded action
-            stays the expert's (DART, Laskey et al. 2017). 1 is full scale, 0.1 to 0.2 leave the expert its success.
+            stays the scripted policy's (DART, Laskey et al. 2017). 1 is full scale; with 0.1 to 0.2 the policy still
+            succeeds.
         random_start: Start demonstrations from a random arm pose.
-        multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of a picture.
-        seed: Of layouts, poses and noise.
+        multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of an image.
+        seed: Of placements, poses and noise.
         num_workers: Processes that simulate; 1 stays in this process.
-        resume: Go on with an interrupted collection.
-        overwrite: Replace the dataset at `root`, and an interrupted collection.
+        resume: Continue an interrupted collection.
+        overwrite: Replace the dataset at `output.root`, and an interrupted collection.
     """
 
-    root: Path
-    repo_id: str = "local/libero_demos"
+    output: OutputDataset
     suite: str = "libero_object"
     task_ids: list[int] = field(default_factory=list)
     mode: str = "demonstrations"
@@ -62,7 +61,6 @@ class LiberoDemosConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.root = Path(self.root)
         if self.mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
         if self.mode == "scenes":
@@ -84,11 +82,6 @@ class LiberoDemosConfig:
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
-        others: tuple[str, ...] = ("root", "repo_id", "num_workers", "resume", "overwrite")
-        others += ("task_ids", "episodes_per_task", "scenes_per_task")
-        content = {key: value for key, value in asdict(self).items() if key not in others}
-        if self.mode == "demonstrations":
-            del content["mode"]  # collections that were begun before there was another one go on
-        if self.qa is None:
-            del content["qa"]
-        return content
+        others = {"output", "num_workers", "resume", "overwrite"}
+        others |= {"task_ids", "episodes_per_task", "scenes_per_task"}
+        return {key: value for key, value in asdict(self).items() if key not in others}

@@ -11,7 +11,7 @@ class QuestionsConfig:
 
     Attributes:
         kinds: Some of `KINDS`; all of them when None.
-        questions_per_image: At most so many about each picture. LeRobot's own recipes read one; `gem` reads any number.
+        questions_per_image: Largest number of questions about each image. LeRobot's own recipes read one; `gem` reads any number.
         interval: Seconds between the frames of a demonstration that get questions.
     """
 

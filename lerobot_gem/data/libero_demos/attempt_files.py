@@ -1,0 +1,109 @@
+"""Attempts on disk: a folder for each, complete or absent, until the dataset is written from them."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
+from lerobot_gem.storage.single_frames import encode, store_frames
+
+# Random scenes that are simulated, and kept, as one piece of work.
+SCENES_PER_BATCH = 50
+# Files in the folder of an attempt: of a batch of scenes, and of every attempt about which questions are asked.
+_SCENES, _LANGUAGE = "frames.parquet", "language.json"
+
+Frame = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One piece of work, identified by task and number: a try of the task, or a batch of random scenes."""
+
+    task_id: int
+    number: int
+    scenes: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"task{self.task_id:02d}_{'frames' if self.scenes else 'attempt'}{self.number:06d}"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What an attempt gives.
+
+    Attributes:
+        frames: Keyed as in `dataset_features`; of a demonstration in its order, of a batch of scenes unrelated.
+        language: What can be said about each of them; None in a collection without questions.
+    """
+
+    frames: list[Frame]
+    language: list[FrameLanguage] | None
+
+
+def write_attempt(attempt: Attempt, recording: Recording | None, staging: Path) -> None:
+    """Keep a finished attempt, with its images encoded.
+
+    Args:
+        attempt: Which one.
+        recording: What it gave; None when the scripted policy did not succeed.
+        staging: Folder of all attempts.
+    """
+    partial = staging / f".{attempt.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    if recording is not None:
+        if attempt.scenes:
+            store_frames(recording.frames, partial / _SCENES)
+        else:
+            _write_demonstration(recording.frames, partial)
+        if recording.language is not None:
+            language = [frame.to_json() for frame in recording.language]
+            (partial / _LANGUAGE).write_text(json.dumps(language))
+    partial.rename(staging / attempt.name)
+
+
+def _write_demonstration(frames: list[Frame], folder: Path) -> None:
+    """One file for each vector, one folder for each camera."""
+    for key in frames[0]:
+        values = [frame[key] for frame in frames]
+        if not key.startswith("observation.images."):
+            np.save(folder / f"{key}.npy", np.stack(values))
+            continue
+        (folder / key).mkdir()
+        # LeRobot reads depth of a file named so with all its bits when it computes statistics; Pillow looks inside.
+        suffix = ".tiff" if key.endswith("_depth") else ".bmp"
+        for index, image in enumerate(values):
+            (folder / key / f"frame-{index:06d}{suffix}").write_bytes(encode(image))
+
+
+def succeeded(folder: Path) -> bool:
+    """Whether the attempt in a folder has frames."""
+    return (folder / "action.npy").exists() or (folder / _SCENES).exists()
+
+
+def read_demonstration(folder: Path) -> dict[str, NDArray[Any] | list[str]]:
+    """What `write_attempt` kept of a demonstration of N frames: vectors (N, D), and the paths of N images, by key."""
+    found: dict[str, NDArray[Any] | list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            found[path.name] = sorted(str(image) for image in path.iterdir())
+        elif path.suffix == ".npy":
+            found[path.stem] = np.load(path)
+    return found
+
+
+def scenes_file(folder: Path) -> Path:
+    """Where `write_attempt` kept the frames of a batch of scenes."""
+    return folder / _SCENES
+
+
+def read_language(folder: Path) -> list[FrameLanguage]:
+    """What can be said about each frame of an attempt."""
+    return [FrameLanguage.from_json(values) for values in json.loads((folder / _LANGUAGE).read_text())]

@@ -1,0 +1,84 @@
+"""Attempts on disk: what was recorded comes back, and is complete or absent."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from lerobot_gem.data.libero_demos import attempt_files
+from lerobot_gem.data.libero_demos.attempt_files import (
+    Attempt,
+    Frame,
+    Recording,
+    read_demonstration,
+    read_language,
+    scenes_file,
+    succeeded,
+    write_attempt,
+)
+from lerobot_gem.data.libero_demos.questions.kinds import Question
+from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
+
+IMAGE, DEPTH = "observation.images.image", "observation.images.image_depth"
+
+
+def _frames(count: int) -> list[Frame]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            IMAGE: rng.integers(0, 255, (8, 8, 3), dtype=np.uint8),
+            DEPTH: rng.random((8, 8, 1)).astype(np.float32),
+            "observation.state": rng.random(8).astype(np.float32),
+            "action": rng.random(7).astype(np.float32),
+        }
+        for _ in range(count)
+    ]
+
+
+def test_a_demonstration_comes_back(tmp_path: Path) -> None:
+    frames, attempt = _frames(12), Attempt(3, 7)
+    write_attempt(attempt, Recording(frames, None), tmp_path)
+    folder = tmp_path / "task03_attempt000007"
+    assert succeeded(folder) and [path.name for path in tmp_path.iterdir()] == [folder.name]
+    found = read_demonstration(folder)
+    assert found.keys() == frames[0].keys()
+    for key in ("observation.state", "action"):
+        np.testing.assert_array_equal(found[key], [frame[key] for frame in frames])
+    for key in (IMAGE, DEPTH):
+        images = [np.asarray(Image.open(path)).reshape(frames[0][key].shape) for path in found[key]]
+        np.testing.assert_array_equal(images, [frame[key] for frame in frames])
+
+
+def test_scenes_and_what_can_be_said_about_them_come_back(tmp_path: Path) -> None:
+    frames, batch = _frames(2), Attempt(3, 7, scenes=True)
+    language = [
+        FrameLanguage("Lift the milk.", [Question("point", IMAGE, "Where?", "There.")]),
+        FrameLanguage("Lift the milk.", []),
+    ]
+    write_attempt(batch, Recording(frames, language), tmp_path)
+    folder = tmp_path / "task03_frames000007"
+    assert succeeded(folder) and read_language(folder) == language
+    table = pq.read_table(scenes_file(folder))
+    assert set(table.column_names) == set(frames[0])
+    np.testing.assert_array_equal(np.stack(table["action"].to_numpy()), [frame["action"] for frame in frames])
+
+
+def test_a_failure_is_remembered(tmp_path: Path) -> None:
+    write_attempt(Attempt(0, 0), None, tmp_path)
+    assert (tmp_path / Attempt(0, 0).name).is_dir() and not succeeded(tmp_path / Attempt(0, 0).name)
+
+
+def test_half_an_attempt_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(image: np.ndarray) -> bytes:
+        raise KeyboardInterrupt
+
+    attempt, recording = Attempt(0, 0), Recording(_frames(1), None)
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt_files, "encode", fails)
+        with pytest.raises(KeyboardInterrupt):
+            write_attempt(attempt, recording, tmp_path)
+    assert not (tmp_path / attempt.name).exists()
+    write_attempt(attempt, recording, tmp_path)
+    assert succeeded(tmp_path / attempt.name)

@@ -1,0 +1,66 @@
+"""One attempt at a time, in the simulator."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lerobot_gem.data.libero_demos import attempts
+from lerobot_gem.data.libero_demos.attempt_files import Attempt
+from lerobot_gem.data.libero_demos.attempts import OpenScene, open_scene, simulate_demonstration
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.storage.output_folder import OutputDataset
+
+
+@pytest.fixture(scope="module")
+def simulator(libero: Path) -> Iterator[None]:
+    yield
+    open_scene.close()
+
+
+class _Scene:
+    """Stands in for a LiberoScene; knows what it was made of and which are open."""
+
+    are_open: list["_Scene"] = []
+
+    def __init__(self, *settings: object):
+        self.settings = settings
+        self.are_open.append(self)
+
+    def close(self) -> None:
+        self.are_open.remove(self)
+
+
+def test_a_process_keeps_one_scene_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "LiberoScene", _Scene)
+    scenes = OpenScene()
+    first = scenes.get("libero_object", 0, 5)
+    assert scenes.get("libero_object", 0, 5) is first
+    for settings in (("libero_object", 1, 5), ("libero_object", 1, 20)):
+        other = scenes.get(*settings)
+        assert other.settings == settings and _Scene.are_open == [other]
+    scenes.close()
+    assert not _Scene.are_open
+    assert scenes.get("libero_object", 1, 20) is not other
+    scenes.close()
+
+
+@pytest.mark.libero
+@pytest.mark.usefixtures("simulator")
+def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
+    config = LiberoDemosConfig(
+        OutputDataset(tmp_path / "set"), fps=5, image_size=64, action_noise=0.1, random_start=True
+    )
+    for number in range(3):
+        result = simulate_demonstration(config, Attempt(0, number))
+        if result is not None:
+            break
+    assert result is not None
+    frames = result.frames
+    assert result.language is None
+    starts = frames[0]["observation.state"][:3]
+    assert np.linalg.norm(starts - [-0.148, 0, 0.261]) > 0.02
+    # The scripted policy's straight lines: full deflection in one axis wherever it travels.
+    largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
+    assert (largest > 0.999).mean() > 0.3

@@ -1,0 +1,56 @@
+"""What may be collected, and which settings a continuation must share."""
+
+from pathlib import Path
+
+import pytest
+
+from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
+from lerobot_gem.storage.output_folder import OutputDataset
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"placement": "tight"}, "placement is one of benchmark, wide, but is 'tight'"),
+        ({"fps": 0}, "fps must be at least 1, but is 0"),
+        ({"num_workers": 0}, "num_workers must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"action_noise": -0.1}, "action_noise must be at least 0"),
+        ({"episodes_per_task": 0}, "nothing to collect"),
+        ({"mode": "frames"}, "mode is one of demonstrations, scenes, but is 'frames'"),
+        ({"mode": "scenes"}, "say how many with --scenes_per_task"),
+        ({"resume": True, "overwrite": True}, "contradict"),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LiberoDemosConfig(OutputDataset(tmp_path / "set"), **change)
+
+
+def test_a_continuation_may_go_elsewhere_take_more_workers_and_want_more(tmp_path: Path) -> None:
+    one = LiberoDemosConfig(OutputDataset(tmp_path / "a"))
+    other = LiberoDemosConfig(
+        OutputDataset(tmp_path / "b", "me/b"),
+        task_ids=[3],
+        episodes_per_task=9,
+        scenes_per_task=9,
+        num_workers=4,
+        resume=True,
+    )
+    assert one.content() == other.content()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"fps": 5},
+        {"image_size": 64},
+        {"qa": QuestionsConfig()},
+        {"mode": "scenes", "scenes_per_task": 1},
+    ],
+)
+def test_what_decides_an_attempt_must_stay(tmp_path: Path, change: dict) -> None:
+    output = OutputDataset(tmp_path / "a")
+    assert LiberoDemosConfig(output).content() != LiberoDemosConfig(output, **change).content()

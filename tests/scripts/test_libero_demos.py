@@ -1,0 +1,27 @@
+"""The command line of lerobot-gem-libero-demos."""
+
+from pathlib import Path
+
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
+from lerobot_gem.scripts.libero_demos import parse
+
+
+def test_parses_from_the_command_line(tmp_path: Path) -> None:
+    config = parse([f"--output.root={tmp_path}/a", "--task_ids=[0, 3]", "--depth=false", "--resume=true"])
+    assert config.task_ids == [0, 3] and not config.depth and config.resume and config.output.root == tmp_path / "a"
+    assert config.output.repo_id == "local/a"
+    assert config.qa is None
+    config = parse(
+        [f"--output.root={tmp_path}/a", "--mode=scenes", "--scenes_per_task=9", "--qa.kinds=[box, point]"]
+    )
+    assert config.episodes_per_task == 0 and config.qa is not None and config.qa.asked() == ["point", "box"]
+
+
+def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
+    for flag in ("--qa", "--qa=true"):
+        assert parse([f"--output.root={tmp_path}/a", flag]).qa == QuestionsConfig()
+    assert parse([f"--output.root={tmp_path}/a", "--qa=false"]).qa is None
+    config = parse([f"--output.root={tmp_path}/a", "--qa.questions_per_image=3", "--qa"])
+    assert config.qa == QuestionsConfig(questions_per_image=3)
+
+
