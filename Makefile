@@ -7,13 +7,14 @@ export MUJOCO_GL ?= egl
 # Made last, so that a setup that failed is tried again. After moving the clone: rm -rf .venv
 READY := .venv/ready
 
-.PHONY: help demo test lint setup
+.PHONY: help demo test test-slow lint setup
 
 help:
-	@echo "make demo   collect demonstrations, train the tiny GEM-VLA, evaluate it in LIBERO: outputs/demo/"
-	@echo "make test   the default test suite"
-	@echo "make lint   ruff and mypy"
-	@echo "make setup  only make .venv ready"
+	@echo "make demo       collect demonstrations, train the tiny GEM-VLA, evaluate it in LIBERO: outputs/demo/"
+	@echo "make test       the default test suite: what to run before each commit"
+	@echo "make test-slow  the rest: simulator, LeRobot's commands, long trainings"
+	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make setup      only make .venv ready"
 
 demo: $(READY)
 	.venv/bin/python examples/demo.py
@@ -21,10 +22,14 @@ demo: $(READY)
 test: $(READY)
 	.venv/bin/python -m pytest
 
+test-slow: $(READY)
+	.venv/bin/python -m pytest -m slow
+
 lint: $(READY)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 setup: $(READY)
 

@@ -139,7 +139,7 @@ def options(config: type) -> Iterator[str]:
 
 
 def test_options_of_policies_that_are_named_exist():
-    known = {"path", "type", *options(GemConfig), *options(GemVLAConfig)}
+    known = {"path", "revision", "type", *options(GemConfig), *options(GemVLAConfig)}
     for path in TEXTS:
         for option in re.findall(r"--policy\.([a-z_]+(?:\.[a-z_]+)*)", path.read_text()):
             assert option in known, f"{name(path)} names --policy.{option}"
