@@ -56,7 +56,7 @@ def score() -> None:
     run(
         OUTPUT / "logs" / "scores.log",
         BIN / "lerobot-gem-eval-vqa",
-        f"--model={checkpoint(OUTPUT, 'train')}",
+        f"--policy.path={checkpoint(OUTPUT, 'train')}",
         "--dataset.repo_id=local/answer_questions",
         f"--dataset.root={OUTPUT / 'unseen'}",
         "--max_new_tokens=64",

@@ -1,11 +1,11 @@
-"""How well a picture tells depth, when depth is known up to scale and shift alone.
+"""How well a depth image tells depth, when depth is known up to scale and shift alone.
 
 AbsRel and delta are taken after the alignment that is the custom for relative depth (MiDaS, arXiv 1907.01341): a scale
 and a shift for each image, by least squares over its valid pixels, in the space that the colormap shows: inverse depth
 for "spectral", depth for "inferno". Aligned depth is clipped to the range that counts as valid. Two of an image's
-degrees of freedom are thus fitted to the truth, and a flat picture becomes the best constant: compare with
-what that scores, not with nothing. The rank correlation needs no alignment and tells a picture that is upside down, which the
-least squares would turn over.
+degrees of freedom are thus fitted to the truth, and a flat image becomes the best constant: compare with what that
+scores, not with nothing. The rank correlation needs no alignment and shows that an image is upside down, which the least
+squares would turn over.
 """
 
 from typing import NamedTuple
@@ -35,10 +35,10 @@ class DepthScores(NamedTuple):
 
 
 def score_depth(nearness: Tensor, depth: Tensor, *, inverse: bool) -> DepthScores:
-    """Compare what a picture tells with measured depth, over the pixels where depth is valid.
+    """Compare what a depth image tells with measured depth, over the pixels where depth is valid.
 
     Args:
-        nearness: What `relative_depth` reads off the picture, larger where it is nearer; any scale and shift.
+        nearness: What `relative_depth` reads off the depth image, larger where it is nearer; any scale and shift.
         depth: In metres, of the same shape.
         inverse: Nearness is affine in inverse depth, not in depth (`is_inverse`).
 

@@ -26,20 +26,21 @@ from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.depth_target import Colormap, depth_target, is_inverse, relative_depth
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
+from lerobot_gem.storage.output_folder import check_empty
 
 logger = logging.getLogger(__name__)
 
 # What is scored:
-# `generated`, the generated picture;
+# `generated`, the generated depth image;
 # `swapped`, the one that was generated for the frame before: what knowing the place, but not the frame, scores;
-# `flat`, a picture of one colour: what the alignment alone scores;
-# `target`, the picture that the generator is taught: what its colours and size allow at best.
+# `flat`, an image of one colour: what the alignment alone scores;
+# `target`, the depth image that the generator is taught: what its colours and size allow at best.
 SCORED = ("generated", "swapped", "flat", "target")
 
 
 @dataclass
-class DepthVisualisationConfig:
-    """What to look at.
+class DepthReportConfig:
+    """Which policy to report on, and on which frames.
 
     Attributes:
         dataset: A dataset with depth for the policy's cameras.
@@ -50,7 +51,7 @@ class DepthVisualisationConfig:
         batch_size: Frames whose depth is generated at once.
         fps: Frames per second of the video.
         seed: Of the noise that depth is generated from.
-        display: Show them in rerun too.
+        display: Show the strips in rerun too.
     """
 
     dataset: DatasetOptions
@@ -73,7 +74,7 @@ class CameraReport:
     """Scores of one camera.
 
     Attributes:
-        frames: Of each frame its `file`, its `index` and `episode_index` in the dataset, and `scores` by the names of
+        frames: Each frame's `file`, its `index` and `episode_index` in the dataset, and its `scores` by the names of
             `SCORED`; the first has no `swapped`.
         skipped: Frames without a depth map to compare with.
     """
@@ -123,11 +124,12 @@ def read_policy_config(path: str, overrides: list[str]) -> PreTrainedConfig:
     return config
 
 
-def visualise_depth(config: DepthVisualisationConfig) -> dict[str, CameraReport]:
+def write_depth_report(config: DepthReportConfig) -> dict[str, CameraReport]:
     """Generate the depth of some frames; write strips, a video and scores.
 
-    In `output_dir`: `frames/frame-<number>.png`, in which each camera has a row of RGB, true and generated depth,
-    coloured alike; `depth.mp4` of the same; and `metrics.json`. Cameras without depth are left out, with a warning.
+    Into `output_dir` go `frames/frame-<number>.png`, a row for each camera with its RGB image and the images of true and
+    generated depth, in the same colours; `depth.mp4` of the same; and `metrics.json`. Cameras without depth are left out,
+    with a warning.
 
     Returns:
         Camera -> its scores.
@@ -178,7 +180,7 @@ class _Frame(NamedTuple):
 
     Attributes:
         place: Its `index` and `episode_index` in the dataset.
-        rows: Camera -> its pictures by name, (3, h, w) in [0, 1].
+        rows: Camera -> its RGB image and depth images by name, (3, h, w) in [0, 1].
         scores: Camera -> scores by name; None without depth to compare with.
     """
 
@@ -188,7 +190,7 @@ class _Frame(NamedTuple):
 
 
 def _frames(
-    config: DepthVisualisationConfig,
+    config: DepthReportConfig,
     policy: GemPolicy,
     preprocess: PolicyProcessorPipeline,
     dataset: LeRobotDataset,
@@ -214,13 +216,13 @@ def _frames(
             rows: dict[str, dict[str, Tensor]] = {}
             scores: dict[str, dict[str, DepthScores] | None] = {}
             for camera, key in pairs.items():
-                picture, target = generated[camera][i].cpu(), targets[camera].pictures[i] / 2 + 0.5
-                rows[camera] = {"rgb": batch[camera][i], "true depth": target, "generated depth": picture}
+                depth_image, target = generated[camera][i].cpu(), targets[camera].pictures[i] / 2 + 0.5
+                rows[camera] = {"rgb": batch[camera][i], "true depth": target, "generated depth": depth_image}
                 scores[camera] = None
                 if targets[camera].has_depth[i]:
                     swapped = {"swapped": previous[camera]} if previous else {}
-                    flat = torch.zeros_like(picture)
-                    scored = {"generated": picture, **swapped, "flat": flat, "target": target}
+                    flat = torch.zeros_like(depth_image)
+                    scored = {"generated": depth_image, **swapped, "flat": flat, "target": target}
                     scores[camera] = _score(scored, batch[key][i], colormap)
             previous = {camera: row["generated depth"] for camera, row in rows.items()}
             place = {name: int(batch[name][i]) for name in ("index", "episode_index")}
@@ -228,17 +230,17 @@ def _frames(
 
 
 def draw_strips(rows: Sequence[Sequence[Tensor]]) -> np.ndarray:
-    """Rows of pictures below each other.
+    """Rows of images below each other.
 
     Args:
-        rows: Pictures (3, h, w) in [0, 1]; in each row, all are scaled to the size of its first.
+        rows: Images (3, h, w) in [0, 1]; in each row, all are scaled to the size of its first.
 
     Returns:
         (H, W, 3) uint8 with even sides, as video codecs need them.
     """
     strips = [
         torch.cat(
-            [F.interpolate(picture[None], size=row[0].shape[-2:], mode="nearest-exact") for picture in row],
+            [F.interpolate(image[None], size=row[0].shape[-2:], mode="nearest-exact") for image in row],
             dim=3,
         )
         for row in rows
@@ -262,8 +264,8 @@ def table(reports: Mapping[str, CameraReport]) -> str:
     return "\n".join(lines)
 
 
-def _checked(config: DepthVisualisationConfig) -> GemConfig:
-    """The checkpoint's configuration, once all that was asked for makes sense."""
+def _checked(config: DepthReportConfig) -> GemConfig:
+    """The checkpoint's configuration, after a check of all options."""
     policy = config.policy
     if policy is None or policy.pretrained_path is None:
         raise ValueError("No policy: expected --policy.path=<gem checkpoint>.")
@@ -275,10 +277,7 @@ def _checked(config: DepthVisualisationConfig) -> GemConfig:
     for name in ("num_frames", "batch_size", "fps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name}={getattr(config, name)}: expected at least 1.")
-    if config.output_dir.exists() and any(config.output_dir.iterdir()):
-        raise FileExistsError(
-            f"output_dir={config.output_dir} is not empty: take another folder, or delete it."
-        )
+    check_empty(config.output_dir)
     return policy
 
 
@@ -306,17 +305,17 @@ def _depth_of_cameras(policy: GemConfig, dataset: LeRobotDataset) -> dict[str, s
 
 
 def _spread(length: int, number: int) -> list[int]:
-    """At most `number` positions in a dataset of this length, evenly spread."""
+    """Evenly spread positions in a dataset of this length: `number`, or all if there are fewer."""
     if number > length:
         logger.warning(f"num_frames={number}, but there are {length} frames: taking them all.")
     return np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()
 
 
-def _score(pictures: Mapping[str, Tensor], depth: Tensor, colormap: Colormap) -> dict[str, DepthScores]:
-    """Scores of pictures (3, h, w) in [0, 1] against depth (1, H, W) in metres, at the depth map's own size."""
+def _score(images: Mapping[str, Tensor], depth: Tensor, colormap: Colormap) -> dict[str, DepthScores]:
+    """Scores of depth images (3, h, w) in [0, 1] against depth (1, H, W) in metres, at the depth map's own size."""
     scores = {}
-    for name, picture in pictures.items():
-        nearness = relative_depth(picture[None], colormap)
+    for name, image in images.items():
+        nearness = relative_depth(image[None], colormap)
         nearness = F.interpolate(nearness, size=depth.shape[-2:], mode="bilinear", antialias=True)
         scores[name] = score_depth(nearness[0], depth, inverse=is_inverse(colormap))
     return scores
@@ -333,9 +332,7 @@ def _check_found(
             )
 
 
-def _write_metrics(
-    config: DepthVisualisationConfig, policy: GemConfig, reports: Mapping[str, CameraReport]
-) -> None:
+def _write_metrics(config: DepthReportConfig, policy: GemConfig, reports: Mapping[str, CameraReport]) -> None:
     metrics = {
         "policy": str(policy.pretrained_path),
         "dataset": config.dataset.repo_id,
@@ -354,10 +351,10 @@ def _by_name(scores: Mapping[str, DepthScores]) -> dict[str, dict[str, float]]:
 
 
 def _display(frame: _Frame) -> None:
-    """Log the pictures to rerun."""
+    """Log the images to rerun."""
     import rerun
 
     rerun.set_time("index", sequence=frame.place["index"])
     for camera, row in frame.rows.items():
-        for name, picture in row.items():
-            rerun.log(f"{camera}/{name}", rerun.Image(draw_strips([[picture]])))
+        for name, image in row.items():
+            rerun.log(f"{camera}/{name}", rerun.Image(draw_strips([[image]])))

@@ -2,13 +2,13 @@
 
 They come from where training takes them (processing/language.py): the string column `messages` if the dataset has it,
 else rows of style `vqa` in LeRobot's language columns. Each is asked alone, without the turns before it, which often
-hold its answer: where the mug is, is no question after a box around the mug.
+hold its answer: after a box around the mug, nobody needs to be asked where it is.
 """
 
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import chain, zip_longest
@@ -17,8 +17,8 @@ from typing import Any
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
-from lerobot_gem.evaluation.vqa_scores import VqaRow, box_iou, contains
-from lerobot_gem.processing.answers import Box, kind_of, parse, places
+from lerobot_gem.evaluation.vqa_scores import VqaRow, contains
+from lerobot_gem.processing.answers import Box, form_of, parse, places
 from lerobot_gem.processing.language import (
     EVENTS,
     MESSAGES,
@@ -30,6 +30,7 @@ from lerobot_gem.processing.language import (
     messages_of_rows,
     parse_messages,
 )
+from lerobot_gem.storage.question_kinds import QUESTIONS_FILE, read_question_kinds
 
 # Words of a question that name no object.
 # fmt: off
@@ -59,11 +60,12 @@ class VqaRows:
 def read_rows(dataset: LeRobotDataset) -> VqaRows:
     """All questions of a dataset's frames.
 
-    A message of the column `messages` may name its kind (`"kind": "navigation"`); else it is told from question and
-    answer (`kind_of`).
+    The kind of a language row is what `meta/questions.parquet` says, if the dataset has it. A message of the column
+    `messages` may name its own (`"kind": "navigation"`). Else the kind is the form of the right answer.
 
     Raises:
-        ValueError: There are none, or they are malformed, or name a camera that the dataset lacks.
+        ValueError: There are none, they are malformed or name a camera that the dataset lacks, or
+            `meta/questions.parquet` lacks one of them.
     """
     meta = dataset.meta
     cameras = [camera for camera in meta.camera_keys if camera not in meta.depth_keys]
@@ -84,7 +86,7 @@ def read_rows(dataset: LeRobotDataset) -> VqaRows:
                 skipped[reason] += 1
                 continue
             text, right = question["content"], answer["content"]
-            kind = question.get("kind") or kind_of(text, right)
+            kind = question.get("kind") or form_of(right)
             in_frame.append(VqaRow(index, episode, tuple(shown), text, right, kind, (width, height)))
         rows += [replace(row, region=_region(row, in_frame)) for row in in_frame]
     if not rows:
@@ -105,7 +107,7 @@ def select_rows(
     Args:
         rows: To choose from.
         kinds: Those wanted; None for all.
-        max_rows: How many at most, spread evenly over the kinds as far as each has enough; None for all.
+        max_rows: Largest number, spread evenly over the kinds as far as each has enough; None for all.
         seed: Of the choice.
 
     Raises:
@@ -142,9 +144,28 @@ def _messages(dataset: LeRobotDataset) -> Iterator[tuple[int, list[Message]]]:
             yield index, messages
         return
     table = LanguageTable(meta) if meta.has_language_columns else None
+    kinds = read_question_kinds(meta.root)
     for index in indices:
         _, events = table.rows(index) if table else ([], [])
-        yield index, messages_of_rows([], events, timestamp=0, task=None, index=index)
+        messages = messages_of_rows([], events, timestamp=0, task=None, index=index)
+        if kinds is not None:
+            _name_kinds(messages, kinds, index, meta.repo_id)
+        yield index, messages
+
+
+def _name_kinds(
+    messages: list[Message], kinds: Mapping[tuple[int, str, str], str], index: int, repo_id: str
+) -> None:
+    """Give the questions of a frame their kinds."""
+    for question in messages[::2]:
+        key = index, question["camera"], question["content"]
+        if key not in kinds:
+            raise ValueError(
+                f"{QUESTIONS_FILE} of {repo_id!r} lacks the question {question['content']!r} about {question['camera']} in "
+                f"frame {index}: expected the kind of each question of the language columns. If the questions have changed, "
+                "write the file anew, or remove it: without it, the kind of a question is the form of its answer."
+            )
+        question["kind"] = kinds[key]
 
 
 def _unfit(question: Message, answer: Message, about_depth: bool, size: tuple[int, int]) -> str | None:
@@ -154,7 +175,7 @@ def _unfit(question: Message, answer: Message, about_depth: bool, size: tuple[in
     if not (question["content"] or "").strip() or not (answer["content"] or "").strip():
         return "empty question or answer"
     boxes: list[Box] = parse(answer["content"], "box", size) or []
-    if any(box_iou(box, box) == 0 for box in boxes):
+    if any(right <= left or bottom <= top for left, top, right, bottom in boxes):
         return "right answer is a box without area"
     return None
 

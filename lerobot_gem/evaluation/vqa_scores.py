@@ -8,7 +8,7 @@
 | | `acc@0.5` | share of at least a half, the criterion of RefCOCO |
 | number | `exact` | share of equal numbers |
 | | `mra` | mean relative accuracy of VSI-Bench (arXiv 2412.14171) |
-| choice, text | `exact` | share of equal answers |
+| yes or no, choice, text | `exact` | share of equal answers |
 
 An answer that can't be read as what was asked for counts as wrong, and is counted.
 """
@@ -22,16 +22,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binomtest, bootstrap
+from torchvision.ops import box_iou
 
 from lerobot_gem.processing.answers import Box, Form, Point, Quantity, form_of, parse
 
 # theta = 0.5, 0.55, ... 0.95 (VSI-Bench, section 3).
 MRA_THRESHOLDS = tuple(Decimal(percent) / 100 for percent in range(50, 100, 5))
 POINT_TOLERANCE = 50.0
-# The 97.5th percentile of the normal distribution.
-_Z = 1.959964
 _RESAMPLES = 1000
-# Constant answers that are tried for the baseline; the most common ones.
+# The baseline tries that many of the most common answers.
 _CONSTANTS = 100
 
 
@@ -45,7 +47,7 @@ class VqaRow:
         cameras: Observation keys of the images that are shown, in order.
         question: As asked.
         answer: The right one.
-        kind: What is asked for, by which scores are grouped.
+        kind: What is asked for; scores are grouped by it.
         size: Width and height of the first image in pixels.
         region: Where the object of a point is, in coordinates from 0 to 1000; None if no row tells.
     """
@@ -62,7 +64,7 @@ class VqaRow:
     @cached_property
     def form(self) -> Form:
         """The form of the right answer."""
-        return form_of(self.question, self.answer)
+        return form_of(self.answer)
 
 
 @dataclass(frozen=True)
@@ -138,38 +140,16 @@ def mean_relative_accuracy(predicted: Decimal, truth: Decimal) -> float:
     return sum(error < 1 - theta for theta in MRA_THRESHOLDS) / len(MRA_THRESHOLDS)
 
 
-def box_iou(first: Box, second: Box) -> float:
-    """Intersection over union; 0 if either box has no area, as one whose right end is left of its left end."""
-    areas = [_area(first), _area(second)]
-    if min(areas) <= 0:
-        return 0.0
-    overlap = _area(
-        (
-            max(first[0], second[0]),
-            max(first[1], second[1]),
-            min(first[2], second[2]),
-            min(first[3], second[3]),
-        )
-    )
-    return overlap / (sum(areas) - overlap)
-
-
 def boxes_iou(predicted: Sequence[Box], truth: Sequence[Box]) -> float:
-    """Mean IoU of boxes matched one to one, the best pair first; a box without partner counts as 0.
+    """Mean intersection over union (IoU) of boxes matched one to one, as well as they can be.
 
-    For one box each, that is their IoU.
+    A box without partner counts as 0. So does one without area, as one whose right end is left of its left end.
     """
-    if len(predicted) == len(truth) == 1:
-        return box_iou(predicted[0], truth[0])
-    pairs = [(box_iou(p, t), i, j) for i, p in enumerate(predicted) for j, t in enumerate(truth)]
-    matched: list[float] = []
-    free_p, free_t = set(range(len(predicted))), set(range(len(truth)))
-    for iou, i, j in sorted(pairs, reverse=True):
-        if i in free_p and j in free_t:
-            matched.append(iou)
-            free_p.remove(i)
-            free_t.remove(j)
-    return sum(matched) / max(len(predicted), len(truth))
+    first, second = (torch.tensor(boxes, dtype=torch.float64) for boxes in (predicted, truth))
+    # Two boxes without area have none in common and none together.
+    ious = box_iou(first, second).nan_to_num().numpy()
+    matched = ious[linear_sum_assignment(ious, maximize=True)]
+    return float(matched.sum()) / max(len(predicted), len(truth))
 
 
 def contains(box: Box, point: Point) -> bool:
@@ -208,6 +188,7 @@ METRICS: Mapping[Form, Sequence[Metric]] = {
             is_proportion=False,
         ),
     ),
+    "yes_no": (_EXACT,),
     "choice": (_EXACT,),
     "text": (_EXACT,),
 }
@@ -291,13 +272,10 @@ def wilson_interval(values: Sequence[float]) -> tuple[float, float]:
     """Wilson's 95 % interval of the share of ones.
 
     Args:
-        values: 0 or 1 each; or between, for which it is wider than it need be.
+        values: 0 or 1 each. If some lie between, their sum is rounded, and the interval is wider than it need be.
     """
-    n = len(values)
-    share = math.fsum(values) / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    found = binomtest(round(math.fsum(values)), len(values)).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float]:
@@ -307,13 +285,7 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
     """
     if min(values) == max(values):
         return wilson_interval(values)
-    from scipy.stats import bootstrap
-
     resampled = bootstrap(
         (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
     )
     return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
-
-
-def _area(box: Box) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])

@@ -1,4 +1,4 @@
-"""What an answer about an image says: points, boxes, a number, a choice or plain text.
+"""What an answer about an image says: points, boxes, a number, yes or no, a choice or plain text.
 
 Three notations of points and boxes are read, whatever text or code fence stands around them:
 
@@ -10,7 +10,7 @@ Three notations of points and boxes are read, whatever text or code fence stands
 
 They come out in Qwen3-VL's coordinates, so that a model may answer in another notation than the dataset's.
 `lerobot-annotate` also writes `{"count": n}`, `{"attribute": ..., "value": ...}` and `{"subject": ..., "relation": ...,
-"object": ...}`, of which the count, the value and the three words are the answer.
+"object": ...}`; the count, the value and the three words are then the answer.
 """
 
 import json
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-Form = Literal["point", "box", "number", "choice", "text"]
+Form = Literal["point", "box", "number", "yes_no", "choice", "text"]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -43,23 +43,7 @@ _NUMBER = re.compile(
 _RANGE = re.compile(rf"\d\s*(?:-|–|to|and|or)\s*\d+(?:\.\d+)?\s*(?:{'|'.join(_UNITS)})(?!\w)", re.IGNORECASE)
 # A letter alone or before punctuation: not the first word of "A mug" or "I think".
 _CHOICE = re.compile(r"\(?([A-Z])(?:[).:,]+|\s*$)")
-
-# What a question is about whose answer is a number or a text, by its words; the first that matches.
-_NUMERIC_KINDS = {
-    "count": r"how many|number of|\bcount\b",
-    "progress": r"progress|percent|how far along|how much of the task",
-    "gripper_distance": r"(distance|how (far|near|close)|(metre|meter)s?\b).*gripper|gripper.*(distance|(metre|meter)s?\b)",
-    "object_distance": r"distance|how (far|near|close)|(metre|meter)s?\b",
-}
-_TEXT_KINDS = {
-    "next_subtask": r"\bnext\b(?! to)|(step|task|comes) after\b",
-    "subtask": r"sub-?task|\bsteps?\b|\bdo(ing)? now\b|robot doing",
-    "left_right": r"\bleft\b.*\bright\b",
-    "front_behind": r"\bfront\b.*\bbehind\b",
-    "nearer": r"\b(nearer|nearest|closer|closest)\b",
-    "relation": r"\b(left|right|front|behind|above|below|under|farther|further|between|next to)\b",
-}
-_AFFORDANCE = r"\b(grasp|grip|grab|hold)\b"
+_YES_NO = re.compile(r"(yes|no)(?!\w)[.!]?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -90,49 +74,22 @@ class Quantity:
     written: Decimal = field(compare=False)
 
 
-def form_of(question: str, answer: str) -> Form:
+def form_of(answer: str) -> Form:
     """The form of a right answer, which decides how others are read and scored.
 
-    A number is an answer that holds nothing else, or the only number in the answer to a question about a count, a
-    distance or progress.
+    Points and boxes may have words around them; any other answer must be nothing but a number with or without a unit,
+    "yes" or "no", or one capital letter. Else it is a text.
     """
     if _points(answer):
         return "point"
     if _boxes(answer):
         return "box"
-    if _CHOICE.fullmatch(answer.strip()):
-        return "choice"
     text = _plain(answer)
-    if _NUMBER.fullmatch(text.rstrip(".")) or (_quantity(text) and _first_match(_NUMERIC_KINDS, question)):
+    if _NUMBER.fullmatch(text.rstrip(".")):
         return "number"
-    return "text"
-
-
-def kind_of(question: str, answer: str) -> str:
-    """What a question asks for, from the form of its answer and its words; rows of a dataset don't say it.
-
-    The kinds are those of `lerobot-gem-libero-demos --qa`, and some for other data.
-
-    Returns:
-        "point", "affordance", "box", "count", "progress", "object_distance", "gripper_distance", "number", "choice",
-        "left_right", "front_behind", "nearer", "relation", "subtask", "next_subtask", "attribute" or "text".
-    """
-    form = form_of(question, answer)
-    if form == "point":
-        return "affordance" if re.search(_AFFORDANCE, question, re.IGNORECASE) else "point"
-    if form == "number":
-        quantity = _quantity(_plain(answer))
-        kind = _first_match(_NUMERIC_KINDS, question) or "number"
-        if quantity and quantity.unit:
-            is_distance = kind.endswith("distance")
-            return "progress" if quantity.unit == "%" else kind if is_distance else "object_distance"
-        return kind
-    if form == "text":
-        for entry in _objects(answer):
-            if "relation" in entry or "attribute" in entry:
-                return "relation" if "relation" in entry else "attribute"
-        return _first_match(_TEXT_KINDS, question) or "text"
-    return form
+    if _YES_NO.fullmatch(text):
+        return "yes_no"
+    return "choice" if _CHOICE.fullmatch(text) else "text"
 
 
 def parse(answer: str, form: Form, size: tuple[int, int]) -> Any:
@@ -144,9 +101,9 @@ def parse(answer: str, form: Form, size: tuple[int, int]) -> Any:
         size: Width and height of the image, for coordinates in pixels.
 
     Returns:
-        A `Point` (of several the first), a list of `Box`, a `Quantity`, a letter, or the text without case, outer
-        punctuation and repeated blanks. None if there is no such thing in the answer, or two different numbers; of those
-        with a unit and those without ("object 1 is 7 cm away"), the former count.
+        A `Point` (the first of several), a list of `Box`, a `Quantity`, "yes" or "no" (the first word), a letter, or
+        the text without case, outer punctuation and repeated blanks. None if there is no such thing in the answer, or if
+        it has two different numbers; a number with a unit counts before one without ("object 1 is 7 cm away").
     """
     if form == "point":
         return next(iter(_points(answer, size)), None)
@@ -155,6 +112,9 @@ def parse(answer: str, form: Form, size: tuple[int, int]) -> Any:
     text = _plain(answer)
     if form == "number":
         return _quantity(text)
+    if form == "yes_no":
+        found = _YES_NO.match(text)
+        return found and found[1].lower()
     if form == "choice":
         found = _CHOICE.match(text)
         return found and found[1]
@@ -243,7 +203,3 @@ def _read(match: re.Match[str]) -> Quantity:
         if match["unit"] and re.fullmatch(pattern, match["unit"], re.IGNORECASE):
             return Quantity(written * factor, unit, written)
     return Quantity(written, None, written)
-
-
-def _first_match(kinds: dict[str, str], question: str) -> str | None:
-    return next((kind for kind, words in kinds.items() if re.search(words, question, re.IGNORECASE)), None)

@@ -1,4 +1,4 @@
-"""Scores of relative depth, on pictures whose score is known."""
+"""Scores of relative depth, on depth images whose score is known."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_the_other_space_is_right_in_order_alone(inverse):
 
 
 @INVERSE
-def test_noise_scores_about_as_a_flat_picture_and_clearly_worse_than_the_truth(inverse):
+def test_noise_scores_about_as_a_flat_image_and_clearly_worse_than_the_truth(inverse):
     depth = scene()
     noise = torch.rand(depth.shape, generator=torch.Generator().manual_seed(0))
     random = score_depth(noise, depth, inverse=inverse)
@@ -55,7 +55,7 @@ def test_noise_scores_about_as_a_flat_picture_and_clearly_worse_than_the_truth(i
     assert flat.rank_correlation == 0
 
 
-def test_a_flat_picture_is_the_best_constant():
+def test_a_flat_image_is_the_best_constant():
     depth = scene()
     mean = depth.mean()
     scores = score_depth(torch.zeros_like(depth), depth, inverse=False)
@@ -103,10 +103,10 @@ def test_estimates_stay_in_the_valid_range():
 
 
 @pytest.mark.parametrize("colormap", ["spectral", "inferno"])
-def test_the_picture_that_is_learned_is_nearly_perfect(colormap):
+def test_the_depth_image_that_is_learned_is_nearly_perfect(colormap):
     depth = scene()
-    picture = paint(depth_values(depth[None], colormap), colormap) / 2 + 0.5
-    scores = score_depth(relative_depth(picture, colormap)[0], depth, inverse=is_inverse(colormap))
+    depth_image = paint(depth_values(depth[None], colormap), colormap) / 2 + 0.5
+    scores = score_depth(relative_depth(depth_image, colormap)[0], depth, inverse=is_inverse(colormap))
     assert scores.abs_rel < 0.02
     assert scores.delta > 0.99
     assert scores.rank_correlation > 0.99

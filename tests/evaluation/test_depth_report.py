@@ -13,11 +13,11 @@ from lerobot.utils.import_utils import is_package_available
 from PIL import Image
 
 from lerobot_gem.evaluation.depth_report import (
-    DepthVisualisationConfig,
+    DepthReportConfig,
     draw_strips,
     read_policy_config,
     table,
-    visualise_depth,
+    write_depth_report,
 )
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
@@ -40,16 +40,16 @@ def checkpoint(depth_dataset_root: Path, tmp_path_factory: pytest.TempPathFactor
     return save(tmp_path_factory.mktemp("gem"), config, depth_dataset_root)
 
 
-def request(checkpoint: Path, root: Path, output: Path, **options) -> DepthVisualisationConfig:
+def request(checkpoint: Path, root: Path, output: Path, **options) -> DepthReportConfig:
     small = ["--depth.num_inference_steps=1", f"--depth.max_side={SIZE}"]
     policy = read_policy_config(str(checkpoint), small)
     dataset = DatasetOptions("local/noise", root, options.pop("episodes", None))
-    return DepthVisualisationConfig(**{"dataset": dataset, "output_dir": output, "policy": policy, **options})
+    return DepthReportConfig(**{"dataset": dataset, "output_dir": output, "policy": policy, **options})
 
 
 def test_strips_video_and_scores(checkpoint, depth_dataset_root, tmp_path):
     output = tmp_path / "viz"
-    reports = visualise_depth(
+    reports = write_depth_report(
         request(checkpoint, depth_dataset_root, output, num_frames=4, batch_size=3, fps=5)
     )
 
@@ -96,29 +96,29 @@ def test_strips_video_and_scores(checkpoint, depth_dataset_root, tmp_path):
 
 
 def test_the_seed_and_the_episodes_decide(checkpoint, depth_dataset_root, tmp_path):
-    def pictures(name: str, **options) -> tuple[list[bytes], list[int]]:
+    def strips(name: str, **options) -> tuple[list[bytes], list[int]]:
         output = tmp_path / name
         config = request(checkpoint, depth_dataset_root, output, num_frames=2, episodes=[1], **options)
-        frames = visualise_depth(config)[CAMERAS[0]].frames
+        frames = write_depth_report(config)[CAMERAS[0]].frames
         files = [(output / "frames" / frame["file"]).read_bytes() for frame in frames]
         return files, [frame["index"] for frame in frames]
 
-    first, indices = pictures("first")
+    first, indices = strips("first")
     assert indices == [FRAMES, 2 * FRAMES - 1]
-    assert pictures("again")[0] == first
-    assert pictures("other", seed=1)[0] != first
+    assert strips("again")[0] == first
+    assert strips("other", seed=1)[0] != first
 
 
 def test_frames_without_depth_are_skipped_and_counted(checkpoint, tmp_path):
     """Here the wrist's depth is missing throughout episode 1, which is an error only if nothing else is asked for."""
     root = write_dataset(tmp_path / "data", depth=True)
     blank_depth(root, f"{CAMERAS[1]}_depth", episodes=[1])
-    reports = visualise_depth(request(checkpoint, root, tmp_path / "all", num_frames=EPISODES))
+    reports = write_depth_report(request(checkpoint, root, tmp_path / "all", num_frames=EPISODES))
     assert [(len(report.frames), report.skipped) for report in reports.values()] == [(3, 0), (2, 1)]
     with pytest.raises(
         ValueError, match=r"No depth in 1 frames of '.*image2_depth' of 'local/noise': .*depth_unit"
     ):
-        visualise_depth(request(checkpoint, root, tmp_path / "one", num_frames=1, episodes=[1]))
+        write_depth_report(request(checkpoint, root, tmp_path / "one", num_frames=1, episodes=[1]))
 
 
 @pytest.mark.parametrize(
@@ -134,23 +134,23 @@ def test_frames_without_depth_are_skipped_and_counted(checkpoint, tmp_path):
 )
 def test_bad_options_are_named(checkpoint, depth_dataset_root, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        visualise_depth(request(checkpoint, depth_dataset_root, tmp_path / "viz", **options))
+        write_depth_report(request(checkpoint, depth_dataset_root, tmp_path / "viz", **options))
     assert not (tmp_path / "viz").exists()
 
 
 def test_nothing_is_overwritten(checkpoint, depth_dataset_root, tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileExistsError, match=r"output_dir=.* is not empty: take another folder"):
-        visualise_depth(request(checkpoint, depth_dataset_root, tmp_path))
+    with pytest.raises(FileExistsError, match=r"output_dir=.* exists and is not an empty folder"):
+        write_depth_report(request(checkpoint, depth_dataset_root, tmp_path))
 
 
 def test_a_policy_that_acts_is_named(dataset_root, tmp_path):
     config = GemVLAConfig(preset="tiny", device="cpu", dtype="float32", chunk_size=4)
     policy = build_policy(config, dataset_root)[0].config
     policy.pretrained_path = tmp_path / "gem_vla"
-    asked = DepthVisualisationConfig(DatasetOptions("local/noise", dataset_root), tmp_path / "viz", policy)
+    asked = DepthReportConfig(DatasetOptions("local/noise", dataset_root), tmp_path / "viz", policy)
     with pytest.raises(ValueError, match=r"gem_vla is a 'gem_vla' checkpoint: expected a 'gem' checkpoint"):
-        visualise_depth(asked)
+        write_depth_report(asked)
 
 
 @pytest.mark.parametrize("layout", ["released", "nowhere", "nobody/no-such-policy"])
@@ -165,19 +165,19 @@ def test_what_is_no_policy_is_named(tmp_path, layout):
 
 def test_data_that_does_not_fit_is_named(checkpoint, dataset_root, depth_dataset_root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No dataset in .*nowhere: expected .* meta/info.json"):
-        visualise_depth(request(checkpoint, tmp_path / "nowhere", tmp_path / "viz"))
+        write_depth_report(request(checkpoint, tmp_path / "nowhere", tmp_path / "viz"))
     with pytest.raises(ValueError, match=r"No depth camera in 'local/noise': .*lerobot-gem-label-depth"):
-        visualise_depth(request(checkpoint, dataset_root, tmp_path / "viz"))
+        write_depth_report(request(checkpoint, dataset_root, tmp_path / "viz"))
     asked = request(checkpoint, depth_dataset_root, tmp_path / "viz")
     asked.policy.input_features["observation.images.top"] = asked.policy.input_features.pop(CAMERAS[0])
     with pytest.raises(ValueError, match=r"lacks the camera\(s\) \['observation.images.top'\]"):
-        visualise_depth(asked)
+        write_depth_report(asked)
 
 
 def test_a_camera_without_depth_is_left_out(checkpoint, depth_dataset_root, tmp_path, caplog):
     asked = request(checkpoint, depth_dataset_root, tmp_path / "viz", num_frames=1)
     asked.policy.depth.cameras = {CAMERAS[1]: f"{CAMERAS[1]}_depth"}
-    assert list(visualise_depth(asked)) == [CAMERAS[1]]
+    assert list(write_depth_report(asked)) == [CAMERAS[1]]
     assert f"{CAMERAS[0]} is left out: 'local/noise' has no depth for it" in caplog.text
     [file] = (tmp_path / "viz" / "frames").iterdir()
     assert Image.open(file).size == (3 * SIZE, SIZE)
@@ -185,21 +185,21 @@ def test_a_camera_without_depth_is_left_out(checkpoint, depth_dataset_root, tmp_
     asked = request(checkpoint, depth_dataset_root, tmp_path / "none")
     asked.policy.depth.cameras = {}
     with pytest.raises(ValueError, match=r"No depth for the cameras .* in 'local/noise'"):
-        visualise_depth(asked)
+        write_depth_report(asked)
 
 
 @pytest.mark.skipif(is_package_available("rerun-sdk", "rerun"), reason="rerun is installed")
 def test_display_without_rerun_names_the_install(checkpoint, depth_dataset_root, tmp_path):
     with pytest.raises(ImportError, match=r"'rerun-sdk' is required .*pip install 'lerobot\[viz\]'"):
-        visualise_depth(request(checkpoint, depth_dataset_root, tmp_path / "viz", display=True))
+        write_depth_report(request(checkpoint, depth_dataset_root, tmp_path / "viz", display=True))
     assert not (tmp_path / "viz").exists()
 
 
 def test_rows_of_any_size_make_one_sheet_of_even_sides():
     random = torch.Generator().manual_seed(0)
-    pictures = [torch.rand(3, *size, generator=random) for size in ((5, 7), (10, 14), (4, 6))]
-    sheet = draw_strips([pictures[:2], pictures[2:]])
+    images = [torch.rand(3, *size, generator=random) for size in ((5, 7), (10, 14), (4, 6))]
+    sheet = draw_strips([images[:2], images[2:]])
     assert sheet.shape == (10, 14, 3)
-    expected = (pictures[2] * 255).round().byte().movedim(0, 2).numpy()
+    expected = (images[2] * 255).round().byte().movedim(0, 2).numpy()
     assert (sheet[5:9, :6] == expected).all()
     assert (sheet[5:9, 6:] == 0).all()

@@ -1,13 +1,16 @@
 """Which questions a dataset has, what they are asked about, and which are chosen."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows, shared_name
 from lerobot_gem.storage.language_columns import row
+from lerobot_gem.storage.question_kinds import QUESTIONS_FILE, write_question_kinds
 from tests.conftest import CAMERAS, FRAMES, add_language_rows, write_dataset
 
 FRONT, WRIST = CAMERAS
@@ -42,13 +45,39 @@ def test_language_rows_are_asked_about_their_camera(tmp_path):
     }
     found = read(with_events(tmp_path, events))
     assert [(row.index, row.episode, row.cameras, row.answer, row.kind) for row in found.rows] == [
-        (2, 0, (FRONT,), "2", "count"),
-        (2, 0, (WRIST,), "yes", "relation"),
-        (FRAMES + 1, 1, (FRONT,), "3", "count"),
+        (2, 0, (FRONT,), "2", "number"),
+        (2, 0, (WRIST,), "yes", "yes_no"),
+        (FRAMES + 1, 1, (FRONT,), "3", "number"),
     ]
     assert not found.skipped
     [only] = read(tmp_path / "data", episodes=[1]).rows
     assert only == found.rows[2]
+
+
+def simulated(tmp_path: Path) -> tuple[Path, list[dict]]:
+    """A copy of a dataset with questions of lerobot-gem-libero-demos, and its table of their kinds."""
+    root = tmp_path / "data"
+    shutil.copytree(Path(__file__).parents[1] / "artifacts" / "0.1.0" / "dataset", root)
+    return root, pq.read_table(root / QUESTIONS_FILE).to_pylist()
+
+
+def test_kinds_are_those_of_the_table_beside_the_dataset(tmp_path):
+    root, table = simulated(tmp_path)
+    kinds = {(row["index"], row["camera"], row["question"]): row["kind"] for row in table}
+    rows = read(root).rows
+    assert len(rows) == len(kinds) == 22
+    assert all(row.kind == kinds[row.index, row.cameras[0], row.question] for row in rows)
+    assert {"affordance", "gripper_distance", "next_subtask"} < {row.kind for row in rows}
+
+    (root / QUESTIONS_FILE).unlink()
+    assert {row.kind for row in read(root).rows} == {"point", "box", "number", "text"}
+
+
+def test_a_question_that_the_table_lacks_is_named(tmp_path):
+    root, table = simulated(tmp_path)
+    write_question_kinds(root, table[1:])
+    with pytest.raises(ValueError, match=r"questions.parquet of .* 'Locate the salad dressing .* in frame 0"):
+        read(root)
 
 
 def test_messages_are_asked_one_by_one_about_all_images_or_the_one_they_name(tmp_path):
@@ -183,9 +212,9 @@ def rows(tmp_path_factory):
 
 
 def test_the_choice_is_seeded_and_even_over_kinds_as_far_as_there_are_enough(rows):
-    assert Counter(row.kind for row in rows) == {"count": 30, "relation": 10, "text": 1}
+    assert Counter(row.kind for row in rows) == {"number": 30, "yes_no": 10, "text": 1}
     chosen = select_rows(rows, kinds=None, max_rows=13, seed=1)
-    assert Counter(row.kind for row in chosen) == {"count": 6, "relation": 6, "text": 1}
+    assert Counter(row.kind for row in chosen) == {"number": 6, "yes_no": 6, "text": 1}
     assert chosen == select_rows(rows, kinds=None, max_rows=13, seed=1)
     assert chosen != select_rows(rows, kinds=None, max_rows=13, seed=2)
     assert [row.index for row in chosen] == sorted(row.index for row in chosen)
@@ -197,7 +226,7 @@ def test_the_choice_is_seeded_and_even_over_kinds_as_far_as_there_are_enough(row
 
 
 def test_kinds_can_be_chosen_and_unknown_ones_are_named(rows):
-    chosen = select_rows(rows, kinds=["relation", "text"], max_rows=4, seed=1)
-    assert Counter(row.kind for row in chosen) == {"relation": 3, "text": 1}
-    with pytest.raises(ValueError, match=r"\['box'\].*'count' \(30\), 'relation' \(10\), 'text' \(1\)"):
-        select_rows(rows, kinds=["count", "box"], max_rows=None, seed=1)
+    chosen = select_rows(rows, kinds=["yes_no", "text"], max_rows=4, seed=1)
+    assert Counter(row.kind for row in chosen) == {"yes_no": 3, "text": 1}
+    with pytest.raises(ValueError, match=r"\['box'\].*'number' \(30\), 'text' \(1\), 'yes_no' \(10\)"):
+        select_rows(rows, kinds=["number", "box"], max_rows=None, seed=1)

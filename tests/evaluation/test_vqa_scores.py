@@ -7,23 +7,22 @@ import pytest
 from lerobot_gem.evaluation.vqa_scores import (
     VqaRow,
     bootstrap_interval,
-    box_iou,
     boxes_iou,
     mean_relative_accuracy,
     score_answer,
     score_answers,
     wilson_interval,
 )
-from lerobot_gem.processing.answers import kind_of
+from lerobot_gem.processing.answers import form_of
 
 
 def ask(question: str, answer: str, region=None, kind: str | None = None) -> VqaRow:
-    kind = kind or kind_of(question, answer)
+    kind = kind or form_of(answer)
     return VqaRow(0, 0, ("observation.images.front",), question, answer, kind, (640, 480), region)
 
 
 def count(answer: str) -> VqaRow:
-    return ask("How many mugs are there?", answer)
+    return ask("How many mugs are there?", answer, kind="count")
 
 
 @pytest.mark.parametrize(
@@ -63,8 +62,8 @@ def test_mean_relative_accuracy(predicted, truth, expected):
         ((5, 5, 5, 5), (5, 5, 5, 5), 0.0),
     ],
 )
-def test_box_iou(first, second, expected):
-    assert box_iou(first, second) == box_iou(second, first) == pytest.approx(expected)
+def test_iou_of_two_boxes(first, second, expected):
+    assert boxes_iou([first], [second]) == boxes_iou([second], [first]) == pytest.approx(expected)
 
 
 def test_several_boxes_are_matched_one_to_one():
@@ -73,6 +72,15 @@ def test_several_boxes_are_matched_one_to_one():
     assert boxes_iou([left], [left, right]) == 0.5
     assert boxes_iou([left, right, elsewhere, elsewhere], [left, right]) == 0.5
     assert boxes_iou([left, left], [left, right]) == 0.5
+
+
+def test_the_matching_is_the_best_of_all_even_without_the_best_pair():
+    # IoUs of 5/8 and 0 one way, of 3/7 and 5/13 the other.
+    first, second = (0, 0, 8, 1), (5, 0, 10, 1)
+    near, far = (3, 0, 8, 1), (-5, 0, 5, 1)
+    assert boxes_iou([first, second], [near, far]) == pytest.approx((3 / 7 + 5 / 13) / 2)
+    assert boxes_iou([first], [near]) == pytest.approx(5 / 8)
+    assert boxes_iou([second], [far]) == 0
 
 
 def test_points_are_scored_by_the_object_and_by_distance():
@@ -134,13 +142,13 @@ def test_metrics_count_the_rows_they_apply_to():
 def test_a_perfect_answerer_scores_one_and_a_mute_one_zero():
     rows = [
         ask("Point to the mug.", '{"point_2d": [200, 200]}', region=(150, 150, 400, 220)),
-        ask("Where should the gripper grasp it?", '{"point_2d": [200, 200]}'),
+        ask("Where should the gripper grasp it?", '{"point_2d": [200, 200]}', kind="affordance"),
         ask("Box the mug.", '{"bbox_2d": [13, 17, 391, 777]}'),
         ask("Box all mugs.", '[{"bbox_2d": [0, 0, 10, 10]}, {"bbox_2d": [3, 3, 20, 20]}]'),
-        ask("How far is it?", "0.37 m"),
-        ask("How much of the task is done?", "0 %"),
+        ask("How far is it?", "0.37 m", kind="object_distance"),
+        ask("How much of the task is done?", "0 %", kind="progress"),
         count("two"),
-        ask("Is it left?", "yes"),
+        ask("Is it left?", "yes", kind="relation"),
         ask("Which? A. mug B. plate", "B"),
         ask("What do you see?", "A mug and a plate."),
         ask("What do you see?", "5", kind="mixed"),

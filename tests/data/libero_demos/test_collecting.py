@@ -118,7 +118,7 @@ def test_scenes_alone_with_every_kind_of_question_from_any_number_of_workers(tmp
         assert found["questions"] >= 20, kind
         assert found["most_common_answer"] <= MOST_COMMON, kind
 
-    # What scores answers (lerobot-gem-eval-vqa) tells the kinds from the words, and finds the boxes of points.
+    # What scores answers (lerobot-gem-eval-vqa) reads the kinds, and finds the boxes of points.
     rows = read_rows(LeRobotDataset("local/x", root=roots[0])).rows
     kinds = {
         (q["index"], q["camera"], q["question"], q["answer"]): q["kind"]

@@ -7,26 +7,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from lerobot_gem.data.libero_demos.questions.kinds import Question
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
 from lerobot_gem.data.libero_demos.questions.selection import Selection, balanced
 from lerobot_gem.storage.language_columns import Row, add_language_columns, question_rows, subtask_rows
-
-# Beside the dataset's metadata: rows of LeRobot's columns do not say what kind of question they are.
-QUESTIONS_FILE = "meta/questions.parquet"
-_SCHEMA = pa.schema(
-    [("index", pa.int64()), *((name, pa.string()) for name in ("kind", "camera", "question", "answer"))]
-)
+from lerobot_gem.storage.question_kinds import write_question_kinds
 
 
 def write_language(
     root: Path, config: QuestionsConfig, fps: int, attempts: Iterable[tuple[bool, Sequence[FrameLanguage]]]
 ) -> dict[str, Any]:
-    """Choose questions, and write them with the sub-tasks as LeRobot's language columns.
+    """Choose questions, and write them with the sub-tasks as LeRobot's language columns, and their kinds beside them.
 
     Args:
         root: Folder of a finalised LeRobotDataset.
@@ -59,8 +51,7 @@ def write_language(
     for index, group in groupby(chosen, key=lambda one: one[0]):
         events[index] = question_rows([(q.camera, q.question, q.answer) for _, q in group])
     add_language_columns(root, persistent, events)
-    table = [{"index": index, **asdict(question)} for index, question in chosen]
-    pq.write_table(pa.Table.from_pylist(table, _SCHEMA), root / QUESTIONS_FILE)
+    write_question_kinds(root, ({"index": index, **asdict(question)} for index, question in chosen))
     return {kind: _summary([q for _, q in chosen if q.kind == kind]) for kind in config.asked()}
 
 
