@@ -7,7 +7,7 @@ from lerobot.configs import parser
 
 from lerobot_gem.data.check.inspector import CheckConfig, inspect
 from lerobot_gem.data.check.page import write_page
-from lerobot_gem.data.check.tables import as_text
+from lerobot_gem.data.check.report import as_text
 
 
 @parser.wrap()

@@ -18,6 +18,7 @@ from lerobot.utils.collate import lerobot_collate_fn
 from lerobot.utils.constants import ACTION
 from torch import Tensor
 
+from lerobot_gem.data.check.cameras import Item, PictureReader
 from lerobot_gem.data.check.columns import (
     language_rows,
     observation_vectors,
@@ -27,7 +28,6 @@ from lerobot_gem.data.check.columns import (
     vector_facts,
 )
 from lerobot_gem.data.check.facts import Inspection, PromptFacts, StageFacts
-from lerobot_gem.data.check.pictures import Item, PictureReader
 from lerobot_gem.data.check.stage_checks import (
     FrameErrors,
     Texts,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lerobot_gem.data.check.facts import Inspection, SampleFrame, SamplePicture
-from lerobot_gem.data.check.tables import summary, tables, verdict
+from lerobot_gem.data.check.report import summary, tables, verdict
 from lerobot_gem.data.check.template import TEMPLATE
 from lerobot_gem.processing.answers import COORDINATES, places
 from lerobot_gem.processing.depth_target import paint

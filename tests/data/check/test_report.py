@@ -12,7 +12,7 @@ from lerobot_gem.data.check.facts import (
     TaskFacts,
     VectorFacts,
 )
-from lerobot_gem.data.check.tables import as_text, tables
+from lerobot_gem.data.check.report import as_text, tables
 
 FOUND = Inspection(
     "local/noise",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.data.check.pictures import PictureReader
+from lerobot_gem.data.check.cameras import PictureReader
 from lerobot_gem.data.check.stage_checks import FrameErrors
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from tests.conftest import CAMERAS
