@@ -1,4 +1,4 @@
-"""The printed page."""
+"""The tables that the printed report and the page share."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +7,13 @@ import numpy as np
 
 from lerobot_gem.data.check.facts import (
     CameraFacts,
+    DepthFacts,
     Inspection,
     StageFacts,
     TaskFacts,
     VectorFacts,
 )
-from lerobot_gem.data.check.report import as_text, tables
+from lerobot_gem.data.check.report import as_text, sections, verdict
 
 FOUND = Inspection(
     "local/noise",
@@ -23,51 +24,71 @@ FOUND = Inspection(
     1234,
     sampled=200,
     padding=0.25,
-    cameras=[CameraFacts("observation.images.image", (640, 480), "video", None, 0.0)],
+    cameras=[CameraFacts("front", (640, 480), "video", None, 0.0)],
     vectors=[VectorFacts("action", ["x", "grip"], np.array([-1.0, 0]), np.array([0.5, 0]), 0, [], True)],
-    tasks=[TaskFacts(f"task {number}", 1, 20 - number) for number in range(17)],
+    tasks=[TaskFacts(f"task {number}", 1, 2000 - number) for number in range(17)],
     stages=[
-        StageFacts("joint", depth=0.5, language=1.0, errors=["No depth", "too"]),
-        StageFacts("action", depth=0.5, language=1.0, action=1.0, lacking=None),
-        StageFacts("connector", depth=0.0, lacking="no depth", errors=["No depth"]),
+        StageFacts("joint", errors=["No depth", "too"], depth=0.5, language=1.0),
+        StageFacts("action", depth=0.5, language=1.0, action=1.0),
+        StageFacts("connector", lacking="no depth", errors=["No depth"], depth=0.0),
     ],
 )
 
 
-def lines(found: Inspection) -> list[str]:
-    return [" ".join(line.split()) for line in as_text(found).splitlines()]
+def cells(found: Inspection, title: str) -> list[list[str]]:
+    """The cells of the section whose title begins so, as they are shown."""
+    [section] = [section for section in sections(found) if section.title.startswith(title)]
+    return section.cells().values.tolist()
 
 
-def test_the_page_says_what_was_found():
-    page = lines(FOUND)
-    assert page[0] == (
-        "local/noise: 3 episodes, 1,234 frames, 5 fps, robot panda; pictures of 200 frames looked at"
-    )
-    for line in (
-        "joint 2 error(s) 50.0% 100.0% -",
-        "action ready 50.0% 100.0% 100.0%",
-        "connector no depth 0.0% - -",
-        "observation.images.image 640 x 480 video - 0.0%",
-        "x -1 0.5",
-        "grip 0 0 constant",
-        "25.0% of the actions in chunks lie past the end of their episode (no loss).",
-        "20 1 task 0",
-        "2 more tasks with 9 frames.",
-        "- No depth",
-    ):
-        assert line in page
-    assert page[-1] == "2 error(s) for the stages it is made for, 0 warning(s)"
-    assert len(page) < 60
+def test_shares_sizes_and_ranges_are_written_as_such():
+    assert cells(FOUND, "What each stage") == [
+        ["joint", "2 error(s)", "50.0%", "100.0%", "-"],
+        ["action", "ready", "50.0%", "100.0%", "100.0%"],
+        ["connector", "no depth", "0.0%", "-", "-"],
+    ]
+    assert cells(FOUND, "Cameras") == [["front", "640 x 480", "video", "-", "0.0%"]]
+    assert cells(FOUND, "action") == [["x", "-1", "0.5", ""], ["grip", "0", "0", "constant"]]
+
+
+def test_depth_without_a_valid_pixel_has_no_distances():
+    blank = DepthFacts("depth", None, (64, 48), "image", None, None, 1.0, 1.0)
+    seen = replace(blank, camera="front", unit="mm", distances=(0.3, 1.0, 4.25), invalid=0.1)
+    blank_row, seen_row = cells(replace(FOUND, depth=[blank, seen]), "Depth")
+    assert blank_row == ["depth", "-", "64 x 48", "image, unknown unit", "-", "-", "-", "100.0%", "100.0%"]
+    assert seen_row[4:7] == ["0.300 m", "1.000 m", "4.250 m"]
+
+
+def test_rare_tasks_are_counted():
+    [tasks] = [section for section in sections(FOUND) if section.title == "Tasks"]
+    assert tasks.table["frames"].tolist() == list(range(2000, 1985, -1))
+    assert tasks.notes == ["2 more tasks with 3,969 frames."]
+
+
+def test_tables_without_rows_are_left_out():
+    assert [section.title.split(",")[0] for section in sections(FOUND)] == [
+        "What each stage can use",
+        "Cameras",
+        "action",
+        "Tasks",
+    ]
+
+
+def test_the_printed_report_holds_every_cell_note_and_error():
+    page = as_text(FOUND)
+    for section in sections(FOUND):
+        for text in (*section.cells().to_numpy().ravel(), *section.notes):
+            assert text in page
+    assert page.count("- No depth") == 1
+    # Text columns begin at one place.
+    starts = {
+        line.index("640 x" if "640 x" in line else "size")
+        for line in page.splitlines()
+        if "front" in line or "size" in line
+    }
+    assert len(starts) == 1
 
 
 def test_the_verdict_is_on_the_stage_that_was_asked_about():
-    good = replace(FOUND, asked="action", warnings=["odd"])
-    assert lines(good)[-1] == "ready for stage action, 1 warning(s)"
-    assert "action (asked) ready 50.0% 100.0% 100.0%" in lines(good)
-
-
-def test_tables_without_rows_are_left_out_and_rows_are_as_long_as_the_header():
-    titles = [table.title for table in tables(FOUND)]
-    assert "Depth" not in titles and "Cameras" in titles
-    for table in tables(FOUND):
-        assert {len(row) for row in table.rows} == {len(table.header)}
+    assert verdict(FOUND).startswith("2 error(s)")
+    assert verdict(replace(FOUND, asked="action")).startswith("ready for stage action")
