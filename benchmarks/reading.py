@@ -226,8 +226,7 @@ class Reader:
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
         from lerobot.policies.factory import make_pre_post_processors
 
-        from lerobot_gem.data.check.stage_checks import bind
-        from lerobot_gem.models.presets import get_preset
+        from lerobot_gem.data.check.training_path import bind
         from lerobot_gem.policies.gem.configuration_gem import GemConfig
         from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
@@ -247,7 +246,6 @@ class Reader:
             return_uint8=True,
         )
         bind(config, meta, {})
-        config.backbone.architecture = get_preset("tiny").backbone
         self.meta = meta
         self.preprocess, _ = make_pre_post_processors(config, dataset_stats=meta.stats)
 

@@ -119,7 +119,8 @@ def load_weights(
     check_weights(weights, {name: tensor.shape for name, tensor in own.items()}, fault=fault, remedy=remedy)
     # Largest first: while a tensor is copied it is in memory twice, which costs nothing before the rest is there.
     for name in sorted(weights, key=lambda name: weights[name].num_bytes, reverse=True):
-        own[name].copy_(weights[name].read())
+        if not own[name].is_meta:  # nothing is read for a tensor that has a shape and no values
+            own[name].copy_(weights[name].read())
 
 
 def check_weights(

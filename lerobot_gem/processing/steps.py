@@ -171,23 +171,38 @@ class PromptStep(ObservationProcessorStep):
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         image_tokens = self.images.token_counts(observation)
         frames = observation[self.images.cameras[0]]
-        if self.answers:
-            texts, shown = self._conversations(image_tokens, len(frames))
-        else:
-            texts, shown = self._instructions(image_tokens, len(frames)), None
+        texts, shown = self.texts(self.transition, image_tokens, len(frames))
         patches, grid = self.images.patches(observation, shown)
         added = {**texts, OBS_PIXEL_VALUES: patches, OBS_GRID_THW: grid}
         return {**observation, **{key: value.to(frames.device) for key, value in added.items()}}
 
-    def _instructions(self, image_tokens: list[int], batch_size: int) -> dict[str, Tensor]:
-        tasks = self._tasks(self.transition, batch_size)
+    def texts(
+        self, transition: EnvTransition, image_tokens: list[int], batch_size: int
+    ) -> tuple[dict[str, Tensor], list[tuple[int, int]] | None]:
+        """The prompts without their images.
+
+        Args:
+            transition: Holds the tasks, or messages.
+            image_tokens: Tokens of each image of a prompt.
+            batch_size: Samples B.
+
+        Returns:
+            What is added to the observation, on the CPU; and sample and camera of each image, None for all of them.
+
+        Raises:
+            ValueError: There is no task to act on.
+        """
+        if self.answers:
+            return self._conversations(transition, image_tokens, batch_size)
+        tasks = self._tasks(transition, batch_size)
         suffix = ACTION_SUFFIX if self.images.layout == "concat" else ""
-        return self._padded([self._encode(user_turn(task, image_tokens) + suffix) for task in tasks], "left")
+        prompts = [self._encode(user_turn(task, image_tokens) + suffix) for task in tasks]
+        return self._padded(prompts, side="left"), None
 
     def _conversations(
-        self, image_tokens: list[int], batch_size: int
+        self, transition: EnvTransition, image_tokens: list[int], batch_size: int
     ) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
-        data = self.transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
+        data = transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
         messages: list[list[Message]] = data.get(MESSAGES) or [[] for _ in range(batch_size)]
         prompts, labels, samples, shown = [], [], [], []
         for sample in range(batch_size):

@@ -3,16 +3,17 @@
 import sys
 from pathlib import Path
 
+from draccus.utils import DraccusException
 from lerobot.configs import parser
 
 from lerobot_gem.data.check.inspector import CheckConfig, inspect
 from lerobot_gem.data.check.page import write_page
-from lerobot_gem.data.check.tables import as_text
+from lerobot_gem.data.check.report import as_text
 
 
 @parser.wrap()
 def check(config: CheckConfig) -> int:
-    """Print the page; returns the exit code."""
+    """Print the report, and write the page if it is asked for; returns the exit code."""
     if config.policy is not None or parser.get_path_arg("policy"):
         config.output_dir = None  # that it exists does not matter here
         config.validate()
@@ -40,7 +41,7 @@ def main() -> None:
     try:
         sys.argv[1:] = name_dataset(sys.argv[1:])
         code = check()
-    except (ValueError, OSError) as error:
+    except (DraccusException, NotImplementedError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
     sys.exit(code)

@@ -112,6 +112,14 @@ def test_weights_take_the_modules_type(tmp_path):
     assert module.weight.eq(1).all() and module.bias.eq(1).all()
 
 
+def test_nothing_is_read_for_a_module_without_values(tmp_path, monkeypatch):
+    module, weights = nn.Linear(3, 2, device="meta"), stored_weights(save_linear(tmp_path))
+    monkeypatch.setattr(type(weights["bias"]), "read", None)
+    load_weights(module, weights, fault="unused")
+    with pytest.raises(ValueError, match="missing: bias"):
+        load_weights(module, {"weight": weights["weight"]}, fault="It does not fit")
+
+
 def test_faults_are_listed_in_one_error_and_nothing_is_loaded(tmp_path):
     file = save_linear(tmp_path, bias=None, stranger=torch.ones(1), weight=torch.ones(3, 2))
     module = nn.Linear(3, 2)

@@ -60,6 +60,11 @@ def test_what_lerobot_train_is_called_with_can_be_checked(
     assert code == 1 and "cameras.names has unknown entries ['observation.images.top']" in output
 
 
+def test_a_wrong_option_is_one_line(depth_dataset_root: Path, monkeypatch, capsys):
+    code, output, errors = call(monkeypatch, capsys, depth_dataset_root, "--num_frames=0")
+    assert (code, output, errors) == (1, "", "error: num_frames=0: expected at least 1.\n")
+
+
 @pytest.mark.slow
 def test_a_checkpoint_is_checked_as_it_would_be_trained_on(
     depth_dataset_root: Path, make_gem, tmp_path: Path, monkeypatch, capsys

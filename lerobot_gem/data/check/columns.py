@@ -1,8 +1,9 @@
-"""Facts from the columns of a dataset that hold no pictures, of all frames."""
+"""Facts from the columns of a dataset that hold no images, of all frames."""
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -11,7 +12,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lerobot_gem.data.check.facts import RowFacts, TaskFacts, VectorFacts
+from lerobot_gem.data.check.facts import LanguageFacts, TaskFacts, VectorFacts
 from lerobot_gem.processing.language import EVENTS, MESSAGES, PERSISTENT
 
 Vector = NDArray[np.floating]
@@ -22,17 +23,11 @@ _STALE = 0.01
 
 def tasks(dataset: LeRobotDataset) -> list[TaskFacts]:
     """Episodes and frames of each task, the most frequent first."""
-    columns = _arrow(dataset, "task_index", "episode_index")
-    counts = columns.group_by("task_index").aggregate(
-        [("episode_index", "count_distinct"), ("episode_index", "count")]
-    )
+    frames: pd.DataFrame = _arrow(dataset, "task_index", "episode_index").to_pandas()
+    counts = frames.groupby("task_index")["episode_index"].agg(["nunique", "size"])
     facts = [
-        TaskFacts(
-            text=str(dataset.meta.tasks.iloc[row["task_index"]].name),
-            episodes=row["episode_index_count_distinct"],
-            frames=row["episode_index_count"],
-        )
-        for row in counts.to_pylist()
+        TaskFacts(str(dataset.meta.tasks.iloc[task].name), episodes=row["nunique"], frames=row["size"])
+        for task, row in counts.iterrows()
     ]
     return sorted(facts, key=lambda task: (-task.frames, task.text))
 
@@ -45,8 +40,12 @@ def padding(dataset: LeRobotDataset, chunk_size: int) -> float:
     return float(padded.sum() / (lengths.sum() * chunk_size))
 
 
-def language_rows(dataset: LeRobotDataset) -> tuple[list[RowFacts], int | None]:
-    """Language rows of each kind, and frames with an entry in `messages` (None without that column)."""
+def language_rows(dataset: LeRobotDataset) -> tuple[list[LanguageFacts], int | None]:
+    """Count language rows by column, style, role and camera.
+
+    Returns:
+        The counts, and how many frames have an entry in `messages` (None without that column).
+    """
     known = dataset.hf_dataset.column_names
     facts = []
     for column in (PERSISTENT, EVENTS):
@@ -58,15 +57,12 @@ def language_rows(dataset: LeRobotDataset) -> tuple[list[RowFacts], int | None]:
             _, first = np.unique(_numpy(dataset, "episode_index"), return_index=True)
             cells = cells.take(pa.array(first))
         rows = pc.list_flatten(cells)
-        kinds = ["style", "role", "camera"]
-        table = pa.table({kind: pc.struct_field(rows, kind) for kind in kinds})
-        counts = table.group_by(kinds).aggregate([([], "count_all")]).to_pylist()
-        facts += [RowFacts(column, count=row.pop("count_all"), **row) for row in counts]
+        by = ["style", "role", "camera"]
+        table = pa.table({name: pc.struct_field(rows, name) for name in by})
+        counts = table.group_by(by).aggregate([([], "count_all")]).to_pylist()
+        facts += [LanguageFacts(column, count=row.pop("count_all"), **row) for row in counts]
     facts.sort(key=lambda row: (row.column, row.style or "", row.camera or "", row.role))
-    messages = None
-    if MESSAGES in known:
-        messages = int(_has_messages(dataset).sum())
-    return facts, messages
+    return facts, int(_has_messages(dataset).sum()) if MESSAGES in known else None
 
 
 def texts_of_frames(dataset: LeRobotDataset) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
-"""What is known of a dataset after an inspection (inspector.py)."""
+"""What a check finds out about a dataset, as plain data; inspector.py collects it, report.py and page.py show it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,28 @@ from numpy.typing import NDArray
 
 from lerobot_gem.processing.depth_target import Colormap
 from lerobot_gem.processing.language import Message
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What a stage of GEM can use.
+
+    Attributes:
+        name: Connector, generator, joint or action.
+        lacking: What it needs and the dataset has none of, such as "no depth"; None if it has all.
+        errors: What its training would raise.
+        depth: Share of frames with depth that belongs to one of the policy's cameras; None if no frame was read.
+        language: Share of frames with an answer to learn, or, for acting, with a task; None if the stage has no use
+            for it.
+        action: Share of frames with an action; None if the stage has no use for it.
+    """
+
+    name: str
+    lacking: str | None = None
+    errors: list[str] = field(default_factory=list)
+    depth: float | None = None
+    language: float | None = None
+    action: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +54,7 @@ class CameraFacts:
 
 @dataclass(frozen=True)
 class DepthFacts:
-    """A depth camera; distances in metres over the valid pixels (11 mm to 9.99 m) of the sampled frames.
+    """A depth camera, measured on the sampled frames.
 
     Attributes:
         key: Its feature.
@@ -39,7 +62,7 @@ class DepthFacts:
         size: Width and height in pixels.
         storage: "image" or "video".
         unit: Of the stored values; None if the dataset does not say.
-        spread: Least, median and largest distance; None without a valid pixel.
+        distances: Least, median and largest in metres, of valid pixels (11 mm to 9.99 m); None without any.
         invalid: Share of pixels that are not valid.
         empty: Share of frames without a valid pixel.
     """
@@ -49,18 +72,18 @@ class DepthFacts:
     size: tuple[int, int]
     storage: str
     unit: str | None
-    spread: tuple[float, float, float] | None
+    distances: tuple[float, float, float] | None
     invalid: float
     empty: float
 
 
 @dataclass(frozen=True)
-class RowFacts:
-    """Language rows of one kind.
+class LanguageFacts:
+    """Language rows of one style, role and camera.
 
     Attributes:
         column: "language_persistent", whose rows belong to an episode, or "language_events", to a frame.
-        style: LeRobot's name of the kind.
+        style: LeRobot's, such as "vqa" or "subtask".
         role: "user" or "assistant".
         camera: That they are about, if any.
         count: How many.
@@ -86,7 +109,7 @@ class PromptFacts:
         lengths: Median, 95th percentile and largest length in tokens; None without prompts.
         context: Tokens that the backbone was made for.
         too_long: Prompts that exceed it.
-        questions: Questions that are learned, by camera (None: about none).
+        questions: Questions to learn, by camera (None: about none).
         task_only: Frames whose one answer is the task sentence.
         left_out: Questions about cameras that the policy does not have.
     """
@@ -99,7 +122,7 @@ class PromptFacts:
     lengths: tuple[float, float, float] | None
     context: int
     too_long: int
-    questions: dict[str | None, int]
+    questions: Mapping[str | None, int]
     task_only: int
     left_out: int
 
@@ -129,8 +152,7 @@ class VectorFacts:
     @property
     def constant(self) -> list[str]:
         """Dimensions with one value."""
-        same = self.minimum == self.maximum
-        return [name for name, is_constant in zip(self.names, same, strict=True) if is_constant]
+        return [self.names[i] for i in np.flatnonzero(self.minimum == self.maximum)]
 
 
 @dataclass(frozen=True)
@@ -148,36 +170,15 @@ class TaskFacts:
     frames: int
 
 
-@dataclass
-class StageFacts:
-    """What a stage of GEM can use: shares of frames, None for what it has no use for but depth, which all may use.
-
-    Attributes:
-        name: Connector, generator, joint or action.
-        depth: Frames with depth that belongs to one of the policy's cameras.
-        language: Frames with an answer to learn, or, for acting, with a task.
-        action: Frames with an action.
-        lacking: What it needs and the dataset has none of.
-        errors: What its training would raise.
-    """
-
-    name: str
-    depth: float | None = None
-    language: float | None = None
-    action: float | None = None
-    lacking: str | None = None
-    errors: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
-class SamplePicture:
-    """What one camera shows.
+class CameraView:
+    """What one camera shows in a frame.
 
     Attributes:
         camera: Its feature.
         rgb: (H, W, 3) uint8.
         depth: (h, w, 3) uint8, as the generator learns it; None without depth.
-        depth_range: Nearest and farthest valid distance in metres; None without depth.
+        depth_range: Nearest and farthest valid distance in metres; None without any.
         invalid: Share of depth pixels that are not valid.
     """
 
@@ -189,7 +190,7 @@ class SamplePicture:
 
 
 @dataclass(frozen=True)
-class SampleFrame:
+class ShownFrame:
     """A frame to look at.
 
     Attributes:
@@ -197,7 +198,7 @@ class SampleFrame:
         episode: That it belongs to.
         timestamp: In the episode, in seconds.
         task: Its sentence.
-        pictures: One per camera.
+        views: One per camera.
         messages: What `gem` learns to answer.
     """
 
@@ -205,13 +206,13 @@ class SampleFrame:
     episode: int
     timestamp: float
     task: str
-    pictures: list[SamplePicture]
+    views: list[CameraView]
     messages: list[Message]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Inspection:
-    """All that is known of a dataset.
+    """All that a check finds out about a dataset.
 
     Attributes:
         repo_id: LeRobot's name of it.
@@ -220,20 +221,19 @@ class Inspection:
         fps: Frames per second.
         episodes: How many are used.
         frames: How many are used.
-        sampled: Frames whose pictures were looked at.
+        stages: All four.
+        asked: The stage that was asked about; None for whichever the dataset is made for.
+        sampled: Frames whose images were looked at.
         padding: Share of the actions of all chunks that lie past the end of their episode and carry no loss.
         cameras: RGB cameras.
         depth: Depth cameras.
-        rows: Language rows.
+        language: Language rows.
         messages: Frames with an entry in the column `messages`; None without that column.
         prompts: Of `gem` and `gem_vla`, as far as they can be trained.
         vectors: Actions and state.
         tasks: The most frequent first.
-        stages: All four.
-        asked: The stage that was asked about; None for whichever the dataset is made for.
-        colormap: How their depth is painted.
-        samples: Frames to look at.
-        warnings: What training would take without a word.
+        colormap: How the depth of `shown` is painted.
+        shown: Frames to look at.
     """
 
     repo_id: str
@@ -242,25 +242,25 @@ class Inspection:
     fps: float
     episodes: int
     frames: int
+    stages: list[StageFacts] = field(default_factory=list)
+    asked: str | None = None
     sampled: int = 0
     padding: float | None = None
     cameras: list[CameraFacts] = field(default_factory=list)
     depth: list[DepthFacts] = field(default_factory=list)
-    rows: list[RowFacts] = field(default_factory=list)
+    language: list[LanguageFacts] = field(default_factory=list)
     messages: int | None = None
     prompts: list[PromptFacts] = field(default_factory=list)
     vectors: list[VectorFacts] = field(default_factory=list)
     tasks: list[TaskFacts] = field(default_factory=list)
-    stages: list[StageFacts] = field(default_factory=list)
-    asked: str | None = None
     colormap: Colormap = "spectral"
-    samples: list[SampleFrame] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    shown: list[ShownFrame] = field(default_factory=list)
 
     @property
     def errors(self) -> list[str]:
         """What training would raise: in the stage that was asked about, else in those that the dataset is made for."""
         if self.asked is not None:
-            return next(stage.errors for stage in self.stages if stage.name == self.asked)
-        made_for = [stage for stage in self.stages if stage.lacking is None] or self.stages
-        return list(dict.fromkeys(error for stage in made_for for error in stage.errors))
+            judged = [stage for stage in self.stages if stage.name == self.asked]
+        else:
+            judged = [stage for stage in self.stages if stage.lacking is None] or self.stages
+        return list(dict.fromkeys(error for stage in judged for error in stage.errors))

@@ -1,23 +1,21 @@
 """Inspects a dataset: counts and measures what training will see, and collects the errors that it would raise.
 
-Numbers are read of all frames, texts of `num_texts` frames at most, pictures of a sample that is spread over the dataset.
-Statistics of depth in `meta/stats.json` are never used: where depth was stored as PNG, LeRobot computes them as if of RGB.
+Numbers are read of all frames, texts of `num_texts` frames at most, images of a sample that is spread over the dataset.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.collate import lerobot_collate_fn
 from lerobot.utils.constants import ACTION
-from torch import Tensor
 
+from lerobot_gem.data.check.cameras import CameraReader
 from lerobot_gem.data.check.columns import (
     language_rows,
     observation_vectors,
@@ -26,28 +24,26 @@ from lerobot_gem.data.check.columns import (
     texts_of_frames,
     vector_facts,
 )
-from lerobot_gem.data.check.facts import Inspection, PromptFacts, StageFacts
-from lerobot_gem.data.check.pictures import Item, PictureReader
+from lerobot_gem.data.check.facts import Inspection, PromptFacts, ShownFrame, StageFacts, VectorFacts
 from lerobot_gem.data.check.stage_checks import (
+    STAGES_OF,
+    BoundStage,
     FrameErrors,
     Texts,
     TrainingView,
-    bind,
-    lacks,
+    bind_stage,
+    config_for_texts,
     stage_config,
     stage_of,
     text_batches,
-    usable_depth,
 )
-from lerobot_gem.data.check.warnings import warnings_of
-from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.data.check.training_path import Item, open_dataset, reason
+from lerobot_gem.policies.base_configuration import BaseGemConfig, DepthSupervision, checked
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import Message
-from lerobot_gem.storage.opening import require_current_format
-from lerobot_gem.training.stages import PRETRAINING, STAGES
+from lerobot_gem.training.stages import STAGES
 
-_STAGES_OF = {"gem": PRETRAINING, "gem_vla": ("action",)}
 # Frames on the page with pictures.
 _SHOWN_FRAMES = 6
 
@@ -57,7 +53,7 @@ class CheckConfig(TrainPipelineConfig):
     """What `lerobot-train` takes, of which the check reads `dataset`, `policy`, `batch_size`, `seed` and `rename_map`.
 
     Attributes:
-        num_frames: Frames whose pictures are looked at.
+        num_frames: Frames whose images are looked at.
         num_texts: Most frames whose texts are read; None for all.
         html: File to write a page with pictures to.
     """
@@ -66,11 +62,46 @@ class CheckConfig(TrainPipelineConfig):
     num_texts: int | None = 50_000
     html: Path | None = None
 
+    @checked
     def __post_init__(self) -> None:
         for name in ("num_frames", "num_texts"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, but is {value}.")
+                raise ValueError(f"{name}={value}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class PolicyReading:
+    """What one policy's training reads of a dataset, without images.
+
+    Attributes:
+        view: The dataset as its training sees it; None if training would not get as far.
+        texts: Of its prompts; None without view.
+        errors: What training would raise.
+    """
+
+    view: TrainingView | None = None
+    texts: Texts | None = None
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the sampled frames held, with their images.
+
+    Attributes:
+        read: How many could be read.
+        usable_depth: How many have depth to learn from.
+        unreadable: Those that can't be read.
+        batches: Policy -> what its training would raise at a batch.
+        depth: What the depth loss would raise.
+    """
+
+    read: int
+    usable_depth: int
+    unreadable: FrameErrors
+    batches: dict[str, FrameErrors]
+    depth: FrameErrors
 
 
 def inspect(config: CheckConfig) -> Inspection:
@@ -85,249 +116,227 @@ def inspect(config: CheckConfig) -> Inspection:
         raise ValueError(
             f"policy.type={given.type!r}: expected 'gem' or 'gem_vla', which this command is for."
         )
-    meta, dataset = open_dataset(config.dataset)
-    found = Inspection(
-        repo_id=meta.repo_id,
-        root=meta.root,
-        robot=meta.robot_type,
-        fps=meta.fps,
-        episodes=dataset.num_episodes if dataset else meta.total_episodes,
-        frames=dataset.num_frames if dataset else meta.total_frames,
-        asked=stage_of(given) if given is not None else None,
+    meta, dataset = open_dataset(config, given or stage_config("joint", None))
+    stages = [bind_stage(stage, given, meta, config.rename_map) for stage in STAGES]
+    about: dict[str, Any] = {
+        "repo_id": meta.repo_id,
+        "root": meta.root,
+        "robot": meta.robot_type,
+        "fps": meta.fps,
+        "asked": stage_of(given) if given is not None else None,
+    }
+    if dataset is None:
+        facts = [StageFacts(stage.name, stage.lacking, stage.errors) for stage in stages]
+        return Inspection(**about, episodes=meta.total_episodes, frames=meta.total_frames, stages=facts)
+
+    random = np.random.default_rng(config.seed)
+    positions = spread(len(dataset.hf_dataset), config.num_texts, random)
+    policies = {
+        policy: _read_policy(policy, stages, config, given, dataset, positions) for policy in STAGES_OF
+    }
+    supervision = _supervision(given or stage_config("joint", None), meta)
+    reader = CameraReader(dataset, supervision)
+    sample = _read_sample(reader, config, policies, random)
+    vectors = vector_facts(dataset)
+    language, messages = language_rows(dataset)
+    return Inspection(
+        **about,
+        episodes=dataset.num_episodes,
+        frames=dataset.num_frames,
+        stages=[_stage_facts(stage, policies, sample, vectors) for stage in stages],
+        sampled=sample.read,
+        padding=_padding(dataset, stages),
+        cameras=reader.cameras(),
+        depth=reader.depth(),
+        language=language,
+        messages=messages,
+        prompts=_prompt_facts(policies),
+        vectors=vectors,
+        tasks=tasks(dataset),
+        colormap=supervision.colormap,
+        shown=_show(reader, dataset, policies, random) if config.html is not None else [],
     )
-    configs = _bind_stages(found, given, meta, config.rename_map)
-    if dataset is not None:
-        _Inspector(config, found, dataset, configs).inspect()
-    found.warnings = warnings_of(found)
-    return found
 
 
-def open_dataset(config: DatasetConfig) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
-    """Metadata and data, without actions of other frames; no data if it is empty.
-
-    Raises:
-        FileNotFoundError: There is no dataset.
-        ValueError: It is of another format, or can't be read.
-    """
-    root = require_current_format(config.repo_id, config.root)
-    if config.streaming:
-        raise ValueError("dataset.streaming=true: expected false, since the check reads the dataset on disk.")
+def _supervision(config: BaseGemConfig, meta: LeRobotDatasetMetadata) -> DepthSupervision:
+    """Which depth is looked at, and how it is learned: also where no stage could be bound, or none learns depth."""
     try:
-        meta = LeRobotDatasetMetadata(config.repo_id, root=config.root, revision=config.revision)
-        if meta.total_frames == 0:
-            return meta, None
-        dataset = LeRobotDataset(
-            config.repo_id,
-            root=config.root,
-            episodes=config.episodes,
-            revision=config.revision,
-            video_backend=config.video_backend,
-            depth_output_unit=config.depth_output_unit,
+        pairs = pair_depth(meta.features, config.depth.cameras)
+    except ValueError:
+        pairs = {}  # binding has reported it
+    names = config.cameras.names
+    pairs = {camera: depth for camera, depth in pairs.items() if names is None or camera in names}
+    return replace(config.depth_supervision, cameras=pairs)
+
+
+def _read_policy(
+    policy: str,
+    stages: Sequence[BoundStage],
+    config: CheckConfig,
+    given: BaseGemConfig | None,
+    dataset: LeRobotDataset,
+    positions: Sequence[int],
+) -> PolicyReading:
+    """Read vectors of all frames and texts at some positions, as the policy's training does."""
+    bound = _config_of(policy, stages, given, dataset.meta)
+    if bound is None:
+        return PolicyReading()
+    is_asked = given is not None and stage_of(bound) == stage_of(given)
+    try:
+        view = TrainingView(bound, dataset.meta, config.rename_map if is_asked else {})
+    except Exception as error:  # whatever it is, training would stop at it
+        return PolicyReading(errors=[reason(error)])
+    errors = []
+    try:
+        view.check_vectors(
+            {config.rename_map.get(key, key): values for key, values in observation_vectors(dataset).items()}
         )
-    except Exception as error:  # Hub client, pyarrow and decoders have their own; nothing can be inspected
-        raise ValueError(
-            f"The dataset {config.repo_id!r} can't be opened ({root}): {type(error).__name__}: {error}"
-        ) from error
-    return dataset.meta, dataset
+    except Exception as error:
+        errors.append(reason(error))
+    texts = view.read_texts(dataset, positions)
+    return PolicyReading(view, texts, [*errors, *texts.errors.lines])
 
 
-def _bind_stages(
-    found: Inspection, given: BaseGemConfig | None, meta: Any, rename_map: dict[str, str]
-) -> dict[str, BaseGemConfig]:
-    """The configurations of the stages that accept the dataset; what the others raise goes to `found.stages`."""
-    configs = {}
-    for stage in STAGES:
-        facts = StageFacts(stage, lacking=lacks(stage, meta))
-        try:
-            config = stage_config(stage, given)
-            bind(config, meta, rename_map if stage == found.asked else {})
-            configs[stage] = config
-        except ValueError as error:
-            facts.errors.append(str(error))
-        found.stages.append(facts)
-    return configs
+def _config_of(
+    policy: str,
+    stages: Sequence[BoundStage],
+    given: BaseGemConfig | None,
+    meta: LeRobotDatasetMetadata,
+) -> BaseGemConfig | None:
+    """The configuration whose prompts are looked at: that which was asked about, or the policy's last stage's."""
+    bound = [stage.config for stage in stages if stage.config is not None and stage.name in STAGES_OF[policy]]
+    asked = [config for config in bound if given is not None and stage_of(config) == stage_of(given)]
+    if bound:
+        return (asked or bound)[-1]
+    return config_for_texts(given, meta) if policy == "gem" else None
 
 
-class _Inspector:
-    """Reads the data and fills in an `Inspection`."""
-
-    def __init__(
-        self,
-        config: CheckConfig,
-        found: Inspection,
-        dataset: LeRobotDataset,
-        configs: dict[str, BaseGemConfig],
-    ) -> None:
-        self.config, self.found, self.dataset, self.configs = config, found, dataset, configs
-        self.meta = dataset.meta
-        self.random = np.random.default_rng(config.seed)
-        self.views: dict[str, TrainingView] = {}
-        self.indices = dataset.hf_dataset.select_columns(["index"]).with_format("numpy")["index"][:]
-        self.known_bad: dict[str, set[int]] = {}
-        self.depth_config = self._depth_config()
-        self.pairs = self._pairs()
-        unit = config.dataset.depth_output_unit
-        self.reader = PictureReader(dataset, self.indices, self.depth_config, self.pairs, unit)
-
-    def inspect(self) -> None:
-        """Fill in everything."""
-        self._open_views()
-        self._read_columns()
-        self._read_texts()
-        self._look_at_pictures()
-        if self.config.html is not None:
-            self._take_samples()
-
-    def _open_views(self) -> None:
-        for policy, stages in _STAGES_OF.items():
-            config = self._config_of(policy)
-            if config is None:
-                continue
-            try:
-                renamed = self.config.rename_map if stage_of(config) == self.found.asked else {}
-                self.views[policy] = TrainingView(config, self.meta, renamed)
-            except (ValueError, OSError) as error:
-                self._blame(stages, [str(error)])
-
-    def _config_of(self, policy: str) -> BaseGemConfig | None:
-        """The configuration whose prompts are looked at: that which was asked about, or the last stage's."""
-        bound = [self.configs[stage] for stage in _STAGES_OF[policy] if stage in self.configs]
-        asked = [config for config in bound if stage_of(config) == self.found.asked]
-        if bound:
-            return (asked or bound)[-1]
-        if policy == "gem_vla":
-            return None
-        # Texts can be read even where depth is missing or wrong.
-        try:
-            config = stage_config("joint", self.config.policy)
-            config.depth.loss_weight = 0.0
-            bind(config, self.meta, {})
-        except ValueError:
-            return None
-        return config
-
-    def _depth_config(self) -> BaseGemConfig:
-        """The settings of depth that are asked about."""
-        if self.config.policy is not None:
-            return self.config.policy
-        return stage_config("joint", None)
-
-    def _pairs(self) -> dict[str, str]:
-        try:
-            pairs = pair_depth(self.meta.features, self.depth_config.depth.cameras)
-        except ValueError:
-            return {}  # binding has reported it
-        used = self.depth_config.cameras.names
-        return {camera: depth for camera, depth in pairs.items() if used is None or camera in used}
-
-    def _blame(self, stages: Sequence[str], errors: Sequence[str]) -> None:
-        for stage in self.found.stages:
-            if stage.name in stages:
-                stage.errors += [error for error in errors if error not in stage.errors]
-
-    # Numbers, of all frames
-
-    def _read_columns(self) -> None:
-        found, dataset = self.found, self.dataset
-        found.tasks = tasks(dataset)
-        found.rows, found.messages = language_rows(dataset)
-        found.vectors = vector_facts(dataset)
-        action_config = self.configs.get("action")
-        if isinstance(action_config, GemVLAConfig):
-            found.padding = padding(dataset, action_config.chunk_size)
-        for vector in found.vectors:
-            if vector.key == ACTION and vector.not_finite:
-                text = f"{ACTION!r} holds NaN or infinite values in {vector.not_finite:,} frame(s): the loss would be NaN."
-                self._blame(["action"], [text])
-        renamed = self.config.rename_map
-        vectors = {renamed.get(key, key): values for key, values in observation_vectors(dataset).items()}
-        for policy, view in self.views.items():
-            try:
-                view.check_vectors(vectors)
-            except ValueError as error:
-                self._blame(_STAGES_OF[policy], [str(error)])
-
-    # Texts
-
-    def _read_texts(self) -> None:
-        total = len(self.indices)
-        positions = spread(total, self.config.num_texts or total, self.random)
-        for policy, view in self.views.items():
-            texts = view.read_texts(self.dataset, positions)
-            stages = _STAGES_OF[policy]
-            self._blame(stages, texts.errors.lines)
-            self.known_bad[policy] = texts.errors.frames
-            self.found.prompts.append(_prompt_facts(policy, view, texts))
-            for stage in self.found.stages:
-                uses_language = stage.name == "action" or "language" in STAGES[stage.name].losses
-                if stage.name in stages and uses_language:
-                    stage.language = texts.with_language / max(texts.frames, 1)
-
-    # Pictures, of a sample
-
-    def _look_at_pictures(self) -> None:
-        positions = spread(len(self.indices), self.config.num_frames, self.random)
-        unreadable, depth_errors = FrameErrors(), FrameErrors()
-        errors = {policy: FrameErrors() for policy in self.views}
-        usable = 0
-        for start in range(0, len(positions), self.config.batch_size):
-            items = self.reader.read(positions[start : start + self.config.batch_size], unreadable)
-            self.found.sampled += len(items)
-            for item in items:
-                self.reader.measure(item)
-            for policy, view in self.views.items():
-                good = [item for item in items if int(item["index"]) not in self.known_bad[policy]]
-                _try(view.check_batch, good, errors[policy])
-            if self.pairs:
-                usable += sum(int(frames.sum()) for frames in _try(self._usable_depth, items, depth_errors))
-        self._blame(tuple(STAGES), unreadable.lines)
-        for policy, found in errors.items():
-            self._blame(_STAGES_OF[policy], found.lines)
-        learning = [stage for stage, config in self.configs.items() if "depth" in config.loss_weights]
-        self._blame(learning, depth_errors.lines)
-        for stage in self.found.stages:
-            stage.depth = usable / max(self.found.sampled, 1)
-            if stage.name == "action":
-                stage.action = float(ACTION in self.meta.features)
-        self.found.cameras, self.found.depth = self.reader.cameras(), self.reader.depth()
-
-    def _usable_depth(self, batch: Item) -> Tensor:
-        return usable_depth(batch, self.depth_config, self.pairs)
-
-    def _take_samples(self) -> None:
-        self.found.colormap = self.depth_config.depth.colormap
-        has_text = np.flatnonzero(texts_of_frames(self.dataset))
-        candidates = has_text if len(has_text) else np.arange(len(self.indices))
-        for place in spread(len(candidates), _SHOWN_FRAMES, self.random):
-            position = int(candidates[place])
-            for item in self.reader.read([position], FrameErrors()):
-                messages: list[Message] = []
-                if "gem" in self.views and int(item["index"]) not in self.known_bad["gem"]:
-                    [messages] = self.views["gem"].messages(next(text_batches(self.dataset, [position])))
-                self.found.samples.append(self.reader.sample(item, messages))
+def _read_sample(
+    reader: CameraReader,
+    config: CheckConfig,
+    policies: Mapping[str, PolicyReading],
+    random: np.random.Generator,
+) -> Sample:
+    """Measure a sample of frames, and put them through each policy's processor steps and the depth loss."""
+    read = usable = 0
+    unreadable, depth = FrameErrors(), FrameErrors()
+    batches = {policy: FrameErrors() for policy in policies}
+    positions = spread(reader.frames, config.num_frames, random)
+    for start in range(0, len(positions), config.batch_size):
+        items = reader.read(positions[start : start + config.batch_size], unreadable)
+        read += len(items)
+        for item in items:
+            reader.measure(item)
+        for policy, reading in policies.items():
+            if reading.view is not None and reading.texts is not None:
+                known = reading.texts.errors.frames
+                _try(
+                    reading.view.check_batch,
+                    [i for i in items if int(i["index"]) not in known],
+                    batches[policy],
+                )
+        usable += sum(int(frames.sum()) for frames in _try(reader.usable_depth, items, depth))
+    return Sample(read, usable, unreadable, batches, depth)
 
 
-def _prompt_facts(policy: str, view: TrainingView, texts: Texts) -> PromptFacts:
-    lengths = np.array(texts.lengths)
-    longest = (np.median(lengths), np.percentile(lengths, 95), lengths.max()) if len(lengths) else None
-    return PromptFacts(
-        policy=policy,
-        preset=view.config.preset,
-        frames=texts.frames,
-        image_tokens=view.image_tokens(),
-        prompts=len(lengths),
-        lengths=longest,
-        context=view.context,
-        too_long=int((lengths > view.context).sum()),
-        questions=dict(texts.questions),
-        task_only=texts.task_only,
-        left_out=texts.left_out,
+def _stage_facts(
+    stage: BoundStage, policies: Mapping[str, PolicyReading], sample: Sample, vectors: Sequence[VectorFacts]
+) -> StageFacts:
+    [policy] = [policy for policy, stages in STAGES_OF.items() if stage.name in stages]
+    texts = policies[policy].texts
+    losses = STAGES[stage.name].losses
+    acts = "action" in losses
+    errors = [*stage.errors, *policies[policy].errors]
+    if acts:
+        errors += [
+            f"{ACTION!r} holds NaN or infinite values in {vector.not_finite:,} frame(s): the loss would be NaN."
+            for vector in vectors
+            if vector.key == ACTION and vector.not_finite
+        ]
+    errors += [*sample.unreadable.lines, *sample.batches[policy].lines]
+    if stage.config is not None and "depth" in stage.config.loss_weights:
+        errors += sample.depth.lines
+    language = None
+    if texts is not None and (acts or "language" in losses):
+        language = texts.with_language / max(texts.frames, 1)
+    return StageFacts(
+        name=stage.name,
+        lacking=stage.lacking,
+        errors=list(dict.fromkeys(errors)),
+        depth=sample.usable_depth / max(sample.read, 1),
+        language=language,
+        action=float(any(vector.key == ACTION for vector in vectors)) if acts else None,
     )
 
 
-def spread(total: int, count: int, random: np.random.Generator) -> list[int]:
-    """At most `count` of the numbers 0 to `total - 1`, one drawn from each of as many equal parts."""
-    if count >= total:
+def _padding(dataset: LeRobotDataset, stages: Sequence[BoundStage]) -> float | None:
+    for stage in stages:
+        if isinstance(stage.config, GemVLAConfig):
+            return padding(dataset, stage.config.chunk_size)
+    return None
+
+
+def _prompt_facts(policies: Mapping[str, PolicyReading]) -> list[PromptFacts]:
+    facts = []
+    for policy, reading in policies.items():
+        view, texts = reading.view, reading.texts
+        if view is None or texts is None:
+            continue
+        lengths = np.array(texts.lengths)
+        facts.append(
+            PromptFacts(
+                policy=policy,
+                preset=view.config.preset,
+                frames=texts.frames,
+                image_tokens=view.image_tokens,
+                prompts=len(lengths),
+                lengths=(np.median(lengths), np.percentile(lengths, 95), lengths.max())
+                if len(lengths)
+                else None,
+                context=view.context,
+                too_long=int((lengths > view.context).sum()),
+                questions=dict(texts.questions),
+                task_only=texts.task_only,
+                left_out=texts.left_out,
+            )
+        )
+    return facts
+
+
+def _show(
+    reader: CameraReader,
+    dataset: LeRobotDataset,
+    policies: Mapping[str, PolicyReading],
+    random: np.random.Generator,
+) -> list[ShownFrame]:
+    """Some frames to look at, those with text first."""
+    has_text = np.flatnonzero(texts_of_frames(dataset))
+    candidates = has_text if len(has_text) else np.arange(reader.frames)
+    gem = policies["gem"]
+    shown = []
+    for place in spread(len(candidates), _SHOWN_FRAMES, random):
+        position = int(candidates[place])
+        for item in reader.read([position], FrameErrors()):
+            messages: list[Message] = []
+            if (
+                gem.view is not None
+                and gem.texts is not None
+                and int(item["index"]) not in gem.texts.errors.frames
+            ):
+                [messages] = gem.view.messages(next(text_batches(dataset, [position])))
+            shown.append(reader.show(item, messages))
+    return shown
+
+
+def spread(total: int, count: int | None, random: np.random.Generator) -> list[int]:
+    """Numbers out of 0 to `total - 1`, in order.
+
+    Args:
+        total: How many there are.
+        count: How many are drawn at most, one of each of as many equal parts; None for all.
+        random: Draws them.
+    """
+    if count is None or count >= total:
         return list(range(total))
     edges = np.linspace(0, total, count + 1).astype(int)
     return random.integers(edges[:-1], edges[1:]).tolist()
@@ -339,13 +348,13 @@ def _try(call: Callable[[Item], Any], items: list[Item], errors: FrameErrors) ->
         return []
     try:
         return [call(lerobot_collate_fn(items))]
-    except (ValueError, RuntimeError) as error:  # torch raises a RuntimeError for images of several sizes
+    except Exception as error:  # whatever it is, training would stop at it
         at_once = error
     results, alone = [], 0
     for item in items:
         try:
             results.append(call(lerobot_collate_fn([item])))
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:
             alone += 1
             errors.add(int(item["index"]), error)
     if not alone:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from lerobot_gem.data.check.facts import Inspection, SampleFrame, SamplePicture
-from lerobot_gem.data.check.tables import summary, tables, verdict
-from lerobot_gem.data.check.template import TEMPLATE
+from lerobot_gem.data.check.facts import CameraView, Inspection, ShownFrame
+from lerobot_gem.data.check.report import Section, sections, summary, verdict
+from lerobot_gem.data.check.warnings import warnings_of
 from lerobot_gem.processing.answers import COORDINATES, places
 from lerobot_gem.processing.depth_target import paint
 
@@ -40,17 +43,27 @@ def write_page(found: Inspection, path: Path) -> None:
 
 def as_html(found: Inspection) -> str:
     """The page."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
-    return template.render(
+    environment = Environment(
+        loader=PackageLoader(__package__, ""), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("page.html.jinja").render(
         found=found,
         summary=summary(found),
         verdict=verdict(found),
-        tables=tables(found),
-        frames=[_frame(frame) for frame in found.samples],
+        warnings=warnings_of(found),
+        sections=[
+            {"title": section.title, "table": _table(section), "notes": section.notes}
+            for section in sections(found)
+        ],
+        frames=[_frame(frame) for frame in found.shown],
         legend=_legend(found),
     )
+
+
+def _table(section: Section) -> Markup:
+    """The table of a section; pandas escapes its text."""
+    with pd.option_context("display.max_colwidth", None):
+        return Markup(section.cells().to_html(index=False, border=0))
 
 
 def shapes_of(answer: str, width: int, height: int) -> list[Shape]:
@@ -72,7 +85,7 @@ def shapes_of(answer: str, width: int, height: int) -> list[Shape]:
     ]
 
 
-def _frame(frame: SampleFrame) -> dict[str, Any]:
+def _frame(frame: ShownFrame) -> dict[str, Any]:
     exchanges = [
         {
             "question": question["content"],
@@ -90,30 +103,28 @@ def _frame(frame: SampleFrame) -> dict[str, Any]:
         "timestamp": frame.timestamp,
         "task": frame.task,
         "exchanges": exchanges,
-        "views": [
-            _view(picture, exchanges, is_first=number == 0) for number, picture in enumerate(frame.pictures)
-        ],
+        "views": [_view(view, exchanges, is_first=number == 0) for number, view in enumerate(frame.views)],
     }
 
 
-def _view(picture: SamplePicture, exchanges: list[dict[str, Any]], *, is_first: bool) -> dict[str, Any]:
-    height, width = picture.rgb.shape[:2]
+def _view(view: CameraView, exchanges: list[dict[str, Any]], *, is_first: bool) -> dict[str, Any]:
+    height, width = view.rgb.shape[:2]
     unit = width / _DRAWN_WIDTH
     drawn = []
     for exchange in exchanges:
         # A place that is asked about no camera can only be meant in the first.
-        if exchange["camera"] == picture.camera or (exchange["camera"] is None and is_first):
+        if exchange["camera"] == view.camera or (exchange["camera"] is None and is_first):
             drawn += [
                 _drawn(shape, exchange["colour"], width, height, unit)
                 for shape in shapes_of(exchange["answer"], width, height)
             ]
-    reach = picture.depth_range
+    reach = view.depth_range
     distances = f"{reach[0]:.2f} to {reach[1]:.2f} m" if reach else "no valid pixel"
     return {
-        "camera": picture.camera,
-        "rgb": _data_uri(picture.rgb),
-        "depth": _data_uri(picture.depth) if picture.depth is not None else None,
-        "caption": f"depth: {distances}, {picture.invalid:.1%} invalid",
+        "camera": view.camera,
+        "rgb": _data_uri(view.rgb),
+        "depth": _data_uri(view.depth) if view.depth is not None else None,
+        "caption": f"depth: {distances}, {view.invalid:.1%} invalid",
         "width": width,
         "height": height,
         "unit": unit,

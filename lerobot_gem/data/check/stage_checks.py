@@ -1,8 +1,4 @@
-"""What training would make of a dataset, and which errors it would raise: its own code, run without a model.
-
-A stage is bound to the dataset as LeRobot's `make_policy` and the policy's constructor do it; texts and batches go through
-the processor steps and the depth conversion that training uses.
-"""
+"""What the stages of GEM make of a dataset: a configuration for each, and the texts and batches that its policy reads."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,21 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
-from lerobot.configs import FeatureType
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.lerobot_types import EnvTransition, TransitionKey
-from lerobot.policies.factory import make_pre_post_processors
-from lerobot.policies.utils import validate_visual_features_consistency
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK
 from lerobot.utils.feature_utils import dataset_to_policy_features
 from torch import Tensor
 
-from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.data.check.training_path import Item, bind, make_preprocessor, reason
+from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.policies.base_configuration import BaseGemConfig, DepthSupervision
+from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.processing.depth_cameras import metres, pair_depth
-from lerobot_gem.processing.depth_target import DepthTargets, depth_target
+from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import MESSAGES, Message, messages_of_task
 from lerobot_gem.processing.steps import (
     IGNORED,
@@ -35,8 +30,10 @@ from lerobot_gem.processing.steps import (
     LanguageRowsStep,
     PromptStep,
 )
-from lerobot_gem.training.stages import STAGES
+from lerobot_gem.training.stages import PRETRAINING, STAGES
 
+# Policy -> the stages that train it.
+STAGES_OF = {"gem": PRETRAINING, "gem_vla": ("action",)}
 _TEXT_BATCH = 256
 # Errors of single frames that are quoted; the others are counted.
 _QUOTED = 3
@@ -58,7 +55,7 @@ class FrameErrors:
         """Note an error at the frame with this index in the whole dataset."""
         self.frames.add(frame)
         if len(self.quoted) < _QUOTED:
-            self.quoted.append(f"frame {frame}: {error}")
+            self.quoted.append(f"frame {frame}: {reason(error)}")
 
     @property
     def lines(self) -> list[str]:
@@ -74,7 +71,7 @@ class Texts:
     Attributes:
         frames: Frames whose text was read.
         lengths: Tokens of each prompt.
-        questions: Questions that are learned, by the camera that they name (None: none).
+        questions: Questions to learn, by the camera that they name (None: none).
         with_language: Frames with an answer to learn, or, for acting, with a task.
         task_only: Of these, frames whose one answer is the task sentence, for lack of other text.
         left_out: Questions about cameras that the policy does not have.
@@ -90,6 +87,23 @@ class Texts:
     errors: FrameErrors = field(default_factory=FrameErrors)
 
 
+@dataclass(frozen=True)
+class BoundStage:
+    """A stage whose configuration was told the dataset.
+
+    Attributes:
+        name: Connector, generator, joint or action.
+        lacking: What it needs and the dataset has none of, or None.
+        config: Of its policy; None if training would not get as far as a policy.
+        errors: What training would raise on the way to the policy; it stops at the first.
+    """
+
+    name: str
+    lacking: str | None
+    config: BaseGemConfig | None
+    errors: list[str]
+
+
 def stage_of(config: BaseGemConfig) -> str:
     """The stage that a configuration trains."""
     return config.stage if isinstance(config, GemConfig) else "action"
@@ -98,7 +112,8 @@ def stage_of(config: BaseGemConfig) -> str:
 def stage_config(stage: str, given: BaseGemConfig | None) -> BaseGemConfig:
     """The configuration of a stage: `given` if it is of this stage, else one with its backbone, cameras and depth.
 
-    Without `given` it is that of the preset `tiny`, the only one whose tokenizer needs no download.
+    Without `given` it is that of the preset `tiny`, the only one whose tokenizer needs no download. A stage that was not
+    asked about is judged by the dataset alone: that no stage before it was trained is no error.
 
     Raises:
         ValueError: The settings of `given` do not fit the stage.
@@ -120,26 +135,38 @@ def stage_config(stage: str, given: BaseGemConfig | None) -> BaseGemConfig:
         }
     if stage == "action":
         return GemVLAConfig(**settings, device="cpu")
-    return GemConfig(**settings, device="cpu", stage=stage)
+    return GemConfig(**settings, device="cpu", stage=stage, allow_untrained=True)
 
 
-def bind(config: BaseGemConfig, meta: Any, rename_map: dict[str, str]) -> None:
-    """Tell a configuration its dataset, as `make_policy` (lerobot/policies/factory.py) and the policy do.
+def bind_stage(
+    stage: str, given: BaseGemConfig | None, meta: LeRobotDatasetMetadata, rename_map: dict[str, str]
+) -> BoundStage:
+    """Tell the configuration of a stage its dataset.
 
-    Raises:
-        ValueError: What training would raise.
+    Args:
+        stage: Connector, generator, joint or action.
+        given: The configuration that was asked about, if any.
+        meta: Metadata of the dataset.
+        rename_map: LeRobot's; that of `given`, which other stages have no use for.
     """
-    features = dataset_to_policy_features(meta.features)
-    config.output_features = {name: ft for name, ft in features.items() if ft.type is FeatureType.ACTION}
-    if not config.input_features:
-        config.input_features = {
-            name: ft for name, ft in features.items() if name not in config.output_features
-        }
-    config.set_dataset_feature_metadata(meta.features)
-    config.validate_features()
-    config.check_dataset(meta)
-    if not rename_map:
-        validate_visual_features_consistency(config, features)
+    lacking = lacks(stage, meta)
+    try:
+        config = stage_config(stage, given)
+        bind(config, meta, rename_map if given is not None and stage_of(given) == stage else {})
+    except Exception as error:  # whatever it is, training would stop at it
+        return BoundStage(stage, lacking, None, [reason(error)])
+    return BoundStage(stage, lacking, config, [])
+
+
+def config_for_texts(given: BaseGemConfig | None, meta: LeRobotDatasetMetadata) -> BaseGemConfig | None:
+    """A configuration of `gem` that reads texts where depth is missing or wrong; None if they can't be read either."""
+    try:
+        config = stage_config("joint", given)
+        config.depth.loss_weight = 0.0
+        bind(config, meta, {})
+    except Exception:  # the stages report it
+        return None
+    return config
 
 
 def lacks(stage: str, meta: Any) -> str | None:
@@ -161,6 +188,7 @@ class TrainingView:
         config: The policy's.
         context: The longest sequence that its backbone was made for, in tokens.
         cameras: Its cameras, in prompt order.
+        image_tokens: Tokens of each image of a prompt: one per camera, or one of all cameras side by side.
         is_acting: Whether it acts, instead of answering.
 
     Args:
@@ -169,40 +197,17 @@ class TrainingView:
         rename_map: LeRobot's, for a checkpoint whose cameras have other names.
 
     Raises:
-        ValueError: What training would raise before its first batch.
-        OSError: The tokenizer or checkpoint can't be read.
+        Exception: Whatever training would raise before its first batch.
     """
 
-    def __init__(self, config: BaseGemConfig, meta: Any, rename_map: dict[str, str]) -> None:
-        from transformers import Qwen3VLConfig
-
+    def __init__(
+        self, config: BaseGemConfig, meta: LeRobotDatasetMetadata, rename_map: dict[str, str]
+    ) -> None:
         self.config = config
-        architecture = config.built.backbone or Qwen3VLConfig(**_architecture(config)).to_dict()
-        config.built.backbone = architecture
-        config.settle_images()
-        self.context: int = architecture["text_config"]["max_position_embeddings"]
-        self.cameras: list[str] = list(config.camera_names)
+        self.context: int = config.built.backbone["text_config"]["max_position_embeddings"]
+        self.cameras = config.camera_names
         self.is_acting = isinstance(config, GemVLAConfig)
-        if not self.is_acting:
-            LanguageRowsStep.bind(meta)
-        overrides = {}
-        if config.pretrained_path:
-            # As lerobot-train does it (lerobot/scripts/lerobot_train.py).
-            overrides["preprocessor_overrides"] = {
-                "device_processor": {"device": "cpu"},
-                "normalizer_processor": {
-                    "features": {**(config.input_features or {}), **(config.output_features or {})},
-                    "norm_map": config.normalization_mapping,
-                    "stats": meta.stats,
-                },
-                "rename_observations_processor": {"rename_map": rename_map},
-            }
-        self._preprocess, _ = make_pre_post_processors(
-            config,
-            pretrained_path=str(config.pretrained_path) if config.pretrained_path else None,
-            dataset_stats=meta.stats,
-            **overrides,
-        )
+        self._preprocess = make_preprocessor(config, meta, rename_map)
         steps = self._preprocess.steps
         self._language = [step for step in steps if isinstance(step, LanguageRowsStep)]
         [self._prompt] = [step for step in steps if isinstance(step, PromptStep)]
@@ -210,15 +215,13 @@ class TrainingView:
         # Prompts depend on the sizes of the images alone, so that texts are read without decoding any.
         found = dataset_to_policy_features(meta.features)
         found = {rename_map.get(name, name): feature for name, feature in found.items()}
-        self._sizes = {name: found[name].shape for name in self.cameras if name in found}
-
-    def image_tokens(self) -> list[int]:
-        """Visual tokens of each image of a prompt: one per camera, or one of all cameras side by side.
-
-        Raises:
-            ValueError: A camera is missing, or cameras side by side have different heights.
-        """
-        return self._prompt.images.token_counts(self._images(1))
+        self.image_tokens: list[int] = self._prompt.images.token_counts(
+            {
+                name: torch.empty(1, *found[name].shape, device="meta")
+                for name in self.cameras
+                if name in found
+            }
+        )
 
     def read_texts(self, dataset: LeRobotDataset, frames: Sequence[int]) -> Texts:
         """Write the prompts of some frames (positions in `dataset`), without their images."""
@@ -226,17 +229,17 @@ class TrainingView:
         for batch in text_batches(dataset, frames):
             try:
                 self._count(batch, texts)
-            except ValueError:
+            except Exception:
                 for position in range(len(batch["index"])):
                     alone = {key: values[position : position + 1] for key, values in batch.items()}
                     try:
                         self._count(alone, texts)
-                    except ValueError as error:
+                    except Exception as error:
                         texts.errors.add(int(alone["index"][0]), error)
             texts.frames += len(batch["index"])
         return texts
 
-    def messages(self, batch: dict[str, Any]) -> list[list[Message]]:
+    def messages(self, batch: Item) -> list[list[Message]]:
         """The messages of each sample of a batch; none for acting.
 
         Raises:
@@ -247,19 +250,11 @@ class TrainingView:
             transition = step(transition)
         return transition[TransitionKey.COMPLEMENTARY_DATA].get(MESSAGES, []) if self._language else []
 
-    def _images(self, size: int) -> dict[str, Tensor]:
-        """Images without content."""
-        return {name: torch.empty(size, *shape, device="meta") for name, shape in self._sizes.items()}
-
-    def _count(self, batch: dict[str, Any], texts: Texts) -> None:
+    def _count(self, batch: Item, texts: Texts) -> None:
         size = len(batch["index"])
         messages = self.messages(batch)
-        written = self._prompt(
-            {
-                TransitionKey.OBSERVATION: self._images(size),
-                TransitionKey.COMPLEMENTARY_DATA: {**batch, **({MESSAGES: messages} if messages else {})},
-            }
-        )[TransitionKey.OBSERVATION]
+        data = {**batch, **({MESSAGES: messages} if messages else {})}
+        written, _ = self._prompt.texts({TransitionKey.COMPLEMENTARY_DATA: data}, self.image_tokens, size)
         texts.lengths += written[OBS_LANGUAGE_ATTENTION_MASK].sum(dim=1).tolist()
         if self.is_acting:
             texts.with_language += size
@@ -278,53 +273,61 @@ class TrainingView:
         """Raise what training would raise at a state (N, D) of these."""
         self._check({TransitionKey.OBSERVATION: vectors})
 
-    def check_batch(self, batch: dict[str, Any]) -> None:
+    def check_batch(self, batch: Item) -> None:
         """Raise what training would raise before the model reads a batch."""
         self._preprocess(dict(batch))
 
 
-def usable_depth(batch: dict[str, Any], config: BaseGemConfig, pairs: dict[str, str]) -> Tensor:
-    """Which frames have depth to learn from (B,), as `depth_losses` finds it.
+class _NoGenerator:
+    """Stands in for the depth generator, whose loss needs weights."""
+
+    @staticmethod
+    def loss(spans: Tensor, mask: Tensor, pictures: Tensor) -> Tensor:
+        return torch.zeros(len(pictures))
+
+
+def usable_depth(batch: Item, supervision: DepthSupervision) -> Tensor:
+    """Which frames have depth to learn from, as the depth loss finds it.
+
+    Args:
+        batch: Of B frames, before the processor steps.
+        supervision: Which depth is learned, and how.
+
+    Returns:
+        (B,) bool.
 
     Raises:
         ValueError: What training would raise.
     """
-    usable = []
-    for camera, key in pairs.items():
-        depth = metres(batch, key, config.depth.unit)
-        usable.append(depth_picture(depth, tuple(batch[camera].shape[-2:]), config).has_depth)
-    return torch.stack(usable).any(dim=0)
-
-
-def depth_picture(depth: Tensor, rgb_size: tuple[int, int], config: BaseGemConfig) -> DepthTargets:
-    """What the generator learns of depth (N, 1, H, W) in metres beside images of some height and width."""
-    return depth_target(
-        depth,
-        colormap=config.depth.colormap,
-        max_side=cast(int, config.depth.max_side),
-        rgb_size=rgb_size,
+    cameras = list(supervision.cameras)
+    size = len(batch["index"])
+    shown = [(sample, camera) for sample in range(size) for camera in range(len(cameras))]
+    spans = torch.zeros(len(shown), 1, 1)
+    losses = depth_losses(
+        cast(DepthGenerator, _NoGenerator()),
+        spans,
+        torch.ones(len(shown), 1, dtype=torch.bool),
+        shown,
+        batch,
+        cameras,
+        supervision,
     )
+    usable = torch.zeros(size, dtype=torch.bool)
+    usable[losses.samples] = True
+    return usable
 
 
-def text_batches(dataset: LeRobotDataset, frames: Sequence[int]) -> Iterator[dict[str, Any]]:
+def text_batches(dataset: LeRobotDataset, frames: Sequence[int]) -> Iterator[Item]:
     """The text of some frames, under the names and types that LeRobot's collate function gives it."""
     known = dataset.hf_dataset.column_names
     columns = [name for name in ("index", "timestamp", "task_index", MESSAGES) if name in known]
     table = dataset.hf_dataset.select_columns(columns).with_format("arrow")
     for start in range(0, len(frames), _TEXT_BATCH):
         rows = table[list(frames[start : start + _TEXT_BATCH])]
-        batch: dict[str, Any] = {name: torch.tensor(rows[name].to_numpy()) for name in ("index", "timestamp")}
+        batch: Item = {name: torch.tensor(rows[name].to_numpy()) for name in ("index", "timestamp")}
         tasks = dataset.meta.tasks
         if tasks is not None:
             batch["task"] = [tasks.iloc[position].name for position in rows["task_index"].to_pylist()]
         if MESSAGES in columns:
             batch[MESSAGES] = rows[MESSAGES].to_pylist()
         yield batch
-
-
-def _architecture(config: BaseGemConfig) -> dict[str, Any]:
-    from lerobot_gem.checkpoints.formats import open_checkpoint
-
-    if config.backbone.pretrained is None:
-        return get_preset(config.preset).backbone
-    return open_checkpoint(config.backbone.pretrained).backbone_config

@@ -41,7 +41,7 @@ def _pictures(found: Inspection) -> list[str]:
 def _language(found: Inspection) -> list[str]:
     warnings = []
     unused: dict[str, int] = {}
-    for row in found.rows:
+    for row in found.language:
         if row.style not in USED_STYLES:
             unused[str(row.style)] = unused.get(str(row.style), 0) + row.count
     for style, count in unused.items():

@@ -17,7 +17,7 @@ from PIL import Image
 from lerobot_gem.data.check.inspector import CheckConfig, inspect, spread
 from lerobot_gem.policies.base_configuration import CamerasConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from tests.conftest import (
     CAMERAS,
     EPISODES,
@@ -84,12 +84,12 @@ def test_a_dataset_with_depth_and_language_is_described_as_it_is(depth_dataset_r
         (camera, (64, 64), f"{camera}_depth") for camera in CAMERAS
     ]
     for depth in found.depth:
-        low, median, high = depth.spread
+        low, median, high = depth.distances
         assert 0.3 <= low < 0.31 and 2.2 < median < 2.6 and 4.49 < high < 4.5
         assert depth.invalid == pytest.approx(0.1, abs=0.01)
         assert (depth.unit, depth.empty) == ("mm", 0)
     # Frame 0 has a question about each camera, frame 3 one about the second; the others learn the task.
-    rows = {(row.style, row.role, row.camera): row.count for row in found.rows}
+    rows = {(row.style, row.role, row.camera): row.count for row in found.language}
     assert rows == {
         ("vqa", role, camera): n
         for role in ("user", "assistant")
@@ -122,7 +122,7 @@ def test_prompt_lengths_are_those_of_the_batches_that_training_reads(depth_datas
     ].sum(1)
     [prompts] = [prompts for prompts in found.prompts if prompts.policy == "gem"]
     assert prompts.lengths == (np.median(lengths), np.percentile(lengths, 95), lengths.max())
-    assert prompts.context == policy.config.backbone.architecture["text_config"]["max_position_embeddings"]
+    assert prompts.context == policy.config.built.backbone["text_config"]["max_position_embeddings"]
 
 
 def test_what_the_dataset_is_not_made_for_is_no_error(dataset_root: Path):
@@ -134,7 +134,7 @@ def test_what_the_dataset_is_not_made_for_is_no_error(dataset_root: Path):
         "joint": "no depth",
         "action": None,
     }
-    assert any("No frame has text of its own" in warning for warning in found.warnings)
+    assert [prompts.task_only for prompts in found.prompts if prompts.policy == "gem"] == [TOTAL]
 
 
 def unflag(root: Path) -> None:
@@ -177,6 +177,12 @@ def forget_task(root: Path) -> None:
     tasks.to_parquet(file)
 
 
+def of_another_robot() -> GemVLAConfig:
+    config = gem_vla()
+    config.built.action_dim = 6
+    return config
+
+
 def training_error(root: Path, config) -> str:
     """What training raises: when the policy is built, or at a batch with the frames that are spoiled."""
     chunk_size = config.chunk_size if isinstance(config, GemVLAConfig) else 0
@@ -207,7 +213,7 @@ def training_error(root: Path, config) -> str:
             lambda: gem(depth=DepthConfig(cameras={FRONT: "x"})),
             "depth.cameras names 'x', which the dataset lacks",
         ),
-        (None, lambda: gem_vla(expert=ExpertConfig(action_dim=6)), "Actions have 7 numbers here"),
+        (None, of_another_robot, "Actions have 7 numbers here"),
     ],
 )
 def test_errors_are_the_words_of_training(copy: Path, spoil, config, message):
@@ -243,7 +249,9 @@ def test_a_broken_message_is_found_in_whichever_frame_it_is(tmp_path: Path):
 def test_depth_in_another_unit_than_the_policy_reads_is_an_error(depth_dataset_root: Path):
     found = check(depth_dataset_root, gem(), dataset={"depth_output_unit": "m"}, num_frames=8)
     assert "which can't be mm: expected depth in mm (--policy.depth.unit)" in found.errors[0]
-    assert found.depth[0].spread[2] == pytest.approx(4.5, abs=0.05)  # what was measured is right all the same
+    assert found.depth[0].distances[2] == pytest.approx(
+        4.5, abs=0.05
+    )  # what was measured is right all the same
     metres = gem(depth=DepthConfig(unit="m"))
     fits = check(depth_dataset_root, metres, dataset={"depth_output_unit": "m"}, num_frames=8)
     assert fits.errors == []
@@ -331,10 +339,10 @@ def test_spread_draws_one_of_each_part():
 
 def test_frames_to_look_at_are_those_with_text(depth_dataset_root: Path, tmp_path: Path):
     found = check(depth_dataset_root, num_frames=2, html=tmp_path / "page.html")
-    assert [sample.index for sample in found.samples] == [0, 3]
-    first, second = found.samples
+    assert [frame.index for frame in found.shown] == [0, 3]
+    first, second = found.shown
     assert [message["content"] for message in second.messages] == [f"Where is it in {WRIST}?", "There."]
-    picture = first.pictures[0]
+    picture = first.views[0]
     raw = read_batch(depth_dataset_root, [0])
     assert np.array_equal(picture.rgb, (raw[FRONT][0].movedim(0, -1) * 255).round().byte().numpy())
     assert picture.depth.shape == (128, 128, 3)

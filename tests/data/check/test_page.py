@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lerobot_gem.data.check.facts import Inspection, SampleFrame, SamplePicture
+from lerobot_gem.data.check.facts import CameraFacts, CameraView, Inspection, ShownFrame, TaskFacts
 from lerobot_gem.data.check.page import Shape, as_html, shapes_of, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,9 +33,9 @@ def exchange(question: str, answer: str, camera: str | None = FRONT):
 def inspection(*messages) -> Inspection:
     rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     depth = np.full((32, 64, 3), 200, np.uint8)
-    pictures = [SamplePicture(FRONT, rgb, depth, (0.5, 2.25), 0.125), SamplePicture(WRIST, rgb)]
-    sample = SampleFrame(7, 1, 0.4, "get <b>milk</b>", pictures, list(messages))
-    return Inspection("local/noise", Path("noise"), None, 5, 1, 10, samples=[sample])
+    views = [CameraView(FRONT, rgb, depth, (0.5, 2.25), 0.125), CameraView(WRIST, rgb)]
+    frame = ShownFrame(7, 1, 0.4, "get <b>milk</b>", views, list(messages))
+    return Inspection("local/noise", Path("noise"), None, 5, 1, 10, shown=[frame])
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,23 @@ def test_shapes_are_drawn_in_the_picture_that_they_are_about():
 
 
 def test_text_of_the_dataset_cannot_become_markup():
-    page = as_html(inspection(*exchange("<script>alert(1)</script>", "<img src=x>")))
+    found = inspection(*exchange("<script>alert(1)</script>", "<img src=x>"))
+    page = as_html(replace(found, tasks=[TaskFacts("<script>in a table</script>", 1, 10)]))
     assert "<script>" not in page and "<img src=x>" not in page and "<b>milk" not in page
-    assert "&lt;script&gt;" in page
+    assert page.count("&lt;script&gt;") == 2
 
 
 def test_the_page_needs_no_other_file(tmp_path: Path):
     path = tmp_path / "new" / "page.html"
-    write_page(replace(inspection(), warnings=["odd"]), path)
+    odd = CameraFacts(FRONT, (WIDTH, HEIGHT), "image", None, one_colour=0.5)
+    write_page(replace(inspection(), cameras=[odd]), path)
     page = path.read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) == 4  # the legend, two pictures, one depth map
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     sizes = {Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).size for source in sources}
     assert sizes == {(128, 8), (WIDTH, HEIGHT), (64, 32)}
-    assert "depth: 0.50 to 2.25 m, 12.5% invalid" in page and "odd" in page
+    assert "depth: 0.50 to 2.25 m, 12.5% invalid" in page and "warning(s)" in page
 
 
 def _take_picture(page: Path, picture: Path, profile: Path) -> None:

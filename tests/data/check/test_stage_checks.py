@@ -1,5 +1,6 @@
 """Stages bound to a dataset without a model, and its texts without its pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot_gem.data.check.stage_checks import (
     FrameErrors,
     TrainingView,
-    bind,
+    bind_stage,
+    config_for_texts,
     lacks,
     stage_config,
     stage_of,
     text_batches,
     usable_depth,
 )
+from lerobot_gem.data.check.training_path import bind
 from lerobot_gem.policies.base_configuration import CamerasConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
@@ -55,27 +58,14 @@ def test_each_stage_has_a_configuration_with_the_cameras_of_the_given_one(stage,
         assert config.chunk_size == 5
 
 
-def test_binding_gives_what_building_the_policy_gives(depth_dataset_root: Path):
-    built = build_policy(gem(), depth_dataset_root)[0].config
-    bound = gem()
-    bind(bound, LeRobotDatasetMetadata("local/noise", root=depth_dataset_root), {})
-    for name in ("input_features", "output_features", "cameras"):
-        assert getattr(bound, name) == getattr(built, name)
-    assert (
-        bound.built.depth_cameras
-        == built.built.depth_cameras
-        == {camera: f"{camera}_depth" for camera in CAMERAS}
-    )
-
-
-def test_a_checkpoint_with_other_cameras_does_not_bind(depth_dataset_root: Path, dataset_root: Path):
-    config = gem()
-    bind(config, LeRobotDatasetMetadata("local/noise", root=depth_dataset_root), {})
-    features = dict(config.input_features)
-    config.input_features = {"observation.images.top": features[FRONT], FRONT: features[FRONT]}
-    config.cameras.names = None
-    with pytest.raises(ValueError, match="mismatch"):
-        bind(config, LeRobotDatasetMetadata("local/noise", root=depth_dataset_root), {})
+def test_a_stage_that_was_not_asked_about_is_judged_by_the_dataset_alone(depth_dataset_root: Path):
+    """A training from scratch is refused where stages before it were skipped; that is not the dataset's fault."""
+    meta = LeRobotDatasetMetadata("local/noise", root=depth_dataset_root)
+    given = GemConfig(preset="tiny", device="cpu", stage="joint")
+    asked, other = bind_stage("joint", given, meta, {}), bind_stage("generator", given, meta, {})
+    assert asked.config is None and "--policy.allow_untrained=true" in asked.errors[0]
+    assert other.errors == [] and other.config.built.depth_cameras
+    assert config_for_texts(given, meta).loss_weights == {"language": 1.0}
 
 
 def test_what_a_stage_lacks(dataset_root: Path, depth_dataset_root: Path):
@@ -119,12 +109,13 @@ def test_text_batches_are_those_of_the_collate_function(dataset, depth_dataset_r
 
 
 def test_frames_have_usable_depth_if_one_camera_has(depth_dataset_root: Path):
-    config = gem()
     batch = read_batch(depth_dataset_root, range(3))
     batch[f"{FRONT}_depth"][1:] = 0
     batch[f"{WRIST}_depth"][2] = 10.0  # what LeRobot's videos make of 0
     pairs = {camera: f"{camera}_depth" for camera in CAMERAS}
-    assert usable_depth(batch, config, pairs).tolist() == [True, True, False]
+    supervision = replace(gem().depth_supervision, cameras=pairs)
+    assert usable_depth(batch, supervision).tolist() == [True, True, False]
+    assert usable_depth(batch, replace(supervision, cameras={})).tolist() == [False] * 3
 
 
 def test_errors_of_many_frames_are_counted():

@@ -10,8 +10,8 @@ from lerobot_gem.data.check.facts import (
     CameraFacts,
     DepthFacts,
     Inspection,
+    LanguageFacts,
     PromptFacts,
-    RowFacts,
     VectorFacts,
 )
 from lerobot_gem.data.check.warnings import USED_STYLES, warnings_of
@@ -36,28 +36,28 @@ def test_a_good_dataset_has_none():
 
 
 @pytest.mark.parametrize(
-    ("facts", "warning"),
+    ("facts", "named"),
     [
-        ({"cameras": [replace(CAMERA, one_colour=0.25)]}, "a single colour in 25.0% of the sampled frames"),
-        ({"cameras": [CAMERA, replace(CAMERA, key="wrist", depth=None)]}, "wrist has no depth camera"),
-        ({"depth": [replace(DEPTH, empty=0.5)]}, "no valid pixel in 50.0% of the sampled frames"),
-        ({"depth": [replace(DEPTH, invalid=0.9)]}, "90.0% of the pixels are invalid"),
+        ({"cameras": [replace(CAMERA, one_colour=0.25)]}, [CAMERA.key, "25.0%"]),
+        ({"cameras": [CAMERA, replace(CAMERA, key="wrist", depth=None)]}, ["wrist"]),
+        ({"depth": [replace(DEPTH, empty=0.5)]}, [DEPTH.key, "50.0%"]),
+        ({"depth": [replace(DEPTH, invalid=0.9)]}, [DEPTH.key, "90.0%", "mm"]),
         (
-            {"rows": [RowFacts("language_persistent", "memory", "assistant", None, 7)]},
-            "7 language row(s) of style",
+            {"language": [LanguageFacts("language_persistent", "memory", "assistant", None, 7)]},
+            ["7", "memory"],
         ),
-        ({"prompts": [replace(PROMPTS, too_long=2)]}, "2 of 10 prompts are longer than the context of 4,096"),
-        ({"prompts": [replace(PROMPTS, left_out=5)]}, "5 question(s) about cameras that are not in"),
-        ({"prompts": [replace(PROMPTS, task_only=10)]}, "No frame has text of its own"),
-        ({"vectors": [replace(ACTION, maximum=np.array([1.0, 0.0]))]}, "action is constant in grip"),
-        ({"vectors": [replace(ACTION, has_stats=False)]}, "action has no statistics"),
-        ({"vectors": [replace(ACTION, stale=["x"])]}, "meta/stats.json has another range than the data in x"),
-        ({"padding": 0.8}, "80.0% of the actions in chunks"),
+        ({"prompts": [replace(PROMPTS, too_long=2)]}, ["2 of 10", "4,096", "--policy.cameras.max_pixels"]),
+        ({"prompts": [replace(PROMPTS, left_out=5)]}, ["5", "--policy.cameras.names"]),
+        ({"prompts": [replace(PROMPTS, task_only=10)]}, ["task sentence"]),
+        ({"vectors": [replace(ACTION, maximum=np.array([1.0, 0.0]))]}, ["action", "grip"]),
+        ({"vectors": [replace(ACTION, has_stats=False)]}, ["action", "meta/stats.json"]),
+        ({"vectors": [replace(ACTION, stale=["x"])]}, ["action", "meta/stats.json", " x"]),
+        ({"padding": 0.8}, ["80.0%", "--policy.chunk_size"]),
     ],
 )
-def test_what_is_hardly_meant_is_warned_of(facts, warning):
-    [found] = warnings_of(inspection(**facts))
-    assert warning in found
+def test_each_oddity_has_one_warning_that_names_it(facts, named):
+    [warning] = warnings_of(inspection(**facts))
+    assert all(name in warning for name in named)
 
 
 def test_actions_do_not_matter_to_pretraining():

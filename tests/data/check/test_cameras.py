@@ -1,4 +1,4 @@
-"""What is measured of pictures, against values that were put there."""
+"""What is measured of images and depth maps, against values that were put there."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.data.check.pictures import PictureReader
+from lerobot_gem.data.check.cameras import CameraReader
 from lerobot_gem.data.check.stage_checks import FrameErrors
-from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.base_configuration import DepthSupervision
 from tests.conftest import CAMERAS
 
 FRONT, WRIST = CAMERAS
@@ -16,13 +16,12 @@ DEPTH = f"{FRONT}_depth"
 
 
 @pytest.fixture
-def reader(depth_dataset_root: Path) -> PictureReader:
+def reader(depth_dataset_root: Path) -> CameraReader:
     dataset = LeRobotDataset("local/noise", root=depth_dataset_root)
-    config = GemConfig(preset="tiny", device="cpu")
-    return PictureReader(dataset, range(30), config, {FRONT: DEPTH}, "mm")
+    return CameraReader(dataset, DepthSupervision({FRONT: DEPTH}, "mm", "spectral", 128))
 
 
-def read(reader: PictureReader, position: int):
+def read(reader: CameraReader, position: int):
     [item] = reader.read([position], FrameErrors())
     return item
 
@@ -35,9 +34,9 @@ def test_depth_is_measured_over_valid_pixels_in_metres(reader):
     item[f"{WRIST}_depth"] = torch.zeros(1, 64, 64)
     reader.measure(item)
     front, wrist = reader.depth()
-    assert front.spread == pytest.approx((0.5, 2.0, 2.0))
+    assert front.distances == pytest.approx((0.5, 2.0, 2.0))
     assert (front.invalid, front.empty, front.camera) == (0.25, 0, FRONT)
-    assert (wrist.spread, wrist.invalid, wrist.empty, wrist.camera) == (None, 1, 1, None)
+    assert (wrist.distances, wrist.invalid, wrist.empty, wrist.camera) == (None, 1, 1, None)
 
 
 def test_frames_of_a_single_colour_are_counted(reader):
@@ -51,15 +50,15 @@ def test_frames_of_a_single_colour_are_counted(reader):
     assert (front.depth, wrist.depth) == (DEPTH, None)
 
 
-def test_a_sample_shows_what_is_learned(reader):
+def test_a_shown_frame_has_the_depth_that_is_learned(reader):
     from lerobot_gem.processing.depth_target import depth_target
 
     item = read(reader, 3)
-    sample = reader.sample(item, [])
-    assert (sample.index, sample.episode, sample.task) == (3, 0, item["task"])
-    front, wrist = sample.pictures
+    shown = reader.show(item, [])
+    assert (shown.index, shown.episode, shown.task) == (3, 0, item["task"])
+    front, wrist = shown.views
     learned = depth_target(item[DEPTH][None] / 1000, colormap="spectral", max_side=128).pictures[0]
-    shown = torch.from_numpy(front.depth).movedim(-1, 0) / 127.5 - 1
-    assert torch.allclose(shown, learned, atol=1 / 127)
+    painted = torch.from_numpy(front.depth).movedim(-1, 0) / 127.5 - 1
+    assert torch.allclose(painted, learned, atol=1 / 127)
     assert front.invalid == pytest.approx(0.1, abs=0.02)
     assert wrist.depth is None

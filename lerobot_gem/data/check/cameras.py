@@ -1,4 +1,4 @@
-"""Reads frames with their pictures, measures them, and keeps some to look at."""
+"""What the cameras show: reads frames, measures their images and depth maps, and keeps some to look at."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,59 +6,57 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lerobot_gem.data.check.facts import CameraFacts, DepthFacts, SampleFrame, SamplePicture
-from lerobot_gem.data.check.stage_checks import FrameErrors, depth_picture
-from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.data.check.facts import CameraFacts, CameraView, DepthFacts, ShownFrame
+from lerobot_gem.data.check.stage_checks import FrameErrors, usable_depth
+from lerobot_gem.data.check.training_path import Item, as_floats
+from lerobot_gem.policies.base_configuration import DepthSupervision
 from lerobot_gem.processing.depth_cameras import METRES, is_depth
-from lerobot_gem.processing.depth_target import is_valid
+from lerobot_gem.processing.depth_target import depth_target, is_valid
 from lerobot_gem.processing.language import Message
 
 # Distances kept of each depth map for the median of all.
 _KEPT_DISTANCES = 1000
 
-Item = dict[str, Any]
 
+class CameraReader:
+    """Reads frames and measures the images of those that it is given.
 
-class PictureReader:
-    """Reads frames and measures the pictures of those that it is given.
+    Statistics of depth in `meta/stats.json` are never used: where depth was stored as PNG, LeRobot computes them as if
+    of RGB.
 
     Args:
         dataset: Read as training reads it.
-        indices: Of its frames in the whole dataset.
-        config: Its settings of depth are used.
-        pairs: RGB key -> depth key.
-        depth_output_unit: Unit in which `dataset` delivers depth of known unit.
+        supervision: Which depth is looked at, and how it is learned.
+
+    Attributes:
+        frames: How many the dataset has.
     """
 
-    def __init__(
-        self,
-        dataset: LeRobotDataset,
-        indices: Sequence[int],
-        config: BaseGemConfig,
-        pairs: dict[str, str],
-        depth_output_unit: str,
-    ) -> None:
-        self.dataset, self.indices, self.config, self.pairs = dataset, indices, config, pairs
-        self.features: dict[str, dict[str, Any]] = dataset.meta.features
+    def __init__(self, dataset: LeRobotDataset, supervision: DepthSupervision) -> None:
+        self._dataset, self._supervision, self._pairs = dataset, supervision, supervision.cameras
+        self._features: dict[str, dict[str, Any]] = dataset.meta.features
+        self._indices = dataset.hf_dataset.select_columns(["index"]).with_format("numpy")["index"][:]
+        self.frames = len(self._indices)
         keys = dataset.meta.camera_keys
-        self._colours = {key: _Colours() for key in keys if not is_depth(self.features[key])}
-        self._distances = {key: _Distances() for key in keys if is_depth(self.features[key])}
+        self._colours = {key: _Colours() for key in keys if not is_depth(self._features[key])}
+        self._distances = {key: _Distances() for key in keys if is_depth(self._features[key])}
         # What LeRobot delivers is as it was stored where the dataset does not say the unit.
         self._to_metres = {
-            key: METRES[depth_output_unit if self._unit(key) else config.depth.unit]
+            key: METRES[dataset.depth_output_unit if self._unit(key) else supervision.unit]
             for key in self._distances
         }
 
     def read(self, positions: Sequence[int], errors: FrameErrors) -> list[Item]:
-        """Frames at these positions of the dataset, without those that can't be read."""
+        """Frames at these positions of the dataset, without those that can't be read, which are noted in `errors`."""
         items = []
         for position in positions:
             try:
-                items.append(self.dataset[position])
+                items.append(as_floats(self._dataset[position], list(self._colours)))
             except Exception as error:  # decoders have their own errors, and training stops at any of them
-                errors.add(int(self.indices[position]), error)
+                errors.add(int(self._indices[position]), error)
         return items
 
     def measure(self, item: Item) -> None:
@@ -68,64 +66,84 @@ class PictureReader:
         for key, distances in self._distances.items():
             distances.add(item[key] * self._to_metres[key])
 
+    def usable_depth(self, batch: Item) -> Tensor:
+        """Which of the frames of a batch have depth to learn from (B,).
+
+        Raises:
+            ValueError: What training would raise.
+        """
+        return usable_depth(batch, self._supervision)
+
     def cameras(self) -> list[CameraFacts]:
         """What was measured of RGB cameras."""
         return [
             CameraFacts(
-                key,
-                self._size(key),
-                self.features[key]["dtype"],
-                self.pairs.get(key),
-                colours.one_colour / max(colours.frames, 1),
+                key=key,
+                size=self._size(key),
+                storage=self._features[key]["dtype"],
+                depth=self._pairs.get(key),
+                one_colour=colours.one_colour / max(colours.frames, 1),
             )
             for key, colours in self._colours.items()
         ]
 
     def depth(self) -> list[DepthFacts]:
         """What was measured of depth cameras."""
-        partners = {depth: camera for camera, depth in self.pairs.items()}
+        partners = {depth: camera for camera, depth in self._pairs.items()}
         return [
             DepthFacts(
                 key=key,
                 camera=partners.get(key),
                 size=self._size(key),
-                storage=self.features[key]["dtype"],
+                storage=self._features[key]["dtype"],
                 unit=self._unit(key),
-                spread=distances.spread(),
+                distances=distances.range(),
                 invalid=distances.invalid / max(distances.pixels, 1),
                 empty=distances.empty / max(distances.frames, 1),
             )
             for key, distances in self._distances.items()
         ]
 
-    def sample(self, item: Item, messages: list[Message]) -> SampleFrame:
-        """A frame to look at."""
-        return SampleFrame(
+    def show(self, item: Item, messages: list[Message]) -> ShownFrame:
+        """A frame to look at.
+
+        Args:
+            item: The frame.
+            messages: What `gem` learns to answer in it.
+        """
+        return ShownFrame(
             index=int(item["index"]),
             episode=int(item["episode_index"]),
             timestamp=float(item["timestamp"]),
             task=item["task"],
-            pictures=[self._picture(item, camera) for camera in self._colours],
+            views=[self._view(item, camera) for camera in self._colours],
             messages=messages,
         )
 
-    def _picture(self, item: Item, camera: str) -> SamplePicture:
+    def _view(self, item: Item, camera: str) -> CameraView:
         rgb = _bytes(item[camera])
-        key = self.pairs.get(camera)
-        if key is None:
-            return SamplePicture(camera, rgb)
+        height, width, _ = rgb.shape
+        if camera not in self._pairs:
+            return CameraView(camera, rgb)
+        key = self._pairs[camera]
         depth = item[key] * self._to_metres[key]
-        learned = depth_picture(depth[None], rgb.shape[:2], self.config)
+        learned = depth_target(
+            depth[None],
+            colormap=self._supervision.colormap,
+            max_side=self._supervision.max_side,
+            rgb_size=(height, width),
+        )
         valid = depth[is_valid(depth)]
         reach = (float(valid.min()), float(valid.max())) if len(valid) else None
-        picture = _bytes((learned.pictures[0] + 1) / 2)
-        return SamplePicture(camera, rgb, picture, reach, 1 - len(valid) / depth.numel())
+        return CameraView(
+            camera, rgb, _bytes((learned.pictures[0] + 1) / 2), reach, 1 - len(valid) / depth.numel()
+        )
 
     def _unit(self, key: str) -> str | None:
-        return (self.features[key].get("info") or {}).get("depth_unit")
+        return (self._features[key].get("info") or {}).get("depth_unit")
 
     def _size(self, key: str) -> tuple[int, int]:
-        sides = dict(zip(self.features[key]["names"], self.features[key]["shape"], strict=True))
+        sides = dict(zip(self._features[key]["names"], self._features[key]["shape"], strict=True))
         return sides["width"], sides["height"]
 
 
@@ -160,13 +178,13 @@ class _Distances:
             self.largest = max(self.largest, float(valid.max()))
             self.kept.append(valid[:: max(len(valid) // _KEPT_DISTANCES, 1)])
 
-    def spread(self) -> tuple[float, float, float] | None:
+    def range(self) -> tuple[float, float, float] | None:
         """Least, median and largest."""
         if not self.kept:
             return None
         return self.least, float(torch.cat(self.kept).median()), self.largest
 
 
-def _bytes(picture: Tensor) -> Any:
+def _bytes(picture: Tensor) -> NDArray[np.uint8]:
     """(C, H, W) in [0, 1] as (H, W, C) uint8."""
     return (picture.movedim(0, -1) * 255).round().byte().numpy()

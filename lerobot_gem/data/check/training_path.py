@@ -1,0 +1,121 @@
+"""The way of `lerobot-train` to its first batch, through LeRobot's own functions and the policy's own code.
+
+No rule is written a second time, but for two that stand in the middle of `train()` in lerobot_train.py, where no function
+offers them: how a checkpoint's preprocessor is adapted to the dataset (`make_preprocessor`), and how the pixels of a
+video become floats (`as_floats`). tests/data/check/test_training_path.py compares both with a run of `train()`.
+"""
+
+import sys
+from contextlib import redirect_stdout
+from copy import copy
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from lerobot.configs import PreTrainedConfig
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.factory import make_train_eval_datasets
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.factory import make_policy, make_pre_post_processors
+from lerobot.processor import PolicyProcessorPipeline
+
+from lerobot_gem.storage.opening import require_current_format, require_episodes
+
+Item = dict[str, Any]
+
+
+def open_dataset(
+    config: TrainPipelineConfig, policy: PreTrainedConfig
+) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
+    """Open what a training of `policy` reads: the whole dataset, or its part for training with `dataset.eval_split`.
+
+    Returns:
+        Metadata, and the dataset, which is None if it has no frames.
+
+    Raises:
+        FileNotFoundError: There is no dataset.
+        ValueError: It is of another format, or LeRobot can't open it; with what LeRobot says.
+    """
+    data = config.dataset
+    folder = require_current_format(data.repo_id, data.root)
+    if data.streaming:
+        raise ValueError("dataset.streaming=true: expected false, since the check reads the dataset on disk.")
+    training = copy(config)
+    training.policy = policy
+    try:
+        meta = LeRobotDatasetMetadata(data.repo_id, root=data.root, revision=data.revision)
+        require_episodes(meta, data.episodes)
+        if meta.total_frames == 0:
+            return meta, None
+        dataset, _ = make_train_eval_datasets(training)
+    except Exception as error:  # Hub client, pyarrow and decoders have their own; nothing can be inspected
+        raise ValueError(
+            f"The dataset {data.repo_id!r} can't be opened ({folder}): {reason(error)}"
+        ) from error
+    return dataset.meta, dataset
+
+
+def bind(config: PreTrainedConfig, meta: LeRobotDatasetMetadata, rename_map: dict[str, str]) -> None:
+    """Tell a configuration its dataset: let LeRobot build the policy, with weights that have shapes and no values.
+
+    Args:
+        config: Of the policy; what the policy writes into it is in it afterwards.
+        meta: Metadata of the dataset.
+        rename_map: LeRobot's, for a checkpoint whose cameras have other names.
+
+    Raises:
+        Exception: Whatever training would raise.
+    """
+    device, config.device = config.device, "meta"
+    try:
+        # LeRobot prints that it loads weights, which is no part of our page.
+        with init_empty_weights(), redirect_stdout(sys.stderr):
+            make_policy(config, ds_meta=meta, rename_map=rename_map)
+    finally:
+        config.device = device
+
+
+def make_preprocessor(
+    config: PreTrainedConfig, meta: LeRobotDatasetMetadata, rename_map: dict[str, str]
+) -> PolicyProcessorPipeline:
+    """The steps from a batch to the policy.
+
+    Args:
+        config: Of the policy, bound to the dataset.
+        meta: Metadata of the dataset.
+        rename_map: LeRobot's, for a checkpoint whose cameras have other names.
+
+    Raises:
+        Exception: Whatever training would raise.
+    """
+    arguments: dict[str, Any] = {}
+    if config.pretrained_path:
+        arguments["preprocessor_overrides"] = {
+            "device_processor": {"device": config.device},
+            "normalizer_processor": {
+                "features": {**(config.input_features or {}), **(config.output_features or {})},
+                "norm_map": config.normalization_mapping,
+                "stats": meta.stats,
+            },
+            "rename_observations_processor": {"rename_map": rename_map},
+        }
+    preprocess, _ = make_pre_post_processors(
+        config,
+        pretrained_path=str(config.pretrained_path) if config.pretrained_path else None,
+        pretrained_revision=config.pretrained_revision,
+        dataset_stats=meta.stats,
+        **arguments,
+    )
+    return preprocess
+
+
+def as_floats(item: Item, cameras: list[str]) -> Item:
+    """A frame with the pixels of its RGB cameras in [0, 1]; those of videos LeRobot delivers as uint8."""
+    pixels = {key: item[key] for key in cameras if key in item and item[key].dtype == torch.uint8}
+    return {**item, **{key: values.to(dtype=torch.float32) / 255.0 for key, values in pixels.items()}}
+
+
+def reason(error: Exception) -> str:
+    """What an error says, with its type where the words alone tell little, as those of a KeyError."""
+    return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
