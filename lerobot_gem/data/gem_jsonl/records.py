@@ -13,12 +13,15 @@ placeholders all stand before the first question's text, or all behind it, say t
 training moves its placeholder likewise. Others are refused: words such as "the first image" would point nowhere.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
+
+import ijson
 
 from lerobot_gem.processing.language import Message
 
@@ -32,18 +35,14 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 _PLACEHOLDER = re.compile(r"<image>|<video>")
 _LEADING = re.compile(r"(?:\s*(?:<image>|<video>))+\s*")
 _TRAILING = re.compile(r"\s*(?:(?:<image>|<video>)\s*)+\Z")
-_SEPARATORS = re.compile(r"[\s,]*")
-_READ_CHARACTERS = 1 << 20
-# Of an array's elements: what is longer is no record but the rest of a damaged file.
-_LONGEST_RECORD = 1 << 24
 
 
 class RecordError(ValueError):
     """A record that can't be used.
 
     Args:
-        reason: Few words, the same for all records with this fault; such records are counted by it.
-        detail: What is wrong with this one.
+        reason: A few words, the same for all records with this fault, which are counted by it.
+        detail: What is wrong with this record.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -60,8 +59,8 @@ class GemRecord:
         images: Paths as written; empty for a clip.
         video: Path of a clip as written, or None.
         turns: Messages without placeholders and camera: user, assistant, user, ...
-        before: The placeholders, and the white space around them, that stood before the first question's text.
-        after: The same of those behind it; one of the two is empty.
+        before: The placeholders before the first question's text, with the white space around them.
+        after: The placeholders behind it, likewise; `before` or `after` is empty.
         fields: Everything but the conversations.
     """
 
@@ -77,7 +76,7 @@ class GemRecord:
         """Check a record.
 
         Raises:
-            RecordError: It is none, its turns don't alternate, or it says not clearly which images it shows.
+            RecordError: It is no record, its turns don't alternate, or it isn't clear which images it shows.
         """
         if not isinstance(record, dict):
             raise RecordError("not a record", f"expected a JSON object, got {str(record)[:80]!r}")
@@ -87,16 +86,26 @@ class GemRecord:
         fields = {key: value for key, value in record.items() if key != "conversations"}
         return cls(images, video, tuple(turns), before, after, fields)
 
+    def to_json(self) -> str:
+        """The record as text, to be parsed no second time."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record that `to_json` wrote."""
+        stored = json.loads(text)
+        return cls(**stored | {key: tuple(stored[key]) for key in ("images", "turns")})
+
     def messages(self, camera: str | None, depth: Sequence[JsonObject | None] = ()) -> list[Message]:
         """The record as the messages of a frame.
 
         Args:
-            camera: Key of the camera that every question is about; None if about all together.
-            depth: For each image its depth map, {"file": path, "bits": 8 or 16}, or None if it has none.
+            camera: Key of the camera that every question is about; None if each is about all cameras.
+            depth: The depth map of each image, {"file": path, "bits": 8 or 16}; None for an image without one.
 
         Returns:
             Messages for the column `messages`. The first one carries under `RECORD` what `record_of` needs to write the
-            record again; nothing else reads that.
+            record again; nothing else reads it.
         """
         messages = [
             {**turn, "camera": camera} if turn["role"] == "user" else dict(turn) for turn in self.turns
@@ -109,7 +118,7 @@ def record_of(messages: Sequence[Message], images: Sequence[str]) -> JsonObject:
     """The record that some messages came from, or a new one.
 
     Args:
-        messages: Alternating, of `GemRecord.messages` or of any other origin.
+        messages: Alternating messages, from `GemRecord.messages` or from anywhere else.
         images: Paths of the images that they are about. The images of a clip take its place.
     """
     count = len(images)
@@ -130,10 +139,10 @@ def record_of(messages: Sequence[Message], images: Sequence[str]) -> JsonObject:
 
 
 def annotation_files(source: Path) -> list[Path]:
-    """The files of records at `source`: itself, or a folder's `.jsonl`, else its `.json`.
+    """The files of records at `source`: the file itself, or a folder's `.jsonl` files, else its `.json` files.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There are none.
     """
     if source.is_file():
         return [source]
@@ -150,18 +159,18 @@ def read_records(file: Path) -> Iterator[tuple[int, Any]]:
     """Stream the records of a file, numbered from 1: by line, or by place in the array.
 
     Yields:
-        Number, and what is there: an object as parsed, or a RecordError where a line is no JSON.
+        The number, and the JSON value there, or a RecordError where a line is no JSON.
 
     Raises:
-        ValueError: A `.json` file is no array, or is damaged: what follows can't be found.
+        ValueError: A `.json` file is no array, or is damaged, so that the records behind the damage can't be found.
     """
     return _read_array(file) if file.suffix == ".json" else _read_lines(file)
 
 
 def depth_file(folder: Path, image: str) -> str | None:
-    """Where the depth map of an image is, from `folder`; None if there is none.
+    """Path of an image's depth map, relative to `folder`; None if there is none.
 
-    Under its whole path, if it is there (`depth/kitchen/7.png`), else under its base name (`depth/7.png`).
+    The image's whole path is tried first (`depth/kitchen/7.png`), then its base name (`depth/7.png`).
     """
     path = PurePosixPath(image)
     names = [path.with_suffix(".png").name, path.name]
@@ -192,7 +201,7 @@ def _paths(record: JsonObject, key: str) -> list[str]:
 
 
 def _turns(conversations: Any) -> list[Message]:
-    """Turns as messages; whatever else a turn says is kept."""
+    """Turns as messages, with a turn's other fields."""
     if not isinstance(conversations, list) or not conversations:
         raise RecordError("empty conversation", "'conversations' is missing or has no turn")
     messages = []
@@ -213,7 +222,7 @@ def _turns(conversations: Any) -> list[Message]:
 
 
 def _take_placeholders(turns: list[Message], images: int, videos: int) -> tuple[str, str]:
-    """Cut the placeholders out of the first question; returns what stood before and behind its text."""
+    """Cut the placeholders out of the first question; returns those before its text and those behind it."""
     questions = [turn["content"] for turn in turns[::2]]
     found = [name for text in questions for name in _PLACEHOLDER.findall(text)]
     if (found.count("<image>"), found.count("<video>")) != (images, videos):
@@ -253,33 +262,25 @@ def _read_lines(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _read_array(file: Path) -> Iterator[tuple[int, Any]]:
-    """Elements of an array of any length, one in memory at a time; the standard library only reads all at once."""
-    decoder = json.JSONDecoder()
-    with file.open(encoding="utf-8-sig") as stream:
-        text = stream.read(_READ_CHARACTERS).lstrip()
-        if not text.startswith("["):
+    """Stream the elements of an array of any length, with one in memory at a time."""
+    number = 0
+    with file.open("rb") as stream:
+        if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            stream.seek(0)
+        try:
+            events = ijson.parse(stream, use_float=True)
+            _, start, _ = next(events)
+            if start != "start_array":
+                raise ValueError(
+                    f"{file} is no array of records: expected '[' at its start, got {start}. Give the file that holds the records."
+                )
+            for number, record in enumerate(ijson.items(events, "item"), 1):
+                yield number, record
+        except ijson.JSONError as error:
             raise ValueError(
-                f"{file} is no array of records: expected '[', got {text[:20]!r}. If the records are in another file, give that."
-            )
-        position, number = 1, 0
-        while True:
-            separators = _SEPARATORS.match(text, position)
-            position = separators.end() if separators else position
-            if text.startswith("]", position):
-                return
-            try:
-                element, position = decoder.raw_decode(text, position)
-            except json.JSONDecodeError as error:
-                more = stream.read(_READ_CHARACTERS)
-                if not more or len(text) - position > _LONGEST_RECORD:
-                    raise ValueError(
-                        f"{file} is damaged behind record {number}: {error.msg}. Copy it again, or cut it there and "
-                        "close the array with ']'."
-                    ) from error
-                text, position = text[position:] + more, 0
-                continue
-            number += 1
-            yield number, element
+                f"{file} is damaged behind record {number}: {str(error).splitlines()[0]}. Copy it again, or cut it there and close the array "
+                "with ']'."
+            ) from error
 
 
 def source_of(record: Mapping[str, Any], file: Path) -> str:

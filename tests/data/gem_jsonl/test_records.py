@@ -43,6 +43,7 @@ def test_a_record_becomes_messages_that_the_plugin_reads_and_comes_back() -> Non
     assert [message.get("camera") for message in messages] == [CAMERA, None, CAMERA, None]
     assert messages[0][RECORD]["depth"] == [{"file": "depth/a.png", "bits": 8}]
     assert record_of(messages, ["a.jpg"]) == original
+    assert GemRecord.from_json(parsed.to_json()) == parsed
 
 
 @pytest.mark.parametrize(
@@ -135,16 +136,17 @@ def test_lines_that_are_no_json_are_numbered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_an_array_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None) -> None:
-    monkeypatch.setattr("lerobot_gem.data.gem_jsonl.records._READ_CHARACTERS", 7)
-    records = [{"id": n, "text": 'a "quote", [brackets] \u00e9' * n} for n in range(5)]
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_an_array_is_streamed(tmp_path: Path, indent: int | None, encoding: str) -> None:
+    records = [{"id": n, "text": 'a "quote", [brackets] \u00e9' * n, "weight": n / 2} for n in range(5)]
     file = tmp_path / "llava.json"
-    file.write_text(json.dumps(records, indent=indent))
-    assert [r for _, r in read_records(file)] == records
+    file.write_text(json.dumps(records, indent=indent, ensure_ascii=False), encoding=encoding)
+    assert list(read_records(file)) == list(enumerate(records, 1))
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"), [('[{"id": 1}, {"id": ', "behind record 1"), ('{"id": 1}', "no array")]
+    ("text", "fault"),
+    [('[{"id": 1}, {"id": ', "behind record 1"), ("", "behind record 0"), ('{"id": 1}', "no array")],
 )
 def test_a_damaged_array_is_an_error(tmp_path: Path, text: str, fault: str) -> None:
     file = tmp_path / "llava.json"
