@@ -8,8 +8,8 @@ def main() -> None:
     config = parse_options(ExportGemConfig)
     report = export_gem(config)
     print(
-        f"{config.output / ANNOTATIONS}: {report.records} records of {report.frames} frames, {report.silent_frames} of which have "
-        f"no question; {report.images} images, {report.depth_maps} depth maps"
+        f"{config.output_dir / ANNOTATIONS}: {report.records} records of {report.frames} frames, "
+        f"{report.silent_frames} frames without a question; {report.images} images, {report.depth_maps} depth maps"
     )
 
 

@@ -7,7 +7,7 @@ from lerobot_gem.scripts.options import parse_options
 def main() -> None:
     config = parse_options(ImportGemConfig)
     report = import_gem(config)
-    print(f"\n{config.root}: {REPORT}, and {SKIPPED} with each skipped record")
+    print(f"\n{config.output.root}: {REPORT}, and {SKIPPED} with each skipped record")
     for line in report.lines():
         print(line)
 

@@ -1,7 +1,7 @@
 """A LeRobotDataset v3.0 with questions as a folder in the GEM-250K format.
 
 What `lerobot-gem-import` wrote becomes the records that it came from, with the images and depth maps that the dataset
-holds: those that were fitted into another size stay so, with the coordinates that fit them. Other datasets become one
+holds: images that were fitted into another size stay so, with the coordinates that fit them. Other datasets become one
 record for each conversation of a frame, with the images that it is about.
 """
 
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import datasets
 import numpy as np
-import pyarrow.parquet as pq
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.images import RELATIVE_STEP_MM, write_depth
@@ -30,14 +32,13 @@ from lerobot_gem.processing.language import (
     messages_of_rows,
     parse_messages,
 )
-from lerobot_gem.storage.opening import require_current_format
+from lerobot_gem.storage.opening import DatasetOptions, open_dataset, open_metadata
 from lerobot_gem.storage.output_folder import check_output, explained_full_disk, publish, removed_on_error
 
 ANNOTATIONS = "gem.jsonl"
 
-# Of images that the dataset has no path for; their names hold the frame's index, and are found nowhere else.
+# Folder of images that the dataset has no path for; their names hold the frame's index, and are found nowhere else.
 _IMAGES = "images"
-_FRAMES_IN_MEMORY = 32
 _PNG = b"\x89PNG"
 
 Row = dict[str, Any]
@@ -48,19 +49,17 @@ class ExportGemConfig:
     """What to export, and where to.
 
     Attributes:
-        root: Folder of the dataset, with images (not videos), and the column `messages` or language columns.
-        output: Folder to write; must not exist unless `overwrite` says so.
-        repo_id: LeRobot's name of the dataset.
-        overwrite: Replace what an earlier export wrote to `output`.
+        dataset: The dataset, with images (not videos), and the column `messages` or language columns.
+        output_dir: Folder to write; must not exist unless `overwrite` says so.
+        overwrite: Replace what an earlier export wrote to `output_dir`.
     """
 
-    root: Path
-    output: Path
-    repo_id: str = "local/gem"
+    dataset: DatasetOptions
+    output_dir: Path
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.root, self.output = Path(self.root), Path(self.output)
+        self.output_dir = Path(self.output_dir)
 
 
 @dataclass
@@ -68,11 +67,11 @@ class ExportReport:
     """What an export wrote.
 
     Attributes:
-        frames: Of the dataset.
-        records: Lines of `gem.jsonl`.
-        silent_frames: Frames without any question.
-        images: Files of images.
-        depth_maps: Files of depth maps.
+        frames: Number of the dataset's frames.
+        records: Number of lines in `gem.jsonl`.
+        silent_frames: Number of frames without any question.
+        images: Number of image files.
+        depth_maps: Number of depth files.
     """
 
     frames: int = 0
@@ -86,63 +85,66 @@ def export_gem(config: ExportGemConfig) -> ExportReport:
     """Export.
 
     Raises:
-        FileNotFoundError: There is no dataset at `root`.
-        FileExistsError: Something is at `output`, and `overwrite` is not set or it is no export.
+        FileNotFoundError: There is no dataset at `dataset.root`.
+        FileExistsError: Something is at `output_dir`, and `overwrite` is not set or it is no export.
         ValueError: The dataset is of an older format, stores videos, or no questions, or questions about unknown cameras.
         OSError: The disk is full, or can't be read.
     """
-    check_output(config.output, config.overwrite, ANNOTATIONS)
-    meta = _metadata(config)
-    writing = config.output.with_name(config.output.name + ".exporting")
+    check_output(config.output_dir, config.overwrite, ANNOTATIONS)
+    _check_content(open_metadata(config.dataset))
+    dataset = open_dataset(config.dataset)
+    writing = config.output_dir.with_name(config.output_dir.name + ".exporting")
     shutil.rmtree(writing, ignore_errors=True)
     with explained_full_disk(writing, "Free some and export again."), removed_on_error(writing):
         writing.mkdir(parents=True)
         report = ExportReport()
-        frames = _Frames(meta, writing, report)
+        frames = _Frames(dataset.meta, writing, report)
         with (writing / ANNOTATIONS).open("w") as stream:
-            for row in _rows(meta):
+            for row in _rows(dataset):
                 records = list(frames.records(row))
                 report.frames += 1
                 report.silent_frames += not records
                 report.records += len(records)
                 stream.writelines(json.dumps(record) + "\n" for record in records)
-    publish(writing, config.output)
+    publish(writing, config.output_dir)
     return report
 
 
-def _metadata(config: ExportGemConfig) -> Any:
-    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+def _check_content(meta: LeRobotDatasetMetadata) -> None:
+    """Check that a dataset has images and questions.
 
-    require_current_format(config.repo_id, config.root)
-    meta = LeRobotDatasetMetadata(config.repo_id, root=config.root)
+    Raises:
+        ValueError: It has not.
+    """
     if meta.video_keys:
         raise ValueError(
-            f"{config.root} stores {meta.video_keys} as videos: expected images, which such records consist of. Record it with "
+            f"{meta.root} stores {meta.video_keys} as videos: expected images, which such records consist of. Record it with "
             "--dataset.video=false."
         )
     if MESSAGES not in meta.features and not meta.has_language_columns:
         raise ValueError(
-            f"{config.root} holds no questions: expected the column {MESSAGES!r} (docs/data.md) or LeRobot's language columns."
+            f"{meta.root} holds no questions: expected the column {MESSAGES!r} (docs/data.md) or LeRobot's language columns."
         )
-    return meta
 
 
-def _rows(meta: Any) -> Iterator[Row]:
-    for file in sorted((meta.root / "data").glob("*/*.parquet")):
-        for batch in pq.ParquetFile(file).iter_batches(_FRAMES_IN_MEMORY):
-            yield from batch.to_pylist()
+def _rows(dataset: LeRobotDataset) -> Iterator[Row]:
+    """The frames as they are stored, with the bytes of their image files."""
+    rows = dataset.hf_dataset.with_format(None)
+    for key in dataset.meta.image_keys:
+        rows = rows.cast_column(key, datasets.Image(decode=False))
+    yield from rows
 
 
 class _Frames:
     """Writes the images of frames, and says what the records about them are.
 
     Args:
-        meta: Of the dataset.
+        meta: The dataset's metadata.
         folder: Where images and depth maps go.
         report: Where they are counted.
     """
 
-    def __init__(self, meta: Any, folder: Path, report: ExportReport) -> None:
+    def __init__(self, meta: LeRobotDatasetMetadata, folder: Path, report: ExportReport) -> None:
         self._meta = meta
         self._folder = folder
         self._report = report
@@ -208,7 +210,7 @@ class _Frames:
     def _write_depth(self, row: Row, key: str, file: PurePosixPath, bits: int) -> None:
         path = self._folder / file
         if path.exists():
-            return  # of the same image, which is compared
+            return  # it is the same image's: images of one name are compared
         data, unit = row[key]["bytes"], self._meta.features[key]["info"]["depth_unit"]
         path.parent.mkdir(parents=True, exist_ok=True)
         if unit == "mm" and bits == 16 and data.startswith(_PNG):
@@ -218,9 +220,9 @@ class _Frames:
                 steps = np.asarray(image) * (1000 * METRES[unit])
             if bits == 8:
                 steps = steps / RELATIVE_STEP_MM
-            kind = np.uint8 if bits == 8 else np.uint16
+            dtype = np.uint8 if bits == 8 else np.uint16
             steps = np.nan_to_num(steps, posinf=0).round()
-            write_depth(np.where(steps > np.iinfo(kind).max, 0, steps).astype(kind), path)
+            write_depth(np.where(steps > np.iinfo(dtype).max, 0, steps).astype(dtype), path)
         self._report.depth_maps += 1
 
 
@@ -253,7 +255,7 @@ def _safe(name: str, data: bytes, index: int) -> str:
     if not _is_inside(path):
         path = PurePosixPath(_IMAGES, f"{index:08d}-{path.name}")
     with Image.open(io.BytesIO(data)) as image:
-        kind = "JPEG" if image.format in ("JPEG", "MPO") else image.format or "PNG"
-    if Image.registered_extensions().get(path.suffix.lower()) != kind:
-        path = path.with_name(path.name + {"JPEG": ".jpg"}.get(kind, f".{kind.lower()}"))
+        name_of_format = "JPEG" if image.format in ("JPEG", "MPO") else image.format or "PNG"
+    if Image.registered_extensions().get(path.suffix.lower()) != name_of_format:
+        path = path.with_name(path.name + {"JPEG": ".jpg"}.get(name_of_format, f".{name_of_format.lower()}"))
     return str(path)

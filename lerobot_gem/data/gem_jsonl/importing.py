@@ -1,36 +1,36 @@
 """A folder in the GEM-250K format, or LLaVA's JSON, as a LeRobotDataset v3.0.
 
-In three steps, each kept on disk beside the dataset, so that an interrupted import goes on where it was:
+An import has three steps. Each is kept on disk beside the dataset, so that an interrupted import can be resumed:
 
 1. All records are looked at (plan.py).
-2. Episodes are written, each a small dataset of its own, by any number of processes (samples.py).
-3. They are joined (joining.py), and the folder gets its name.
+2. Parts are written, each a small dataset of its own, by any number of processes (parts.py, samples.py).
+3. LeRobot joins them, and the folder gets its name.
 
-A record is a frame. Its images are stored as the files they are, if they have the size of the dataset. It is a
-deterministic function of input and settings, whatever the number of processes.
+A record becomes a frame. Its images are stored as the files they are, if they have the size of the dataset. The result
+depends on the input and the settings alone, not on the number of processes.
 """
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-
-from lerobot_gem.data.gem_jsonl.joining import join_episodes
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
-from lerobot_gem.data.gem_jsonl.plan import Episode, ImportPlan, Skipped
-from lerobot_gem.data.gem_jsonl.records import RecordError, annotation_files
-from lerobot_gem.data.gem_jsonl.samples import Sample, SampleLayout, make_sample
+from lerobot_gem.data.gem_jsonl.parts import REPO_ID, PartOutcome, parts_of, write_part
+from lerobot_gem.data.gem_jsonl.plan import ImportPlan
+from lerobot_gem.data.gem_jsonl.records import annotation_files
+from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
 from lerobot_gem.data.worker_pool import map_in_order, worker_pool
-from lerobot_gem.processing.language import MESSAGES
 from lerobot_gem.storage.output_folder import (
     DATASET,
+    OutputDataset,
     begin_or_resume,
     check_output,
     explained_full_disk,
@@ -40,10 +40,8 @@ from lerobot_gem.storage.output_folder import (
 
 REPORT, SKIPPED = "import.json", "import_skipped.jsonl"
 
-# Frames are no video; LeRobot needs a rate all the same.
-_FPS = 1
 _MOST_SAMPLES = 1000
-# Of millimetres, with less valid depth in the whole dataset, the unit is probably another.
+# With a smaller share of valid depth in the whole dataset, the unit is probably not millimetres.
 _FEW_VALID = 0.2
 
 
@@ -52,27 +50,25 @@ class ImportGemConfig:
     """What to import, and where to.
 
     Attributes:
-        source: Folder with the records (`*.jsonl`, else `*.json`), or one such file; images are found from there.
-        root: Folder of the dataset; must not exist unless `overwrite` says so.
-        repo_id: LeRobot's name of the dataset.
-        image_size: Height and width of all images. None takes the size that most have; these keep their files.
-        resize: What becomes of other sizes: "letterbox" adds black bars and moves `bbox_2d` and `point_2d`, "stretch" changes
-            the aspect ratio, which leaves all relative coordinates true.
-        num_images: Images of each sample, the dataset's cameras; records with others are skipped. None takes the most
-            common number. Given and 2 at least, clips are taken too, as so many frames evenly spaced.
-        depth_unit_mm: Millimetres that a step of a 16-bit depth map stands for; for relative depth any that brings it into 11 mm
-            to 9.99 m.
+        source: Folder with the records (`*.jsonl`, else `*.json`), or one such file; paths of images start from there.
+        output: The dataset to write.
+        image_size: Height and width of all images. None takes the size that most images have; these keep their files.
+        resize: How images of other sizes are fitted: "letterbox" adds black bars and moves `bbox_2d` and `point_2d`,
+            "stretch" changes the aspect ratio, which leaves all relative coordinates true.
+        num_images: Images of each sample, the dataset's cameras; records with another number are skipped. None takes the
+            most common number. If given and at least 2, clips are imported as this number of evenly spaced frames.
+        depth_unit_mm: Millimetres that a step of a 16-bit depth map stands for; for relative depth any value that brings it
+            into 11 mm to 9.99 m.
         samples_per_episode: At most 1,000, since memory holds one episode at a time; at least 100 is best, since LeRobot
             rewrites metadata with each.
-        unique_ids: Take only the first of the records of a file with one `id`.
+        unique_ids: Of the records of a file with one `id`, take only the first.
         num_workers: Processes that decode, encode and write; 1 stays in this process.
         resume: Go on with an interrupted import.
-        overwrite: Replace the dataset at `root`, and an interrupted import.
+        overwrite: Replace the dataset at `output.root`, and an interrupted import.
     """
 
     source: Path
-    root: Path
-    repo_id: str = "local/gem"
+    output: OutputDataset
     image_size: tuple[int, int] | None = None
     resize: str = "letterbox"
     num_images: int | None = None
@@ -84,7 +80,7 @@ class ImportGemConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.source, self.root = Path(self.source), Path(self.root)
+        self.source = Path(self.source)
         if self.resize not in RESIZES:
             raise ValueError(f"resize is one of {', '.join(RESIZES)}, but is {self.resize!r}.")
         for name in ("num_images", "samples_per_episode", "num_workers"):
@@ -106,11 +102,11 @@ class ImportGemConfig:
             raise ValueError("resume and overwrite contradict each other: choose one.")
 
     def content(self) -> dict[str, Any]:
-        """Everything that decides what is written, the files of records as they are now included.
+        """Everything that decides what is written, including the state of the files of records.
 
-        It must agree between an import and its continuation.
+        A resumed import must have the same content as the interrupted one.
         """
-        others = ("root", "repo_id", "num_workers", "resume", "overwrite")
+        others = ("output", "num_workers", "resume", "overwrite")
         settings = {key: value for key, value in asdict(self).items() if key not in others}
         files = [(file.name, file.stat()) for file in annotation_files(self.source)]
         settings["source"] = str(self.source.resolve())
@@ -123,12 +119,12 @@ class ImportReport:
     """What an import did; stored in the dataset as `import.json`.
 
     Attributes:
-        settings: That it was made with.
-        records: All that were found.
-        imported: Those that became frames.
-        skipped: Reason -> number of the others; `import_skipped.jsonl` lists each with details.
-        episodes: Of the dataset.
-        image_size: Height and width of its images.
+        settings: What the import was made with.
+        records: Number of records that were found.
+        imported: Number of records that became frames.
+        skipped: Reason -> number of records that were skipped; `import_skipped.jsonl` lists each with details.
+        episodes: Number of the dataset's episodes.
+        image_size: Height and width of the dataset's images.
         sources: Collection -> number of its frames.
         counts: What was done to images and depth maps.
     """
@@ -143,10 +139,20 @@ class ImportReport:
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
-    def depth_kind(self) -> str:
+    def depth_type(self) -> str:
         """Whether depth is "metric", "relative" (8 bits), or "mixed"."""
         relative = self.counts["depth maps of 8 bits"]
-        return "metric" if not relative else "relative" if relative == self.counts["depth maps"] else "mixed"
+        if not relative:
+            return "metric"
+        return "relative" if relative == self.counts["depth maps"] else "mixed"
+
+    def add(self, outcome: PartOutcome) -> None:
+        """Add what became of a part's records."""
+        self.imported += outcome.sources.total()
+        self.episodes += outcome.episodes
+        self.sources += outcome.sources
+        self.counts += outcome.counts
+        self.skipped.update(entry.reason for entry in outcome.skipped)
 
     def lines(self) -> Iterator[str]:
         """The report in words."""
@@ -164,7 +170,7 @@ class ImportReport:
             share = self.counts["valid depth pixels"] / pixels
             yield f"  {100 * share:7.1f}%  of the pixels of depth maps are within 11 mm to 9.99 m, and count as depth"
             if share < _FEW_VALID:
-                yield "            so few: is --depth_unit_mm right?"
+                yield "            which is little: is --depth_unit_mm right?"
 
 
 def import_gem(config: ImportGemConfig) -> ImportReport:
@@ -172,41 +178,34 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
 
     Raises:
         FileNotFoundError: There are no records at `source`.
-        FileExistsError: Something is at `root` (or unfinished beside it), and neither `resume` nor `overwrite` is set.
-        ValueError: A continuation with other settings, a damaged `.json`, or no record at all that can be used.
+        FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite` is set.
+        ValueError: A resumed import has other settings, a `.json` file is damaged, or no record can be used.
         OSError: The disk is full, or can't be read.
     """
     import datasets
+    import lerobot.datasets.aggregate
     import lerobot.datasets.lerobot_dataset  # noqa: F401  (before the workers are forked, which then have it)
 
     datasets.disable_progress_bars()  # one bar per episode otherwise
-    staging = _staging(config)
-    advice = "Free some (an import takes twice the size of its dataset), then go on with --resume=true."
+    staging = _begin(config)
+    advice = "Free some (an import takes three times the size of its dataset), then go on with --resume=true."
     with (
         explained_full_disk(staging, advice),
         worker_pool(config.num_workers) as pool,
-        closing(ImportPlan(staging / "plan.sqlite")) as plan,
+        closing(ImportPlan(staging / "records.sqlite")) as plan,
     ):
         if not plan.is_complete:
             with removed_on_error(staging):
                 plan.look_at(config.source, config.num_images, config.unique_ids)
         # Without the path: a dataset is for others too.
-        report = ImportReport(config.content() | {"source": config.source.name}, plan.count())
-        written: list[str] = []
-        if plan.count("reason IS NULL"):
-            layout = _layout(config, plan)
-            report.image_size = layout.size[::-1]
-            folders = staging / "episodes"
-            folders.mkdir(exist_ok=True)
-            outcomes = map_in_order(
-                pool,
-                partial(write_episode, config.source, layout, folders),
-                plan.episodes(config.samples_per_episode),
-                ahead=2 * config.num_workers,
-            )
-            written = _summed(report, outcomes, plan.count("reason IS NULL"))
-        if not written:
-            report.skipped.update(entry.reason for entry in plan.skipped())
+        report = ImportReport(config.content() | {"source": config.source.name}, plan.num_records)
+        parts: list[Path] = []
+        if plan.num_taken:
+            sample_format = _sample_format(config, plan)
+            report.image_size = sample_format.size[::-1]
+            parts = _write_parts(config, sample_format, plan, pool, staging / "parts", report)
+        report.skipped.update(entry.reason for entry in plan.skipped())
+        if not parts:
             shutil.rmtree(staging)
             raise ValueError(
                 f"No record of {config.source} can be used: of {report.records}, {_list(report.skipped)}. Expected records "
@@ -215,123 +214,20 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
         finished = staging / "dataset"
         shutil.rmtree(finished, ignore_errors=True)
         with removed_on_error(finished):
-            datasets_of_one = (folders / name / "dataset" for name in written)
-            features = layout.features(report.depth_kind)
-            join_episodes(datasets_of_one, finished, config.repo_id, _FPS, features)
-            _write_report(report, plan, folders, finished)
-    publish(finished, config.root)
+            _join(parts, finished, config, staging / "cache")
+            if sample_format.depth:
+                _describe_depth(finished, sample_format, report.depth_type)
+            _write_report(report, plan, staging / "parts", finished)
+    publish(finished, config.output.root)
     shutil.rmtree(staging)
     return report
 
 
-@dataclass
-class EpisodeOutcome:
-    """What became of an episode's records; kept beside its dataset.
-
-    Attributes:
-        source: Collection that they are from.
-        frames: Number of those that became frames; without any there is no dataset.
-        counts: What was done to images and depth maps.
-        skipped: The others.
-    """
-
-    source: str
-    frames: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; `asdict` of the standard library breaks counters."""
-        return {**vars(self), "skipped": [vars(entry) for entry in self.skipped]}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Self:
-        skipped = [Skipped(**entry) for entry in stored["skipped"]]
-        return cls(stored["source"], stored["frames"], Counter(stored["counts"]), skipped)
-
-
-def write_episode(
-    source: Path, layout: SampleLayout, folders: Path, episode: Episode
-) -> tuple[str, EpisodeOutcome]:
-    """Write an episode to a folder of its own, unless it is there from an interrupted import.
-
-    Args:
-        source: See `ImportGemConfig`.
-        layout: Of the samples.
-        folders: Where the folder is made; it is complete or not there.
-        episode: The records.
-
-    Returns:
-        The folder's name and what became of the records.
-    """
-    folder = folders / f"episode-{episode.index:06d}"
-    if folder.exists():
-        return folder.name, _read_outcome(folder)
-    writing = folders / f".{folder.name}"
-    shutil.rmtree(writing, ignore_errors=True)
-    with removed_on_error(writing):
-        scratch = writing / "files"
-        scratch.mkdir(parents=True)
-        outcome = EpisodeOutcome(episode.source)
-        samples = list(_samples(source, layout, scratch, episode, outcome))
-        if samples:
-            _store(samples, layout, episode.source, writing / "dataset")
-        shutil.rmtree(scratch)
-        (writing / "outcome.json").write_text(json.dumps(outcome.to_dict()))
-        writing.rename(folder)
-    return folder.name, outcome
-
-
-def _samples(
-    source: Path, layout: SampleLayout, scratch: Path, episode: Episode, outcome: EpisodeOutcome
-) -> Iterator[Sample]:
-    folder = source if source.is_dir() else source.parent
-    for place, planned in enumerate(episode.records):
-        try:
-            sample = make_sample(planned.record, folder, layout, scratch, f"{place:06d}")
-        except RecordError as error:
-            identity = planned.record.get("id")
-            outcome.skipped.append(
-                Skipped(planned.file, planned.number, identity, error.reason, error.detail)
-            )
-        else:
-            outcome.frames += 1
-            outcome.counts += sample.counts
-            yield sample
-
-
-def _store(samples: list[Sample], layout: SampleLayout, task: str, root: Path) -> None:
-    """Write samples as a dataset of one episode, with files as they are."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    dataset = LeRobotDataset.create(
-        "local/episode", fps=_FPS, features=layout.features(), root=root, use_videos=False
-    )
-    count = len(samples)
-    dataset.save_episode(
-        episode_data={
-            "size": count,
-            "task": [task] * count,
-            "episode_index": 0,
-            "frame_index": np.arange(count),
-            "timestamp": np.arange(count) / _FPS,
-            "index": [],
-            "task_index": [],
-            MESSAGES: [sample.messages for sample in samples],
-            **{key: [sample.files[key] for sample in samples] for key in samples[0].files},
-        }
-    )
-    dataset.finalize()
-
-
-def _read_outcome(folder: Path) -> EpisodeOutcome:
-    return EpisodeOutcome.from_dict(json.loads((folder / "outcome.json").read_text()))
-
-
-def _staging(config: ImportGemConfig) -> Path:
+def _begin(config: ImportGemConfig) -> Path:
     """The folder of an unfinished import, made or checked."""
-    check_output(config.root, config.overwrite, DATASET)
-    staging = config.root.with_name(config.root.name + ".importing")
+    root = config.output.root
+    check_output(root, config.overwrite, DATASET)
+    staging = root.with_name(root.name + ".importing")
     begin_or_resume(
         staging,
         config.content(),
@@ -343,40 +239,93 @@ def _staging(config: ImportGemConfig) -> Path:
     return staging
 
 
-def _layout(config: ImportGemConfig, plan: ImportPlan) -> SampleLayout:
-    size = plan.most_common_size() if config.image_size is None else config.image_size[::-1]
-    return SampleLayout(
-        plan.num_images(), size, plan.has_depth(), config.resize == "stretch", config.depth_unit_mm
+def _sample_format(config: ImportGemConfig, plan: ImportPlan) -> SampleFormat:
+    size = plan.most_common_size if config.image_size is None else config.image_size[::-1]
+    return SampleFormat(
+        plan.num_images, size, plan.has_depth, config.resize == "stretch", config.depth_unit_mm
     )
 
 
-def _summed(report: ImportReport, outcomes: Iterable[tuple[str, EpisodeOutcome]], records: int) -> list[str]:
-    """Add up the outcomes as they come; returns the names of the episodes that have frames."""
+def _write_parts(
+    config: ImportGemConfig,
+    sample_format: SampleFormat,
+    plan: ImportPlan,
+    pool: Executor | None,
+    folders: Path,
+    report: ImportReport,
+) -> list[Path]:
+    """Write all parts and report them; returns the folders of those that have frames."""
     from tqdm.auto import tqdm
 
+    folders.mkdir(exist_ok=True)
     written = []
-    with tqdm(total=records, unit="record", desc="importing") as progress:
-        for name, outcome in outcomes:
-            if outcome.frames:
-                written.append(name)
-            report.episodes = len(written)
-            report.imported += outcome.frames
-            report.sources += Counter({outcome.source: outcome.frames})  # drops zeros
-            report.counts += outcome.counts
-            report.skipped.update(entry.reason for entry in outcome.skipped)
-            progress.update(outcome.frames + len(outcome.skipped))
+    outcomes = map_in_order(
+        pool,
+        partial(write_part, config.source, sample_format, folders),
+        parts_of(plan.episodes(config.samples_per_episode), config.samples_per_episode),
+        ahead=2 * config.num_workers,
+    )
+    with tqdm(total=plan.num_taken, unit="record", desc="importing") as progress:
+        for folder, outcome in outcomes:
+            if outcome.episodes:
+                written.append(folder)
+            report.add(outcome)
+            progress.update(outcome.sources.total() + len(outcome.skipped))
     return written
 
 
-def _write_report(report: ImportReport, plan: ImportPlan, folders: Path, root: Path) -> None:
-    """Complete the report, and store it and the list of skipped records in the dataset."""
+def _join(parts: Sequence[Path], root: Path, config: ImportGemConfig, cache: Path) -> None:
+    """Join the parts' datasets into one, a data file for each part."""
+    from datasets.exceptions import DatasetGenerationError
+    from lerobot.datasets.aggregate import aggregate_datasets
+
+    with _dataset_cache(cache):
+        try:
+            aggregate_datasets(
+                [REPO_ID] * len(parts),
+                config.output.repo_id,
+                roots=list(parts),
+                aggr_root=root,
+                # Else LeRobot reads and writes a data file again for each part that it appends.
+                concatenate_data=False,
+            )
+        except DatasetGenerationError as error:
+            # The library hides a full disk behind an error of its own.
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+
+
+@contextmanager
+def _dataset_cache(folder: Path) -> Iterator[None]:
+    """Let the `datasets` library, through which LeRobot reads, cache here, and not for good in the user's home."""
+    import datasets
+
+    users = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = folder
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = users
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _describe_depth(root: Path, sample_format: SampleFormat, depth_type: str) -> None:
+    """Say in the dataset of which type its depth is, which is known only when every depth map was read."""
+    from lerobot.datasets.io_utils import load_info, write_info
+
+    info = load_info(root)
+    for camera in sample_format.cameras:
+        info.features[depth_camera(camera)]["info"]["depth_kind"] = depth_type
+    write_info(info, root)
+
+
+def _write_report(report: ImportReport, plan: ImportPlan, parts: Path, root: Path) -> None:
+    """Store the report and the list of skipped records in the dataset."""
+    of_parts = (PartOutcome.load(folder).skipped for folder in sorted(parts.glob("part-*")))
     with (root / SKIPPED).open("w") as stream:
-        for entry in plan.skipped():
-            report.skipped[entry.reason] += 1
+        for entry in chain(plan.skipped(), chain.from_iterable(of_parts)):
             stream.write(json.dumps(vars(entry)) + "\n")
-        for folder in sorted(folders.glob("episode-*")):
-            for entry in _read_outcome(folder).skipped:
-                stream.write(json.dumps(vars(entry)) + "\n")
     (root / REPORT).write_text(json.dumps(vars(report), indent=1))
 
 

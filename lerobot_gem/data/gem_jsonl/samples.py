@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from lerobot_gem.processing.language import MESSAGES
 
 
 @dataclass(frozen=True)
-class SampleLayout:
+class SampleFormat:
     """What every sample of a dataset looks like.
 
     Attributes:
@@ -46,31 +46,31 @@ class SampleLayout:
 
     @property
     def cameras(self) -> list[str]:
-        return [f"observation.images.image{number if number > 1 else ''}" for number in self._numbers]
+        """Keys of the cameras."""
+        numbers = ("", *range(2, self.num_images + 1))
+        return [f"observation.images.image{number}" for number in numbers]
 
     @property
-    def _numbers(self) -> range:
-        return range(1, self.num_images + 1)
-
-    def features(self, depth_kind: str = "metric") -> dict[str, dict[str, Any]]:
-        """LeRobot's features: images, depth in millimetres, and the column `messages`.
-
-        Args:
-            depth_kind: What the dataset says of its depth: "metric", "relative" or "mixed".
-        """
+    def features(self) -> dict[str, dict[str, Any]]:
+        """LeRobot's features: images, depth in millimetres, and the column `messages`."""
         (width, height), names = self.size, ["height", "width", "channels"]
         features: dict[str, dict[str, Any]] = {}
         for camera in self.cameras:
             features[camera] = {"dtype": "image", "shape": (height, width, 3), "names": names}
             if self.depth:
-                features[f"{camera}_depth"] = {
+                features[depth_camera(camera)] = {
                     "dtype": "image",
                     "shape": (height, width, 1),
                     "names": names,
-                    "info": {"is_depth_map": True, "depth_unit": "mm", "depth_kind": depth_kind},
+                    "info": {"is_depth_map": True, "depth_unit": "mm"},
                 }
         features[MESSAGES] = {"dtype": "string", "shape": (1,), "names": None}
         return features
+
+
+def depth_camera(camera: str) -> str:
+    """Key of a camera's depth camera."""
+    return f"{camera}_depth"
 
 
 class Sample(NamedTuple):
@@ -78,7 +78,7 @@ class Sample(NamedTuple):
 
     Attributes:
         files: Feature -> path of a file to store as it is.
-        messages: For the column of that name.
+        messages: Value of the column `messages`.
         counts: What was done, for the report.
     """
 
@@ -87,51 +87,99 @@ class Sample(NamedTuple):
     counts: Counter[str]
 
 
-def make_sample(record: JsonObject, folder: Path, layout: SampleLayout, scratch: Path, name: str) -> Sample:
+def make_sample(
+    record: GemRecord, folder: Path, sample_format: SampleFormat, scratch: Path, name: str
+) -> Sample:
     """Decode, check and fit what a record shows.
 
     Args:
-        record: As parsed from JSON.
+        record: The record.
         folder: What its paths start from.
-        layout: Of the dataset.
+        sample_format: Of the dataset.
         scratch: Folder for files that are written; they are needed until the sample is stored.
-        name: Begins these files' names; of no other sample.
+        name: Begins the names of these files, and of no other sample's.
 
     Raises:
         RecordError: The record can't be used.
     """
-    parsed = GemRecord.parse(record)
     counts: Counter[str] = Counter()
     files: dict[str, str] = {}
-    boxes, depths = [], []
-    pictures: list[RgbFile | Path] = [folder / image for image in parsed.images]
-    if parsed.video is not None:
-        frames = clip_frames(folder / parsed.video, layout.num_images)
-        pictures = [RgbFile(frame, is_usable=False, is_lossy=True) for frame in frames]
-    for place, (camera, picture) in enumerate(zip(layout.cameras, pictures, strict=True)):
-        rgb = read_rgb(picture) if isinstance(picture, Path) else picture
-        box = Letterbox(rgb.image.size, layout.size, layout.stretch)
+    boxes: list[Letterbox] = []
+    depths: list[JsonObject | None] = []
+    images = _images(record, folder, sample_format.num_images)
+    for place, (camera, (rgb, path)) in enumerate(zip(sample_format.cameras, images, strict=True)):
+        written = scratch / f"{name}-{place}"
+        box = Letterbox(rgb.image.size, sample_format.size, sample_format.stretch)
         boxes.append(box)
-        if isinstance(picture, Path) and rgb.is_usable and box.source == box.target:
-            files[camera] = str(picture)
-        else:
-            counts["images encoded anew"] += 1
-            counts["images with bars"] += box.has_bars
-            path = scratch / f"{name}-{place}"
-            files[camera] = str(write_rgb(box.image(rgb.image), path, lossy=rgb.is_lossy))
-        if layout.depth:
-            image = parsed.images[place] if parsed.images else None
-            depth_name = depth_file(folder, image) if image is not None else None
+        files[camera] = str(_fitted_rgb(rgb, path, box, written, counts))
+        if sample_format.depth:
+            depth = depth_file(folder, record.images[place]) if record.images else None
             # LeRobot reads depth of a file name ending so with all its bits when it computes statistics.
-            path = scratch / f"{name}-{place}.tiff"
-            depths.append(_store_depth(depth_name, folder, box, layout, path, counts))
-            files[f"{camera}_depth"] = str(path)
-    messages = parsed.messages(layout.cameras[0] if layout.num_images == 1 else None, depths)
-    moved = [
-        {**message, "content": _moved_text(message["content"], boxes)}  # one list for all images
-        for message in messages
+            written = written.with_suffix(".tiff")
+            depths.append(_fit_depth(depth, folder, box, sample_format.depth_unit_mm, written, counts))
+            files[depth_camera(camera)] = str(written)
+    about = sample_format.cameras[0] if sample_format.num_images == 1 else None
+    messages = [
+        {**message, "content": _moved_text(message["content"], boxes)}
+        for message in record.messages(about, depths)
     ]
-    return Sample(files, json.dumps(moved), counts)
+    return Sample(files, json.dumps(messages), counts)
+
+
+def _images(record: GemRecord, folder: Path, num_images: int) -> Iterator[tuple[RgbFile, Path | None]]:
+    """The images of a record, or the frames of its clip, each with its file if it has one."""
+    if record.video is None:
+        for image in record.images:
+            yield read_rgb(folder / image), folder / image
+    else:
+        for frame in clip_frames(folder / record.video, num_images):
+            yield RgbFile(frame, is_usable=False, is_lossy=True), None
+
+
+def _fitted_rgb(rgb: RgbFile, path: Path | None, box: Letterbox, written: Path, counts: Counter[str]) -> Path:
+    """The file of an image in the dataset's size: its own if that will do, else one that is written."""
+    if path is not None and rgb.is_usable and box.source == box.target:
+        return path
+    counts["images encoded anew"] += 1
+    counts["images with bars"] += box.has_bars
+    return write_rgb(box.image(rgb.image), written, lossy=rgb.is_lossy)
+
+
+def _fit_depth(
+    name: str | None, folder: Path, box: Letterbox, unit_mm: float, written: Path, counts: Counter[str]
+) -> JsonObject | None:
+    """Write the depth map of an image in the dataset's size.
+
+    Args:
+        name: Its path from `folder`; None writes a map without depth.
+        folder: See there.
+        box: How the image was fitted.
+        unit_mm: Millimetres that a step of a 16-bit depth map stands for.
+        written: The file to write.
+        counts: What was done.
+
+    Returns:
+        What the record is to keep of it, for the export.
+    """
+    if name is None:
+        counts["images without depth"] += 1
+        width, height = box.target
+        write_depth(np.zeros((height, width), np.uint16), written)
+        return None
+    depth = read_depth(folder / name)
+    values = millimetres(depth, unit_mm)
+    image = Image.fromarray(values)
+    fitted = box.depth(image)
+    if depth.bits == 16 and unit_mm == 1 and fitted is image:
+        shutil.copyfile(folder / name, written)
+    else:
+        counts["depth maps encoded anew"] += 1
+        write_depth(np.asarray(fitted), written)
+    counts["depth maps"] += 1
+    counts["depth maps of 8 bits"] += depth.bits == 8
+    counts["depth pixels"] += values.size
+    counts["valid depth pixels"] += int(((values > MIN_DEPTH_MM) & (values < MAX_DEPTH_MM)).sum())
+    return {"file": name, "bits": depth.bits}
 
 
 def _moved_text(text: str, boxes: Sequence[Letterbox]) -> str:
@@ -139,36 +187,7 @@ def _moved_text(text: str, boxes: Sequence[Letterbox]) -> str:
     texts = {box.text(text) for box in boxes}
     if len(texts) > 1:
         raise RecordError(
-            "coordinates that bars would move", "the images get different bars; whose coordinates are it?"
+            "coordinates that bars would move",
+            "the images get different bars, and the text does not say whose coordinates these are",
         )
     return texts.pop()
-
-
-def _store_depth(
-    name: str | None,
-    folder: Path,
-    box: Letterbox,
-    layout: SampleLayout,
-    path: Path,
-    counts: Counter[str],
-) -> JsonObject | None:
-    """Write the depth map of an image to `path`; returns what the record is to keep of it."""
-    if name is None:
-        counts["images without depth"] += 1
-        width, height = box.target
-        write_depth(np.zeros((height, width), np.uint16), path)
-        return None
-    depth = read_depth(folder / name)
-    values = millimetres(depth, layout.depth_unit_mm)
-    image = Image.fromarray(values)
-    fitted = box.depth(image)
-    if depth.bits == 16 and layout.depth_unit_mm == 1 and fitted is image:
-        shutil.copyfile(folder / name, path)
-    else:
-        counts["depth maps encoded anew"] += 1
-        write_depth(np.asarray(fitted), path)
-    counts["depth maps"] += 1
-    counts["depth maps of 8 bits"] += depth.bits == 8
-    counts["depth pixels"] += values.size
-    counts["valid depth pixels"] += int(((values > MIN_DEPTH_MM) & (values < MAX_DEPTH_MM)).sum())
-    return {"file": name, "bits": depth.bits}

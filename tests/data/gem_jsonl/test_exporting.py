@@ -10,8 +10,10 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
-from lerobot_gem.data.gem_jsonl.exporting import ExportGemConfig, export_gem
+from lerobot_gem.data.gem_jsonl.exporting import ExportGemConfig, ExportReport, export_gem
 from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
+from lerobot_gem.storage.opening import DatasetOptions
+from lerobot_gem.storage.output_folder import OutputDataset
 from tests.conftest import write_dataset
 from tests.data.conftest import GemFolder
 from tests.data.gem_jsonl.test_clips import write_clip
@@ -22,10 +24,14 @@ def records(folder: Path) -> dict[object, dict]:
     return {record.get("id"): record for record in map(json.loads, lines)}
 
 
+def export(root: Path, output_dir: Path, **options) -> ExportReport:
+    return export_gem(ExportGemConfig(DatasetOptions("local/set", root), output_dir, **options))
+
+
 def round_trip(folder: GemFolder, tmp_path: Path, **changes) -> Path:
     folder.write()
-    import_gem(ImportGemConfig(folder.root, tmp_path / "set", **changes))
-    export_gem(ExportGemConfig(tmp_path / "set", tmp_path / "out"))
+    import_gem(ImportGemConfig(folder.root, OutputDataset(tmp_path / "set"), **changes))
+    export(tmp_path / "set", tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -66,8 +72,8 @@ def test_fitted_images_come_with_the_coordinates_that_fit_them(folder: GemFolder
     assert record["conversations"][0]["value"] == '<image>\nWhat is at {"bbox_2d": [125, 0, 500, 1000]}?'
     with Image.open(out / "a.png") as image, Image.open(out / "depth" / "a.png") as depth:
         assert image.size == depth.size == (64, 48)
-    import_gem(ImportGemConfig(out, tmp_path / "set2"))
-    export_gem(ExportGemConfig(tmp_path / "set2", tmp_path / "out2"))
+    import_gem(ImportGemConfig(out, OutputDataset(tmp_path / "set2")))
+    export(tmp_path / "set2", tmp_path / "out2")
     files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
     assert files == sorted(
         path.relative_to(tmp_path / "out2") for path in (tmp_path / "out2").rglob("*") if path.is_file()
@@ -96,7 +102,7 @@ def test_depth_is_found_again_beside_images_that_got_other_names(folder: GemFold
     folder.depth(folder.image("kitchen/8.webp"), bits=8)
     folder.add("kitchen/8.webp")
     out = round_trip(folder, tmp_path, image_size=(30, 40))
-    report = import_gem(ImportGemConfig(out, tmp_path / "again"))
+    report = import_gem(ImportGemConfig(out, OutputDataset(tmp_path / "again")))
     assert report.counts["depth maps"] == 2
     first, again = (LeRobotDataset("local/x", root=tmp_path / name) for name in ("set", "again"))
     for index in range(2):
@@ -115,7 +121,7 @@ def test_a_clip_is_exported_as_its_frames(folder: GemFolder, tmp_path: Path) -> 
 
 def test_any_dataset_with_questions(depth_dataset_root: Path, tmp_path: Path) -> None:
     """Frame 0 has a question about each camera, frame 3 about the second, the other 28 none."""
-    report = export_gem(ExportGemConfig(depth_dataset_root, tmp_path / "out"))
+    report = export(depth_dataset_root, tmp_path / "out")
     assert (report.frames, report.silent_frames, report.records) == (30, 28, 3)
     lines = [json.loads(line) for line in (tmp_path / "out" / "gem.jsonl").open()]
     assert [record["image"] for record in lines] == [
@@ -138,11 +144,11 @@ def test_unknown_cameras_and_missing_questions_are_errors(dataset_root: Path, tm
     with pytest.raises(
         ValueError, match=r"Unknown camera\(s\) \['wrist'\] in the column 'messages', frame 0"
     ):
-        export_gem(ExportGemConfig(root, tmp_path / "out"))
+        export(root, tmp_path / "out")
     with pytest.raises(ValueError, match="holds no questions"):
-        export_gem(ExportGemConfig(dataset_root, tmp_path / "out"))
+        export(dataset_root, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="No dataset in"):
-        export_gem(ExportGemConfig(tmp_path / "none", tmp_path / "out"))
+        export(tmp_path / "none", tmp_path / "out")
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.exporting").exists()
 
 
@@ -151,17 +157,17 @@ def test_an_older_format_names_lerobots_converter(dataset_root: Path, tmp_path: 
     info = json.loads((root / "meta" / "info.json").read_text())
     (root / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
     with pytest.raises(ValueError, match=r"python -m lerobot\.scripts\.convert_dataset_v21_to_v30"):
-        export_gem(ExportGemConfig(root, tmp_path / "out"))
+        export(root, tmp_path / "out")
 
 
 def test_an_export_replaces_only_exports(folder: GemFolder, tmp_path: Path) -> None:
     folder.add(folder.image("a.jpg"))
     out = round_trip(folder, tmp_path)
     with pytest.raises(FileExistsError, match="--overwrite=true"):
-        export_gem(ExportGemConfig(tmp_path / "set", out))
-    assert export_gem(ExportGemConfig(tmp_path / "set", out, overwrite=True)).records == 1
+        export(tmp_path / "set", out)
+    assert export(tmp_path / "set", out, overwrite=True).records == 1
     with pytest.raises(FileExistsError, match="something else"):
-        export_gem(ExportGemConfig(tmp_path / "set", tmp_path / "set", overwrite=True))
+        export(tmp_path / "set", tmp_path / "set", overwrite=True)
 
 
 def test_a_full_disk_leaves_nothing(
@@ -176,5 +182,5 @@ def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr("lerobot_gem.data.gem_jsonl.exporting.record_of", full)
     with pytest.raises(OSError, match="No space left on the disk"):
-        export_gem(ExportGemConfig(tmp_path / "set", out))
+        export(tmp_path / "set", out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gem", "set"]

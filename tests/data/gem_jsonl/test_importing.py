@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from pkgutil import resolve_name
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
 from lerobot_gem.processing.language import parse_messages
+from lerobot_gem.storage.output_folder import OutputDataset
 from tests.data.conftest import GemFolder
 from tests.test_command_line import BIN, run
 from tests.test_command_line_gem import train
@@ -26,7 +28,9 @@ IMAGE = "observation.images.image"
 
 
 def settings(folder: GemFolder, root: Path, **changes) -> ImportGemConfig:
-    return ImportGemConfig(**{"source": folder.root, "root": root, "samples_per_episode": 4} | changes)
+    return ImportGemConfig(
+        **{"source": folder.root, "output": OutputDataset(root), "samples_per_episode": 4} | changes
+    )
 
 
 def load(root: Path) -> LeRobotDataset:
@@ -128,6 +132,45 @@ def test_workers_do_not_change_the_dataset(mixed: GemFolder, tmp_path: Path) -> 
     assert content(tmp_path / "1") == content(tmp_path / "2")
 
 
+@pytest.fixture
+def users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the `datasets` library keeps what it converts."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_parts_are_joined_into_one_dataset(
+    mixed: GemFolder, tmp_path: Path, users_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether each episode is a part, or all are in one; some have a single frame."""
+    for number in range(20, 23):
+        mixed.add(mixed.image(f"{number}.jpg", seed=number), id=number + 80, data_source="small")
+    mixed.write()
+    roots = [tmp_path / str(records) for records in (1, 500)]
+    for root in roots:
+        monkeypatch.setattr("lerobot_gem.data.gem_jsonl.parts._RECORDS", int(root.name))
+        report = import_gem(settings(mixed, root, samples_per_episode=2))
+        assert not users_cache.exists() and users_cache == datasets.config.HF_DATASETS_CACHE
+    parts, whole = map(load, roots)
+    assert parts.meta.features == whole.meta.features and parts.meta.tasks.equals(whole.meta.tasks)
+    assert list(parts.meta.tasks.index) == ["small", "spar", "vica"]
+    assert parts.num_episodes == report.episodes and parts.num_frames == 23
+    assert parts.meta.info.splits == whole.meta.info.splits == {"train": f"0:{report.episodes}"}
+    for column in ("dataset_from_index", "dataset_to_index", "length", "tasks"):
+        assert parts.meta.episodes[column] == whole.meta.episodes[column], column
+    assert parts.meta.episodes["dataset_from_index"][1:] == parts.meta.episodes["dataset_to_index"][:-1]
+    assert {1, 2} <= set(parts.meta.episodes["length"])
+    assert content(roots[0]) == content(roots[1])
+    for index in range(23):
+        item, again = parts[index], whole[index]
+        assert item["index"] == index and item.keys() == again.keys()
+        for key in item:
+            assert np.array_equal(item[key], again[key]), (index, key)
+    for key in (IMAGE, f"{IMAGE}_depth"):
+        for name, value in whole.meta.stats[key].items():
+            np.testing.assert_allclose(parts.meta.stats[key][name], value, err_msg=f"{key} {name}")
+
+
 def test_images_of_other_sizes_are_fitted(folder: GemFolder, tmp_path: Path) -> None:
     for size in ((64, 48), (32, 24), (48, 48)):
         folder.depth(folder.image(f"{size}.png", size=size), size=size)
@@ -163,26 +206,29 @@ def _import(config: ImportGemConfig) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_killed_import_goes_on(mixed: GemFolder, tmp_path: Path, num_workers: int) -> None:
+def test_a_killed_import_goes_on(
+    mixed: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
     expected, root = tmp_path / "whole", tmp_path / "set"
     import_gem(settings(mixed, expected, samples_per_episode=1))
+    monkeypatch.setattr("lerobot_gem.data.gem_jsonl.parts._RECORDS", 1)
     config = settings(mixed, root, samples_per_episode=1, num_workers=num_workers)
     process = get_context("fork").Process(target=_import, args=(config,))
     process.start()
-    folders = root.with_name("set.importing") / "episodes"
+    folders = root.with_name("set.importing") / "parts"
     deadline = time.monotonic() + 120
-    while not list(folders.glob("episode-*")) and time.monotonic() < deadline:
+    while not list(folders.glob("part-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    done = len(list(folders.glob("episode-*")))
+    done = len(list(folders.glob("part-*")))
     assert 0 < done < 14 and not root.exists()
 
     with pytest.raises(FileExistsError, match="--resume=true"):
         import_gem(settings(mixed, root, samples_per_episode=1))
     with pytest.raises(ValueError, match="other settings or records"):
         import_gem(settings(mixed, root, samples_per_episode=2, resume=True))
-    kept = {path: path.stat().st_mtime_ns for path in folders.glob("episode-*/outcome.json")}
+    kept = {path: path.stat().st_mtime_ns for path in folders.glob("part-*/outcome.json")}
     time.sleep(1.5 if num_workers > 1 else 0)  # workers see within a second that they are alone
     report = import_gem(settings(mixed, root, samples_per_episode=1, resume=True))
     assert report.imported == 20 and kept
@@ -207,18 +253,24 @@ def test_nothing_is_overwritten_without_being_told(folder: GemFolder, tmp_path: 
         settings(folder, root, overwrite=True, resume=True)
 
 
-@pytest.mark.parametrize("where", ["importing._store", "joining._with_columns"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lerobot_gem.data.gem_jsonl.parts._save_episode",
+        "lerobot.datasets.aggregate.append_or_create_parquet_file",
+    ],
+)
 def test_a_full_disk_leaves_nothing_that_loads(
-    mixed: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    mixed: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    """Before the second episode is written, or the second one is joined."""
-    root, target = tmp_path / "set", f"lerobot_gem.data.gem_jsonl.{where}"
+    """Before the second episode is written, or while the first part is joined."""
+    root = tmp_path / "set"
     original, calls = resolve_name(target), iter(range(2))
 
-    def full(*args: object) -> object:
+    def full(*args: object, **options: object) -> object:
         if next(calls):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return original(*args)
+        return original(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(target, full)
@@ -226,7 +278,7 @@ def test_a_full_disk_leaves_nothing_that_loads(
             import_gem(settings(mixed, root))
     staging = root.with_name("set.importing")
     assert not root.exists() and not (staging / "dataset").exists()
-    assert not list((staging / "episodes").glob(".*"))
+    assert not list((staging / "parts").glob(".*"))
     assert import_gem(settings(mixed, root, resume=True)).imported == 20
 
 
@@ -278,7 +330,7 @@ def test_the_command_imports_what_lerobot_trains_on(mixed: GemFolder, tmp_path: 
         "-m",
         "lerobot_gem.scripts.import_gem",
         f"--source={mixed.root}",
-        f"--root={root}",
+        f"--output.root={root}",
         "--image_size=[64, 64]",
         "--num_workers=2",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lerobot_gem.data.gem_jsonl.plan import ImportPlan
+from lerobot_gem.data.gem_jsonl.records import GemRecord
 from tests.data.conftest import GemFolder
 
 
@@ -27,9 +28,9 @@ def test_the_most_common_number_and_size_of_images_are_taken(folder: GemFolder, 
     for images in (small, large, [large], [small, large]):
         folder.add(images)
     plan.look_at(folder.write(), None, unique_ids=True)
-    assert plan.count() == 4 and plan.num_images() == 1 and plan.most_common_size() == (80, 60)
-    assert skipped(plan) == {"number of images": 1}
-    assert not plan.has_depth()
+    assert plan.num_records == 4 and plan.num_images == 1 and plan.most_common_size == (80, 60)
+    assert skipped(plan) == {"number of images": 1} and plan.num_taken == 3
+    assert not plan.has_depth
 
 
 def test_the_number_of_images_can_be_asked_for(folder: GemFolder, plan: ImportPlan) -> None:
@@ -37,7 +38,7 @@ def test_the_number_of_images_can_be_asked_for(folder: GemFolder, plan: ImportPl
     for images in (image, image, [image, image]):
         folder.add(images)
     plan.look_at(folder.write(), 2, unique_ids=True)
-    assert plan.num_images() == 2 and skipped(plan) == {"number of images": 2}
+    assert plan.num_images == 2 and skipped(plan) == {"number of images": 2}
 
 
 def test_clips_are_taken_only_as_a_number_of_frames(folder: GemFolder, plan: ImportPlan) -> None:
@@ -80,7 +81,7 @@ def test_one_image_may_be_written_in_several_ways(folder: GemFolder, plan: Impor
     for image in ("a.jpg", "./a.jpg"):
         folder.add(image)
     plan.look_at(folder.write(), None, unique_ids=True)
-    assert skipped(plan) == {} and plan.has_depth()
+    assert skipped(plan) == {} and plan.has_depth
 
 
 def test_depth_that_fits_several_images_by_its_base_name_is_not_guessed(
@@ -92,7 +93,7 @@ def test_depth_that_fits_several_images_by_its_base_name_is_not_guessed(
     for name in ("depth/1.png", "depth/c/1.png", "depth/2.png"):
         folder.depth("", name=name)
     plan.look_at(folder.write(), None, unique_ids=True)
-    assert plan.has_depth()
+    assert plan.has_depth
     assert [entry.number for entry in plan.skipped()] == [1, 2]
     assert skipped(plan) == {"depth of several images": 2}
 
@@ -103,13 +104,8 @@ def test_episodes_keep_sources_and_images_together(folder: GemFolder, plan: Impo
         folder.add(image, data_source="one" if image < "f" else "two")
     plan.look_at(folder.write(), None, unique_ids=True)
     episodes = list(plan.episodes(3))
-    assert [(episode.index, episode.source) for episode in episodes] == [
-        (0, "one"),
-        (1, "one"),
-        (2, "one"),
-        (3, "two"),
-    ]
-    shown = [[record.record["image"] for record in episode.records] for episode in episodes]
+    assert [episode.source for episode in episodes] == ["one", "one", "one", "two"]
+    shown = [[record.record.images[0] for record in episode.records] for episode in episodes]
     assert shown == [
         ["a.jpg", "a.jpg", "b.jpg", "b.jpg"],
         ["c.jpg", "c.jpg", "d.jpg", "d.jpg"],
@@ -135,7 +131,7 @@ def test_looking_is_all_or_nothing(folder: GemFolder, plan: ImportPlan) -> None:
     assert not plan.is_complete
     file.write_text(text)
     plan.look_at(folder.root, None, unique_ids=True)
-    assert plan.is_complete and plan.count() == 1
+    assert plan.is_complete and plan.num_records == 1
 
 
 def test_text_that_is_no_unicode_is_taken_as_it_is(folder: GemFolder, plan: ImportPlan) -> None:
@@ -145,4 +141,4 @@ def test_text_that_is_no_unicode_is_taken_as_it_is(folder: GemFolder, plan: Impo
     plan.look_at(folder.write(), None, unique_ids=True)
     assert skipped(plan) == {"missing image": 1}
     [episode] = plan.episodes(10)
-    assert episode.records[0].record == folder.records[0]
+    assert episode.records[0].record == GemRecord.parse(folder.records[0])

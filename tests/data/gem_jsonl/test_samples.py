@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lerobot_gem.data.gem_jsonl.records import RecordError
-from lerobot_gem.data.gem_jsonl.samples import Sample, SampleLayout, make_sample
+from lerobot_gem.data.gem_jsonl.records import GemRecord, RecordError
+from lerobot_gem.data.gem_jsonl.samples import Sample, SampleFormat, make_sample
 from lerobot_gem.processing.language import conversations
 from tests.data.conftest import GemFolder
 from tests.data.gem_jsonl.test_clips import write_clip
@@ -20,7 +20,9 @@ IMAGE, IMAGE2 = "observation.images.image", "observation.images.image2"
 def make(folder: GemFolder, record: dict, scratch: Path, **changes) -> Sample:
     settings = {"num_images": 1, "size": (64, 48), "depth": True, "stretch": False, "depth_unit_mm": 1.0}
     scratch.mkdir(exist_ok=True)
-    return make_sample(record, folder.root, SampleLayout(**(settings | changes)), scratch, "s")
+    return make_sample(
+        GemRecord.parse(record), folder.root, SampleFormat(**(settings | changes)), scratch, "s"
+    )
 
 
 def test_files_of_the_right_size_are_kept(folder: GemFolder, tmp_path: Path) -> None:
