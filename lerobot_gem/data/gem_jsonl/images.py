@@ -1,7 +1,7 @@
 """Image and depth files as an import reads and writes them.
 
-LeRobot's image storage keeps whole files, so a file that can be used as it is costs no quality and no encoding. What must be
-changed is written as JPEG if it was compressed with loss before, else as PNG.
+LeRobot's image storage keeps whole files, so a file that can be used as it is costs no quality and no encoding. An image
+that must be changed is written as JPEG if it was compressed with loss before, else as PNG.
 """
 
 from pathlib import Path
@@ -14,15 +14,16 @@ from PIL import ExifTags, Image
 from lerobot_gem.data.gem_jsonl.letterbox import Size
 from lerobot_gem.data.gem_jsonl.records import RecordError
 
-# One step of an 8-bit depth map in millimetres. Such a map has no unit; so scaled, all its values but 0 are within the range
-# that counts as depth (11 mm to 9.99 m), and its picture is the release's, whose colormap does not depend on the scale.
+# One step of an 8-bit depth map in millimetres. Such a map has no unit. With this step all its values but 0 are within the
+# range that counts as depth (11 mm to 9.99 m); its depth target is the release's, whose colormap does not depend on the scale.
 RELATIVE_STEP_MM = 39
 
-# What PIL raises where a file is no image, or a damaged one.
+# What PIL raises for a file that is no image, or a damaged one.
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _JPEG_QUALITY = 95
-# On 16-bit depth maps of 448 x 448 pixels a third of the time of PIL's default, 6, and 5 % (noisy) to 33 % (smooth) larger.
+# On 16-bit depth maps of 448 x 448 pixels it takes a third of the time of PIL's default, 6; files are 5 % (noisy) to 33 %
+# (smooth) larger.
 _PNG_LEVEL = 3
 _DEPTH_BITS = {"L": 8, "I;16": 16}
 
@@ -31,9 +32,9 @@ class RgbFile(NamedTuple):
     """A decoded image.
 
     Attributes:
-        image: RGB, its pixels as they are stored.
-        is_usable: Whether a reader of the file gets just that: RGB, and not turned by an orientation tag (the release
-            ignores such tags, the `datasets` library obeys them).
+        image: RGB, with its pixels as they are stored.
+        is_usable: Whether any reader of the file gets these pixels: it holds RGB, and no tag that turns the image (the
+            release ignores orientation tags, the `datasets` library obeys them).
         is_lossy: Whether the file was compressed with loss.
     """
 
@@ -47,7 +48,7 @@ class DepthFile(NamedTuple):
 
     Attributes:
         image: Mode "L" or "I;16".
-        bits: 8 or 16 of each pixel.
+        bits: Bits of each pixel, 8 or 16.
     """
 
     image: Image.Image
@@ -107,7 +108,7 @@ def millimetres(depth: DepthFile, unit_mm: float) -> NDArray[np.uint16]:
     """A depth map (H, W) in millimetres.
 
     Args:
-        depth: Of 16 bits in `unit_mm`, or of 8 bits, in no unit.
+        depth: Its values are in `unit_mm` if it has 16 bits, and in no unit if it has 8.
         unit_mm: Millimetres that a step of a 16-bit depth map stands for.
     """
     values = np.asarray(depth.image)

@@ -1,8 +1,11 @@
-"""Fitting pictures, their depth maps and the coordinates in texts about them into one size.
+"""Fitting images, their depth maps and the coordinates in texts about them into one size.
 
-Qwen3-VL's coordinates go from 0 to 1,000 across the picture, whatever its size. A plain resize leaves them true, even one
-that changes the aspect ratio; bars beside the picture do not. So with bars, the coordinates that can be recognised for
-certain are moved, and texts with others are refused rather than made wrong.
+Qwen3-VL's coordinates go from 0 to 1,000 across the image, whatever its size. They stay true when the image is resized, even
+to another aspect ratio, but not when it gets bars. With bars, coordinates that can be recognised for certain are moved, and
+texts with any others are refused, since a wrong place is worse than none.
+
+The fitting itself is not `PIL.ImageOps.pad`'s: it would round the bars differently from the coordinates, add bars for a
+difference in aspect ratio of less than 1 %, and give a depth map of another resolution other bars than its image.
 """
 
 import re
@@ -20,22 +23,22 @@ RESIZES = ("letterbox", "stretch")
 _NUMBER = r"[-+]?\d*\.?\d+"
 # Qwen3-VL's notation: "bbox_2d": [x1, y1, x2, y2] and "point_2d": [x, y], from 0 to 1,000.
 _COORDINATES = re.compile(r"""(["'](?:bbox|point)_2d["']\s*:\s*\[)([^\[\]]*)(\])""")
-# What else may be a place in the picture: two or four numbers in brackets, tags, "x" with a number.
+# What else may be a place in the image: two or four numbers in brackets, tags, "x" with a number.
 _UNKNOWN_COORDINATES = re.compile(
     rf"[(\[<]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*(?:,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*)?[)\]>]"
     rf"""|<\|?(?:point|box)|\bx\d?["']?\s*[:=]\s*["']?{_NUMBER}""",
     re.IGNORECASE,
 )
-# Of height and width; as `pair_depth` allows between a camera and its depth camera.
+# Of the aspect ratio; `pair_depth` allows the same between a camera and its depth camera.
 _ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Fits pictures of one size into another.
+    """Fits images of one size into another.
 
     Attributes:
-        source: Width and height of the picture.
+        source: Width and height of the image.
         target: Width and height that it gets.
         stretch: Change the aspect ratio, instead of adding black bars on two opposite sides.
     """
@@ -46,7 +49,7 @@ class Letterbox:
 
     @property
     def inner(self) -> Size:
-        """Width and height of the picture within the bars."""
+        """Width and height of the image within the bars."""
         if self.stretch or _one_aspect(self.source, self.target):
             return self.target
         scale = min(self.target[0] / self.source[0], self.target[1] / self.source[1])
@@ -55,22 +58,23 @@ class Letterbox:
 
     @property
     def offset(self) -> Size:
-        """Where the picture begins: width of the left bar, height of the upper one."""
+        """Where the image begins: width of the left bar, height of the upper one."""
         return (self.target[0] - self.inner[0]) // 2, (self.target[1] - self.inner[1]) // 2
 
     @property
     def has_bars(self) -> bool:
+        """Whether the image gets bars."""
         return self.inner != self.target
 
     def image(self, image: Image.Image) -> Image.Image:
-        """An RGB picture in the target size, with black bars."""
+        """An RGB image in the target size, with black bars."""
         return self._fit(image, Image.Resampling.BICUBIC)
 
     def depth(self, depth: Image.Image) -> Image.Image:
-        """A depth map in the target size, by the nearest pixel, with bars of 0, that is, no depth.
+        """A depth map in the target size, by the nearest pixel, with bars of 0, which means no depth.
 
         Raises:
-            RecordError: Its aspect ratio is another than the picture's.
+            RecordError: Its aspect ratio differs from the image's.
         """
         if not _one_aspect(depth.size, self.source):
             raise RecordError(
@@ -82,13 +86,14 @@ class Letterbox:
         return self._fit(depth, Image.Resampling.NEAREST)
 
     def text(self, text: str) -> str:
-        """A question or answer about the picture, with its coordinates moved.
+        """A question or answer about the image, with its coordinates moved.
 
         Raises:
-            RecordError: Coordinates are in pixels; or there are bars, and coordinates that can't be moved for certain.
+            RecordError: Coordinates are in pixels, or the image gets bars and coordinates can't be moved for certain.
         """
         if self.source == self.target:
             return text
+        # Without bars nothing moves, but coordinates in pixels are refused all the same.
         moved = _COORDINATES.sub(
             lambda match: match.group(1) + self._moved(match.group(2)) + match.group(3), text
         )
@@ -97,7 +102,7 @@ class Letterbox:
         if unknown := _UNKNOWN_COORDINATES.search(_COORDINATES.sub("", text)):
             raise RecordError(
                 "coordinates that bars would move",
-                f"{unknown.group()!r} may be a place in the picture; with --resize=stretch such records can be taken",
+                f"{unknown.group()!r} may be a place in the image; with --resize=stretch such records can be taken",
             )
         return moved
 
@@ -110,12 +115,12 @@ class Letterbox:
         return fitted
 
     def _moved(self, written: str) -> str:
-        """A list of numbers x, y, x, y, ... with as many decimals as before; a list of their names (x1, y1) as it is."""
+        """A list of numbers x, y, x, y, ... moved, with the same decimals; a list of their names (x1, y1) stays as it is."""
         parts = [part.strip() for part in written.split(",")]
         values = [float(part) for part in parts if re.fullmatch(_NUMBER, part)]
         if any(not 0 <= value <= 1000 for value in values):
             raise RecordError(
-                "coordinates in pixels", f"[{written}]; expected 0 to 1000 across the picture, as Qwen3-VL's"
+                "coordinates in pixels", f"[{written}]; expected 0 to 1000 across the image, as Qwen3-VL's"
             )
         if not values or not self.has_bars:
             return written
