@@ -1,6 +1,6 @@
 """Speed, memory and size of `lerobot-gem-import`, against LeRobot's bare writer with the same images.
 
-Makes a folder of records (a photograph's crops with sensor noise, 448 x 448 JPEG of about 60 kB; 16-bit depth of smooth
+Makes a folder of records (crops of a photograph with sensor noise, 448 x 448 JPEG of about 60 kB; 16-bit depth of smooth
 surfaces), or takes one with --folder. Each job runs in a process of its own:
 
 * bare: `LeRobotDataset.save_episode` on the same files, in episodes of the same length, nothing checked;
@@ -29,6 +29,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
+from lerobot_gem.storage.output_folder import OutputDataset
 
 LEAST_RATIO = 0.6  # of the bare writer's speed
 MOST_GROWTH = 200  # MB over all records
@@ -125,7 +126,7 @@ def write_frames(folder: Path, root: Path, records: int) -> None:
 
 def jobs(folder: Path, root: Path, records: int) -> dict[str, Callable[[], object]]:
     def run(**settings: object) -> object:
-        return import_gem(ImportGemConfig(folder, root, **settings))
+        return import_gem(ImportGemConfig(folder, OutputDataset(root), **settings))
 
     return {
         "bare": lambda: write_bare(folder, root, records),
@@ -194,7 +195,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         if arguments.folder:
-            import_gem(ImportGemConfig(arguments.folder, place / "set"))
+            import_gem(ImportGemConfig(arguments.folder, OutputDataset(place / "set")))
             print_sizes(place / "set")
             return
         make_folder(place / "timed", arguments.timed)

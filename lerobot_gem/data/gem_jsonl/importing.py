@@ -22,6 +22,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import datasets
+from datasets.exceptions import DatasetGenerationError
+from lerobot.datasets.aggregate import aggregate_datasets
+from lerobot.datasets.io_utils import load_info, write_info
+from tqdm.auto import tqdm
+
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
 from lerobot_gem.data.gem_jsonl.parts import REPO_ID, PartOutcome, parts_of, write_part
 from lerobot_gem.data.gem_jsonl.plan import ImportPlan
@@ -182,10 +188,6 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
         ValueError: A resumed import has other settings, a `.json` file is damaged, or no record can be used.
         OSError: The disk is full, or can't be read.
     """
-    import datasets
-    import lerobot.datasets.aggregate
-    import lerobot.datasets.lerobot_dataset  # noqa: F401  (before the workers are forked, which then have it)
-
     datasets.disable_progress_bars()  # one bar per episode otherwise
     staging = _begin(config)
     advice = "Free some (an import takes three times the size of its dataset), then go on with --resume=true."
@@ -255,8 +257,6 @@ def _write_parts(
     report: ImportReport,
 ) -> list[Path]:
     """Write all parts and report them; returns the folders of those that have frames."""
-    from tqdm.auto import tqdm
-
     folders.mkdir(exist_ok=True)
     written = []
     outcomes = map_in_order(
@@ -276,9 +276,6 @@ def _write_parts(
 
 def _join(parts: Sequence[Path], root: Path, config: ImportGemConfig, cache: Path) -> None:
     """Join the parts' datasets into one, a data file for each part."""
-    from datasets.exceptions import DatasetGenerationError
-    from lerobot.datasets.aggregate import aggregate_datasets
-
     with _dataset_cache(cache):
         try:
             aggregate_datasets(
@@ -299,8 +296,6 @@ def _join(parts: Sequence[Path], root: Path, config: ImportGemConfig, cache: Pat
 @contextmanager
 def _dataset_cache(folder: Path) -> Iterator[None]:
     """Let the `datasets` library, through which LeRobot reads, cache here, and not for good in the user's home."""
-    import datasets
-
     users = datasets.config.HF_DATASETS_CACHE
     datasets.config.HF_DATASETS_CACHE = folder
     try:
@@ -312,8 +307,6 @@ def _dataset_cache(folder: Path) -> Iterator[None]:
 
 def _describe_depth(root: Path, sample_format: SampleFormat, depth_type: str) -> None:
     """Say in the dataset of which type its depth is, which is known only when every depth map was read."""
-    from lerobot.datasets.io_utils import load_info, write_info
-
     info = load_info(root)
     for camera in sample_format.cameras:
         info.features[depth_camera(camera)]["info"]["depth_kind"] = depth_type

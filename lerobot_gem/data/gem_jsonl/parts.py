@@ -11,18 +11,16 @@ from dataclasses import dataclass, field
 from itertools import batched
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.gem_jsonl.plan import Episode, Skipped
 from lerobot_gem.data.gem_jsonl.records import RecordError
 from lerobot_gem.data.gem_jsonl.samples import Sample, SampleFormat, make_sample
 from lerobot_gem.processing.language import MESSAGES
 from lerobot_gem.storage.output_folder import removed_on_error
-
-if TYPE_CHECKING:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 REPO_ID = "local/part"
 
@@ -116,8 +114,6 @@ def _write_dataset(
     images: Path, sample_format: SampleFormat, episodes: Sequence[Episode], root: Path
 ) -> PartOutcome:
     """Write episodes as a dataset, with image files as they are."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
     outcome, dataset = PartOutcome(), None
     for episode in episodes:
         with TemporaryDirectory(dir=root.parent) as scratch:
@@ -157,7 +153,7 @@ def _samples(
             yield sample
 
 
-def _save_episode(dataset: "LeRobotDataset", samples: Sequence[Sample], task: str) -> None:
+def _save_episode(dataset: LeRobotDataset, samples: Sequence[Sample], task: str) -> None:
     count = len(samples)
     dataset.save_episode(
         episode_data={

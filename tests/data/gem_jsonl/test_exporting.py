@@ -136,6 +136,12 @@ def test_any_dataset_with_questions(depth_dataset_root: Path, tmp_path: Path) ->
     assert depth.mode == "I;16" and values[values > 0].min() >= 300 and values.max() <= 4500
 
 
+def test_some_episodes_of_a_dataset(depth_dataset_root: Path, tmp_path: Path) -> None:
+    options = DatasetOptions("local/set", depth_dataset_root, episodes=[1])
+    report = export_gem(ExportGemConfig(options, tmp_path / "out"))
+    assert (report.frames, report.records) == (10, 0)
+
+
 def test_unknown_cameras_and_missing_questions_are_errors(dataset_root: Path, tmp_path: Path) -> None:
     messages = json.dumps(
         [{"role": "user", "content": "?", "camera": "wrist"}, {"role": "assistant", "content": "!"}]
