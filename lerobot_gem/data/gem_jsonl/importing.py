@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
 from lerobot_gem.data.gem_jsonl.parts import REPO_ID, PartOutcome, parts_of, write_part
-from lerobot_gem.data.gem_jsonl.plan import ImportPlan
+from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
 from lerobot_gem.data.worker_pool import map_in_order, worker_pool
@@ -46,7 +46,6 @@ from lerobot_gem.storage.output_folder import (
 
 REPORT, SKIPPED = "import.json", "import_skipped.jsonl"
 
-_MOST_SAMPLES = 1000
 # With a smaller share of valid depth in the whole dataset, the unit is probably not millimetres.
 _FEW_VALID = 0.2
 
@@ -93,9 +92,9 @@ class ImportGemConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
-        if self.samples_per_episode > _MOST_SAMPLES:
+        if self.samples_per_episode > LONGEST_EPISODE:
             raise ValueError(
-                f"samples_per_episode must be at most {_MOST_SAMPLES}, since an episode is written as a whole, but is "
+                f"samples_per_episode must be at most {LONGEST_EPISODE}, since an episode is written as a whole, but is "
                 f"{self.samples_per_episode}."
             )
         if self.image_size is not None and min(self.image_size) < 16:

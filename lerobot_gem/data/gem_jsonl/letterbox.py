@@ -4,8 +4,8 @@ Qwen3-VL's coordinates go from 0 to 1,000 across the image, whatever its size. T
 to another aspect ratio, but not when it gets bars. With bars, coordinates that can be recognised for certain are moved, and
 texts with any others are refused, since a wrong place is worse than none.
 
-The fitting itself is not `PIL.ImageOps.pad`'s: it would round the bars differently from the coordinates, add bars for a
-difference in aspect ratio of less than 1 %, and give a depth map of another resolution other bars than its image.
+`PIL.ImageOps.pad` is no substitute: it centres with another rounding, adds bars for a difference in aspect ratio of less
+than 1 %, and may give a depth map of another resolution other bars than its image.
 """
 
 import re

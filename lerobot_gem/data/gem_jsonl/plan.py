@@ -30,8 +30,9 @@ from lerobot_gem.data.gem_jsonl.records import (
     source_of,
 )
 
-# Records about one image stay in one episode, so that a held-out episode has images of its own, up to this many.
-_LONGEST_EPISODE = 1000
+# Records about one image stay in one episode, so that a held-out episode has images of its own, up to this many; an
+# episode is in memory as a whole.
+LONGEST_EPISODE = 1000
 
 _SCHEMA = """
 CREATE TABLE records (
@@ -176,7 +177,7 @@ class ImportPlan:
             last_image = None
             for _, image, file, number, record, total in of_source:
                 is_full = len(records) >= min(size, -(-total // 2))
-                if is_full and (image != last_image or len(records) >= _LONGEST_EPISODE):
+                if is_full and (image != last_image or len(records) >= LONGEST_EPISODE):
                     yield Episode(source, records)
                     records = []
                 records.append(PlannedRecord(file, number, GemRecord.from_json(record)))
