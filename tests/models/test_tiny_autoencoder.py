@@ -38,7 +38,7 @@ def tables(count: int = 8) -> Tensor:
 
 
 def pictures(colormap: str) -> Tensor:
-    return depth_target(tables(), colouring=colormap, max_side=128).pictures
+    return depth_target(tables(), colormap=colormap, max_side=128).pictures
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,7 @@ def test_it_is_the_presets_in_size():
 
 def test_the_policy_starts_from_it(make_gem, autoencoder):
     policy, *_ = make_gem(allow_untrained=False)
-    assert (
-        policy.config.depth.architecture["autoencoder"]["scaling_factor"] == autoencoder.config.scaling_factor
-    )
+    assert policy.config.built.generator["autoencoder"]["scaling_factor"] == autoencoder.config.scaling_factor
     own, expected = policy.generator.autoencoder.state_dict(), autoencoder.state_dict()
     assert own.keys() == expected.keys()
     assert all(own[name].equal(weight) for name, weight in expected.items())
@@ -93,7 +91,7 @@ def test_another_one_is_trained_by_the_example_and_takes_its_place(
     stored = load_file(folder / "diffusion_pytorch_model.safetensors")
     own = policy.generator.autoencoder.state_dict()
     assert all(own[name].equal(weight.float()) for name, weight in stored.items())
-    architecture = policy.config.depth.architecture["autoencoder"]
+    architecture = policy.config.built.generator["autoencoder"]
     assert (
         architecture["scaling_factor"] == json.loads((folder / "config.json").read_text())["scaling_factor"]
     )
