@@ -1,0 +1,63 @@
+"""What both configurations share."""
+
+import draccus
+import pytest
+
+from lerobot_gem.policies.base_configuration import BackboneConfig, BuiltConfig, ConfigurationError
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.training.stages import STAGES
+
+TINY = {"preset": "tiny", "device": "cpu"}
+
+
+@pytest.mark.parametrize("stage", ["connector", "generator", "joint"])
+def test_a_stage_is_trained_as_its_table_says(stage: str):
+    assert GemConfig(**TINY, stage=stage).trainable_parts == STAGES[stage].trainable
+
+
+@pytest.mark.parametrize(
+    ("flags", "removed", "added"),
+    [
+        ({"freeze_vision_tower": True}, {"merger"}, set()),
+        ({"freeze_vision_tower": False}, set(), {"vision_tower"}),
+        ({"freeze_language_model": True}, {"language_model"}, set()),
+    ],
+)
+def test_flags_take_precedence_over_the_stage(flags: dict, removed: set, added: set):
+    config = GemConfig(**TINY, stage="joint", backbone=BackboneConfig(**flags))
+    assert config.trainable_parts == (STAGES["joint"].trainable - removed) | added
+
+
+def test_none_is_filled_in_with_the_presets_values():
+    config = GemVLAConfig(**TINY)
+    preset = config.sizes
+    assert (config.cameras.min_pixels, config.cameras.max_pixels) == (preset.min_pixels, preset.max_pixels)
+    assert config.depth_supervision.max_side == preset.max_depth_side
+    assert (config.depth_loss_weight, GemConfig(**TINY).depth_loss_weight) == (0.0, 0.1)
+    assert config.conditioning_layers == [0, 1, 2]
+    assert config.n_action_steps == config.chunk_size
+
+
+def test_sizes_of_the_expert_in_place_of_the_presets():
+    config = GemVLAConfig(**TINY, expert=ExpertConfig(architecture={"depth": 2}))
+    assert (config.expert_architecture.depth, config.conditioning_layers) == (2, [0, 1])
+    with pytest.raises(ConfigurationError, match=r"expert.architecture='width' is unknown: .*'hidden_size'"):
+        ExpertConfig(architecture={"width": 2})
+
+
+def test_images_are_not_known_before_the_policy_is_built():
+    with pytest.raises(ValueError, match="images of the prompt are not known yet.*Build the policy first"):
+        _ = GemConfig(**TINY).images
+
+
+def test_what_was_built_is_no_option(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        draccus.parse(GemVLAConfig, args=["--preset=tiny", "--built.action_dim=3"])
+    assert "unrecognized arguments: --built.action_dim=3" in capsys.readouterr().err
+    assert draccus.parse(GemVLAConfig, args=["--preset=tiny"]).built == BuiltConfig()
+
+
+def test_a_wrong_value_on_the_command_line_says_why():
+    with pytest.raises(Exception, match="n_action_steps=9: expected 1 to chunk_size=4"):
+        draccus.parse(GemVLAConfig, args=["--preset=tiny", "--chunk_size=4", "--n_action_steps=9"])

@@ -1,0 +1,48 @@
+"""Which depth belongs to which camera, and its unit (through policies: tests/policies/gem/test_configuration_gem.py)."""
+
+import pytest
+import torch
+
+from lerobot_gem.processing.depth_cameras import is_depth, metres, pair_depth
+
+RGB = {"dtype": "image", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
+DEPTH = {**RGB, "shape": [48, 64, 1], "info": {"is_depth_map": True, "depth_unit": "mm"}}
+
+
+def test_depth_is_flagged_in_either_of_lerobots_ways():
+    assert is_depth(DEPTH) and is_depth({"info": {"video.is_depth_map": True}})
+    assert not is_depth(RGB) and not is_depth({"info": None})
+
+
+def test_cameras_are_paired_by_name_or_as_asked():
+    features = {"front": RGB, "front_depth": DEPTH, "wrist": RGB}
+    assert pair_depth(features, None) == {"front": "front_depth"}
+    assert pair_depth(features, {"wrist": "front_depth"}) == {"wrist": "front_depth"}
+    assert pair_depth({"front": RGB}, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ({**DEPTH, "info": None}, "'front_depth' is not flagged as depth"),
+        ({**DEPTH, "shape": [64, 64, 1]}, "'front_depth' is 64 x 64 pixels, 'front' 64 x 48"),
+        ({**DEPTH, "info": {"is_depth_map": True}}, "unit of 'front_depth' is unknown"),
+    ],
+)
+def test_depth_that_cannot_be_learned_is_named(feature: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        pair_depth({"front": RGB, "front_depth": feature}, None)
+
+
+@pytest.mark.parametrize(("unit", "largest"), [("mm", 1500.0), ("m", 1.5)])
+def test_metres_of_either_unit(unit: str, largest: float):
+    depth = torch.full((2, 1, 4, 4), largest)
+    torch.testing.assert_close(metres({"d": depth}, "d", unit), torch.full((2, 1, 4, 4), 1.5))
+
+
+@pytest.mark.parametrize(("unit", "values"), [("mm", 1.5), ("m", 1500.0)])
+def test_values_of_the_other_unit_are_named(unit: str, values: float):
+    with pytest.raises(ValueError, match=rf"'d' reaches {values:g}, which can't be {unit}"):
+        metres({"d": torch.full((1, 1, 4, 4), values)}, "d", unit)
+    with pytest.raises(ValueError, match="lacks 'd'"):
+        metres({}, "d", unit)
