@@ -40,9 +40,9 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
+from lerobot_gem.storage.images import encode, image_suffix
 from lerobot_gem.storage.language_columns import EVENTS, PERSISTENT, add_language_columns
 from lerobot_gem.storage.output_folder import OutputDataset
-from lerobot_gem.storage.single_frames import encode
 
 FPS = 5
 CAMERAS = ("observation.images.image", "observation.images.image2")
@@ -175,9 +175,8 @@ def episode_of_files(dataset: Any, folder: Path, storage: str, episode: Sequence
         if values[0].ndim == 1:
             data[key] = np.stack(values)
             continue
-        # The suffix tells LeRobot how to compute statistics, and nothing else.
-        suffix = "tiff" if key.endswith("_depth") else "bmp"
-        data[key] = [str(folder / f"{key}-{number:06d}.{suffix}") for number in range(length)]
+        suffix = image_suffix(key in DEPTH_CAMERAS)
+        data[key] = [str(folder / f"{key}-{number:06d}{suffix}") for number in range(length)]
         for path, value in zip(data[key], values, strict=True):
             Path(path).write_bytes(encode(value) if storage == "simulator" else file_of(value))
     return data

@@ -24,6 +24,7 @@ from lerobot_gem.data.gem_jsonl.letterbox import Letterbox, Size
 from lerobot_gem.data.gem_jsonl.records import GemRecord, JsonObject, RecordError, depth_file
 from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
 from lerobot_gem.processing.language import MESSAGES
+from lerobot_gem.storage.images import image_suffix
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,7 @@ def make_sample(record: JsonObject, folder: Path, layout: SampleLayout, scratch:
         if layout.depth:
             image = parsed.images[place] if parsed.images else None
             depth_name = depth_file(folder, image) if image is not None else None
-            # LeRobot reads depth of a file name ending so with all its bits when it computes statistics.
-            path = scratch / f"{name}-{place}.tiff"
+            path = scratch / f"{name}-{place}{image_suffix(is_depth=True)}"
             depths.append(_store_depth(depth_name, folder, box, layout, path, counts))
             files[f"{camera}_depth"] = str(path)
     messages = parsed.messages(layout.cameras[0] if layout.num_images == 1 else None, depths)
