@@ -50,7 +50,7 @@ def option_help(config_class: type, prefix: str = "") -> Iterator[tuple[str, str
     types = get_type_hints(config_class)
     for field in fields(config_class):
         choices = (types[field.name], *get_args(types[field.name]))  # of an optional part, too
-        if parts := [choice for choice in choices if is_dataclass(choice)]:
+        if parts := [choice for choice in choices if isinstance(choice, type) and is_dataclass(choice)]:
             yield from option_help(parts[0], f"{prefix}{field.name}.")
             continue
         default = field.default_factory() if field.default_factory is not MISSING else field.default
