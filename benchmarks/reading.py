@@ -182,13 +182,13 @@ def episode_of_files(dataset: Any, folder: Path, storage: str, episode: Sequence
     return data
 
 
-def file_of(picture: NDArray[Any]) -> bytes:
+def file_of(image: NDArray[Any]) -> bytes:
     """JPEG of colours (H, W, 3), PNG of depth (H, W, 1)."""
     buffer = io.BytesIO()
-    if picture.shape[-1] == 3:
-        Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+    if image.shape[-1] == 3:
+        Image.fromarray(image).save(buffer, "JPEG", quality=90)
     else:
-        Image.fromarray(picture[..., 0]).save(buffer, "PNG")
+        Image.fromarray(image[..., 0]).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -196,8 +196,8 @@ def write_twin(root: Path, twin: Path, without: set[str]) -> None:
     """The same dataset without "depth" or "language", or both."""
 
     def is_left_out(column: str) -> bool:
-        kind = "depth" if column.endswith("_depth") else column.partition("_")[0]
-        return kind in without
+        part = "depth" if column.endswith("_depth") else column.partition("_")[0]
+        return part in without
 
     shutil.copytree(root, twin)
     for file in (twin / "data").glob("*/*.parquet"):
@@ -288,7 +288,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--episodes", type=int, default=3, help="demonstrations, of some 25 frames each")
-    parser.add_argument("--size", type=int, default=256, help="of a picture's side, in pixels")
+    parser.add_argument("--size", type=int, default=256, help="of an image's side, in pixels")
     parser.add_argument("--max_side", type=int, default=10_000, help="lerobot-gem-label-depth --max_side")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of the depth, in mm")
     parser.add_argument("--batch_size", type=int, default=16)

@@ -82,11 +82,11 @@ def _is_taken(folder: Path) -> bool:
 
 
 def check_unfinished(staging: Path, resume: bool, work: str) -> None:
-    """Refuse to go on with finished pieces of work unless told to.
+    """Refuse to continue unfinished work unless told to.
 
     Args:
         staging: The folder that keeps them.
-        resume: Go on with what is there.
+        resume: Continue what is there.
         work: What is kept, for messages: "import".
 
     Raises:
@@ -94,7 +94,7 @@ def check_unfinished(staging: Path, resume: bool, work: str) -> None:
     """
     if staging.exists() and not resume:
         raise FileExistsError(
-            f"{staging} holds an unfinished {work}. Pass --resume=true to go on with it, or --overwrite=true to start "
+            f"{staging} holds an unfinished {work}. Pass --resume=true to continue it, or --overwrite=true to start "
             "again."
         )
 
@@ -102,12 +102,12 @@ def check_unfinished(staging: Path, resume: bool, work: str) -> None:
 def begin_or_resume(
     staging: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool, work: str, decided_by: str
 ) -> None:
-    """Make the folder that keeps finished pieces of work, or check that this run may go on with it.
+    """Make the folder that keeps finished pieces of work, or check that this run may continue it.
 
     Args:
         staging: The folder.
         settings: What decides the result; kept in it.
-        resume: Go on with what is there.
+        resume: Continue what is there.
         overwrite: Delete what is there.
         work: What is kept, for messages: "import".
         decided_by: What `settings` are, for messages: "settings".

@@ -20,8 +20,8 @@ from lerobot_gem.processing.depth_cameras import is_depth
 from lerobot_gem.storage.data_files import IMAGE, DataFilesWriter, last_file, next_file
 from lerobot_gem.storage.images import decode, encode
 
-# Pictures of a batch that its statistics are computed from; LeRobot, too, looks at some pictures of long episodes only.
-_SAMPLED_PICTURES = 3
+# Images of a batch that its statistics are computed from; LeRobot, too, looks at some images of long episodes only.
+_SAMPLED_IMAGES = 3
 # Columns that depend on where a frame stands; each episode has its own statistics of them.
 _POSITIONS = ("episode_index", "frame_index", "timestamp", "index")
 
@@ -51,8 +51,8 @@ def store_frames(frames: Sequence[dict[str, NDArray[Any]]], file: Path) -> None:
     columns: dict[str, pa.Array] = {}
     for key, value in frames[0].items():
         if value.ndim == 3:
-            pictures = [{"bytes": encode(frame[key]), "path": None} for frame in frames]
-            columns[key] = pa.array(pictures, type=IMAGE)
+            images = [{"bytes": encode(frame[key]), "path": None} for frame in frames]
+            columns[key] = pa.array(images, type=IMAGE)
         else:
             values = np.stack([frame[key] for frame in frames]).astype(np.float32)
             columns[key] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
@@ -126,17 +126,17 @@ class _Writer:
         """LeRobot's statistics of a batch, for as many frames as it has."""
         from lerobot.datasets.compute_stats import DEFAULT_QUANTILES, compute_episode_stats, get_feature_stats
 
-        features, pictures = self.info.features, {}
+        features, images = self.info.features, {}
         for key in self.schema.names:
             if features[key]["dtype"] == "image":
-                chosen = np.unique(np.linspace(0, len(table) - 1, _SAMPLED_PICTURES).astype(int))
+                chosen = np.unique(np.linspace(0, len(table) - 1, _SAMPLED_IMAGES).astype(int))
                 scale = 1.0 if is_depth(features[key]) else 255.0
                 values = np.stack([decode(table[key][int(i)].as_py()["bytes"]) for i in chosen])
                 stats = get_feature_stats(values, (0, 2, 3), True, DEFAULT_QUANTILES)
-                pictures[key] = {name: np.squeeze(value / scale, axis=0) for name, value in stats.items()}
+                images[key] = {name: np.squeeze(value / scale, axis=0) for name, value in stats.items()}
             elif key not in numbers:
                 numbers = {**numbers, key: np.stack(table[key].to_numpy())}
-        result = {**compute_episode_stats(numbers, features), **pictures}
+        result = {**compute_episode_stats(numbers, features), **images}
         # Of one frame, statistics of integers would be integers.
         result = {
             key: {name: value.astype(np.float64) for name, value in stats.items()}

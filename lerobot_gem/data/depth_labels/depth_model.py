@@ -119,10 +119,10 @@ class DepthModel:
             ValueError: The image processor resizes to something else.
         """
         height, width = images.shape[-2:]
-        pictures = [Image.fromarray(image) for image in images.movedim(1, -1).numpy()]
+        pil_images = [Image.fromarray(image) for image in images.movedim(1, -1).numpy()]
         # The pipeline also paints depth, and warns where it is flat or not finite.
         with np.errstate(invalid="ignore", divide="ignore"):
-            outputs = self._estimate(pictures, batch_size=len(pictures))
+            outputs = self._estimate(pil_images, batch_size=len(pil_images))
         predicted = torch.stack([output["predicted_depth"] for output in outputs]).float()
         if predicted.shape != (len(images), height, width):
             raise ValueError(

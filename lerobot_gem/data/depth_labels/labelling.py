@@ -55,7 +55,7 @@ class LabelDepthConfig:
             (256 in the release's VLA stage) costs space and reading time alone.
         batch_size: Frames that go through the model together.
         num_workers: Processes that decode frames, for each process that labels; 0 decodes in between.
-        resume: Go on with an interrupted run.
+        resume: Continue an interrupted run.
         overwrite: Replace the dataset at `output.root`, and an interrupted run.
     """
 
@@ -215,7 +215,7 @@ def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dic
 
 
 def _check_room(config: LabelDepthConfig, root: Path, staging: Path) -> None:
-    """Check that nothing is where the dataset goes, but what the user said is to be replaced or gone on with."""
+    """Check that nothing is where the dataset goes, but what the user said to replace or to continue."""
     source = require_current_format(config.dataset.repo_id, config.dataset.root).resolve()
     if root.resolve().is_relative_to(source) or source.is_relative_to(root.resolve()):
         raise ValueError(

@@ -355,6 +355,7 @@ def test_a_killed_run_resumes_and_processes_share_the_work(
     assert done.returncode == 0, done.stderr
     assert "Process 1 of 1 on cpu: 4 of 4 episodes" in done.stdout
     assert f"{depth_key(FRONT)}: {sum(LENGTHS)} frames, relative, 1.000 to 8.000 m" in done.stdout
+    assert f"Read it with --dataset.repo_id=local/whole --dataset.root={whole}" in done.stdout
 
     arguments = command(source, killed, depth_anything)
     process = subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.DEVNULL, env=ONE_THREAD)
