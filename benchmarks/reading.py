@@ -223,15 +223,14 @@ class Reader:
         from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
         from lerobot.datasets.factory import resolve_delta_timestamps
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
-        from lerobot.policies.factory import make_pre_post_processors
+        from lerobot.policies.factory import make_policy, make_pre_post_processors
 
-        from lerobot_gem.data.check.training_path import bind
         from lerobot_gem.policies.gem.configuration_gem import GemConfig
         from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
         settings = {"preset": "tiny", "device": "cpu"}
         config: Any = (
-            GemConfig(**settings, stage="joint")
+            GemConfig(**settings, stage="joint", allow_untrained=True)
             if policy == "gem"
             else GemVLAConfig(**settings, chunk_size=chunk_size)
         )
@@ -244,8 +243,8 @@ class Reader:
             delta_timestamps=resolve_delta_timestamps(config, meta),
             return_uint8=True,
         )
-        bind(config, meta, {})
         self.meta = meta
+        make_policy(config, ds_meta=meta)  # which tells the configuration what the dataset has
         self.preprocess, _ = make_pre_post_processors(config, dataset_stats=meta.stats)
 
     def read(self, indices: Sequence[int]) -> tuple[float, float]:

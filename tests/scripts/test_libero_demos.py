@@ -8,7 +8,12 @@ from lerobot_gem.scripts.libero_demos import parse
 
 def test_parses_from_the_command_line(tmp_path: Path) -> None:
     config = parse([f"--output.root={tmp_path}/a", "--task_ids=[0, 3]", "--depth=false", "--resume=true"])
-    assert config.task_ids == [0, 3] and not config.depth and config.resume and config.output.root == tmp_path / "a"
+    assert (
+        config.task_ids == [0, 3]
+        and not config.depth
+        and config.resume
+        and config.output.root == tmp_path / "a"
+    )
     assert config.output.repo_id == "local/a"
     assert config.qa is None
     config = parse(
@@ -23,5 +28,3 @@ def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
     assert parse([f"--output.root={tmp_path}/a", "--qa=false"]).qa is None
     config = parse([f"--output.root={tmp_path}/a", "--qa.questions_per_image=3", "--qa"])
     assert config.qa == QuestionsConfig(questions_per_image=3)
-
-
