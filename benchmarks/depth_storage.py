@@ -109,7 +109,7 @@ def main() -> None:
 
     images, metres = render(arguments.frames, arguments.height, arguments.width)
     relative = pseudo_depth(1 / torch.from_numpy(metres))
-    kinds = {"metric": to_millimetres(torch.from_numpy(metres)), "relative": to_millimetres(relative)}
+    labels = {"metric": to_millimetres(torch.from_numpy(metres)), "relative": to_millimetres(relative)}
     print(f"{len(images)} frames of {arguments.width} x {arguments.height}; kB and CPU ms are per frame")
     print(
         f"{'RGB + depth':24}{'RGB kB':>8}{'depth kB':>10}{'ratio':>7}{'encode ms':>11}{'read ms':>9}{'with depth':>12}{'ratio':>7}"
@@ -118,8 +118,8 @@ def main() -> None:
         sources = {
             storage: record(Path(temporary) / storage, images, storage) for storage in ("image", "video")
         }
-        for (storage, depth_storage), (kind, millimetres) in product(STORAGES, kinds.items()):
-            root = Path(temporary) / f"{storage}_{depth_storage}_{kind}"
+        for (storage, depth_storage), (depth_type, millimetres) in product(STORAGES, labels.items()):
+            root = Path(temporary) / f"{storage}_{depth_storage}_{depth_type}"
             encode = label(sources[storage], root, millimetres, depth_storage)
             rgb, depth = (
                 stored_bytes(root, *stored)
@@ -131,7 +131,7 @@ def main() -> None:
             scale = 1e3 / len(images)
             faults = [f"size above {LARGEST_SIZE}"] if depth / rgb > LARGEST_SIZE else []
             faults += [f"time above {LARGEST_TIME}"] if both / plain > LARGEST_TIME else []
-            name = f"{storage} + {depth_storage}, {kind}"
+            name = f"{storage} + {depth_storage}, {depth_type}"
             print(
                 f"{name:24}{rgb / 1e6 * scale:8.1f}{depth / 1e6 * scale:10.1f}{depth / rgb:7.2f}"
                 f"{encode * scale:11.1f}{plain * scale:9.1f}{both * scale:12.1f}{both / plain:7.2f}"

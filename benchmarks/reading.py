@@ -40,9 +40,9 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
+from lerobot_gem.storage.images import encode, image_suffix
 from lerobot_gem.storage.language_columns import EVENTS, PERSISTENT, add_language_columns
 from lerobot_gem.storage.output_folder import OutputDataset
-from lerobot_gem.storage.single_frames import encode
 
 FPS = 5
 CAMERAS = ("observation.images.image", "observation.images.image2")
@@ -175,21 +175,20 @@ def episode_of_files(dataset: Any, folder: Path, storage: str, episode: Sequence
         if values[0].ndim == 1:
             data[key] = np.stack(values)
             continue
-        # The suffix tells LeRobot how to compute statistics, and nothing else.
-        suffix = "tiff" if key.endswith("_depth") else "bmp"
-        data[key] = [str(folder / f"{key}-{number:06d}.{suffix}") for number in range(length)]
+        suffix = image_suffix(key in DEPTH_CAMERAS)
+        data[key] = [str(folder / f"{key}-{number:06d}{suffix}") for number in range(length)]
         for path, value in zip(data[key], values, strict=True):
             Path(path).write_bytes(encode(value) if storage == "simulator" else file_of(value))
     return data
 
 
-def file_of(picture: NDArray[Any]) -> bytes:
+def file_of(image: NDArray[Any]) -> bytes:
     """JPEG of colours (H, W, 3), PNG of depth (H, W, 1)."""
     buffer = io.BytesIO()
-    if picture.shape[-1] == 3:
-        Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+    if image.shape[-1] == 3:
+        Image.fromarray(image).save(buffer, "JPEG", quality=90)
     else:
-        Image.fromarray(picture[..., 0]).save(buffer, "PNG")
+        Image.fromarray(image[..., 0]).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -197,8 +196,8 @@ def write_twin(root: Path, twin: Path, without: set[str]) -> None:
     """The same dataset without "depth" or "language", or both."""
 
     def is_left_out(column: str) -> bool:
-        kind = "depth" if column.endswith("_depth") else column.partition("_")[0]
-        return kind in without
+        part = "depth" if column.endswith("_depth") else column.partition("_")[0]
+        return part in without
 
     shutil.copytree(root, twin)
     for file in (twin / "data").glob("*/*.parquet"):
@@ -224,15 +223,14 @@ class Reader:
         from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
         from lerobot.datasets.factory import resolve_delta_timestamps
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
-        from lerobot.policies.factory import make_pre_post_processors
+        from lerobot.policies.factory import make_policy, make_pre_post_processors
 
-        from lerobot_gem.data.check.training_path import bind
         from lerobot_gem.policies.gem.configuration_gem import GemConfig
         from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
         settings = {"preset": "tiny", "device": "cpu"}
         config: Any = (
-            GemConfig(**settings, stage="joint")
+            GemConfig(**settings, stage="joint", allow_untrained=True)
             if policy == "gem"
             else GemVLAConfig(**settings, chunk_size=chunk_size)
         )
@@ -245,8 +243,8 @@ class Reader:
             delta_timestamps=resolve_delta_timestamps(config, meta),
             return_uint8=True,
         )
-        bind(config, meta, {})
         self.meta = meta
+        make_policy(config, ds_meta=meta)  # which tells the configuration what the dataset has
         self.preprocess, _ = make_pre_post_processors(config, dataset_stats=meta.stats)
 
     def read(self, indices: Sequence[int]) -> tuple[float, float]:
@@ -289,7 +287,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--episodes", type=int, default=3, help="demonstrations, of some 25 frames each")
-    parser.add_argument("--size", type=int, default=256, help="of a picture's side, in pixels")
+    parser.add_argument("--size", type=int, default=256, help="of an image's side, in pixels")
     parser.add_argument("--max_side", type=int, default=10_000, help="lerobot-gem-label-depth --max_side")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of the depth, in mm")
     parser.add_argument("--batch_size", type=int, default=16)

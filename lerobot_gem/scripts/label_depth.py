@@ -9,9 +9,11 @@ def main() -> None:
     reports = label_depth(config)
     for report in reports:
         print(
-            f"{report.key}: {report.frames} frames, {report.kind}, {report.nearest:.3f} to {report.farthest:.3f} m "
+            f"{report.key}: {report.frames} frames, {report.depth_type}, {report.nearest:.3f} to {report.farthest:.3f} m "
             f"(median {report.median:.3f}), {report.usable:.1%} of the pixels usable"
         )
+    if reports:  # in the main process
+        print(f"Read it with --dataset.repo_id={config.output.repo_id} --dataset.root={config.output.root}")
 
 
 if __name__ == "__main__":

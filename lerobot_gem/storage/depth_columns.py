@@ -1,13 +1,13 @@
 """A copy of a LeRobotDataset v3.0 with depth features beside its cameras.
 
-LeRobot's own `add_features` keeps all new values in memory, takes no videos and writes no statistics of what it adds. Here
-one pass over the files is enough: everything is copied as it is, data files get a column per camera whose depth is images,
-videos of depth mirror the RGB camera's files, and the metadata gets features, statistics and places of the videos.
+One pass over the files: everything is copied as it is, data files get a column per camera whose depth is images, videos
+of depth mirror the RGB camera's files, and the metadata gets features, statistics and places of the videos. LeRobot's own
+`add_features` takes no videos and writes no statistics (see also `data_files`).
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX
+from lerobot_gem.storage.data_files import IMAGE, add_columns, data_files
 from lerobot_gem.storage.depth_files import (
     DepthSummary,
     depth_encoder,
@@ -30,8 +32,8 @@ _INFO, _STATS, _EPISODES = "meta/info.json", "meta/stats.json", "meta/episodes"
 
 
 def depth_key(camera: str) -> str:
-    """The depth camera that training pairs with an RGB camera (`configuration_parts.pair_depth`)."""
-    return f"{camera}_depth"
+    """The depth camera that training pairs with an RGB camera (`processing.depth_cameras.pair_depth`)."""
+    return camera + DEPTH_SUFFIX
 
 
 def add_depth_features(
@@ -53,8 +55,10 @@ def add_depth_features(
     Returns:
         Depth key -> one summary per episode.
     """
+    from lerobot.datasets.io_utils import load_info
+
     description = json.loads((source / _INFO).read_text())
-    images = [camera for camera in storage if storage[camera] == "image"]
+    images = [depth_key(camera) for camera in storage if storage[camera] == "image"]
     videos = [camera for camera in storage if storage[camera] == "video"]
     summaries = {episode: read_summary(folder) for episode, folder in sorted(folders.items())}
     episodes = _read_episodes(source)
@@ -62,9 +66,10 @@ def add_depth_features(
     changed = [source / _INFO, source / _STATS, source / _EPISODES, *([source / "data"] if images else [])]
     _copy(source, destination, changed)
     if images:
-        starts = episodes["dataset_from_index"].to_dict()
-        for file in sorted((source / "data").glob("*/*.parquet")):
-            _add_columns(file, destination / file.relative_to(source), folders, images, starts)
+        features = {**load_info(source).features, **dict.fromkeys(images, {"dtype": "image"})}
+        columns = _depth_images(folders, images, episodes["dataset_from_index"].to_dict())
+        for file in data_files(source):
+            add_columns(file, destination / file.relative_to(source), columns, features)
     places: dict[str, pd.DataFrame] = {}
     for camera in videos:
         template = destination / description["video_path"]
@@ -109,52 +114,33 @@ def _read_episodes(source: Path) -> pd.DataFrame:
     return table.set_index("episode_index").sort_index()
 
 
-def _add_columns(
-    file: Path, target: Path, folders: Mapping[int, Path], cameras: list[str], starts: Mapping[int, int]
-) -> None:
-    """Copy a data file, one row group at a time, with a column of depth images for each camera.
+def _depth_images(
+    folders: Mapping[int, Path], keys: list[str], starts: Mapping[int, int]
+) -> Callable[[pa.Table], dict[str, pa.Array]]:
+    """What `add_columns` asks for the columns of depth images.
 
     Args:
-        file: To read.
-        target: To write.
         folders: Episode -> folder of its depth.
-        cameras: Whose depth becomes columns.
+        keys: Depth keys of the columns.
         starts: Episode -> `index` of its first frame.
     """
+    # An episode may reach over several row groups.
+    read = lru_cache(maxsize=len(keys))(lambda episode, key: read_pngs(folders[episode], key))
 
-    @lru_cache(maxsize=len(cameras))
-    def frames(episode: int, key: str) -> list[bytes]:
-        return read_pngs(folders[episode], key)
-
-    keys = [depth_key(camera) for camera in cameras]
-    source = pq.ParquetFile(file)
-    schema = _with_images(source.schema_arrow, keys)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source, pq.ParquetWriter(target, schema, compression="snappy", use_dictionary=True) as writer:
-        for group in range(source.num_row_groups):
-            table = source.read_row_group(group)
-            rows = list(zip(table["episode_index"].to_pylist(), table["index"].to_pylist(), strict=True))
-            for key in keys:
-                cells = [
-                    {"bytes": frames(episode, key)[index - starts[episode]], "path": None}
+    def columns(table: pa.Table) -> dict[str, pa.Array]:
+        rows = list(zip(table["episode_index"].to_pylist(), table["index"].to_pylist(), strict=True))
+        return {
+            key: pa.array(
+                [
+                    {"bytes": read(episode, key)[index - starts[episode]], "path": None}
                     for episode, index in rows
-                ]
-                table = table.append_column(schema.field(key), pa.array(cells, type=schema.field(key).type))
-            writer.write_table(table.replace_schema_metadata(schema.metadata))
+                ],
+                type=IMAGE,
+            )
+            for key in keys
+        }
 
-
-def _with_images(schema: pa.Schema, keys: list[str]) -> pa.Schema:
-    """A schema with columns of images, also in the list of columns that `datasets` keeps in its metadata."""
-    import datasets
-
-    for key in keys:
-        schema = schema.append(pa.field(key, datasets.Image().pa_type))
-    listed = (schema.metadata or {}).get(b"huggingface")
-    if listed is None:
-        return schema.remove_metadata()
-    content = json.loads(listed)
-    content["info"]["features"] |= {key: {"_type": "Image"} for key in keys}
-    return schema.with_metadata({b"huggingface": json.dumps(content).encode()})
+    return columns
 
 
 def _join_videos(

@@ -77,9 +77,9 @@ class EpisodeDepthWriter:
         self._sizes: dict[str, tuple[int, int]] = {}
         self._files: dict[str, _PngFile | _VideoFile] = {
             key: _PngFile(_png_file(self._partial, key))
-            if kind == "image"
+            if stored == "image"
             else _VideoFile(video_file(self._partial, key), fps)
-            for key, kind in storage.items()
+            for key, stored in storage.items()
         }
         self.frames = 0
 

@@ -1,11 +1,14 @@
-"""Frames of a LeRobotDataset with depth, in metres, for the commands that read them without training a policy."""
+"""Frames of a LeRobotDataset, for the commands that read them without training a policy."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.video_utils import decode_video_frames
 from lerobot.utils.collate import lerobot_collate_fn
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 
@@ -51,3 +54,64 @@ def read_frames(
         # torch's own can't collate language columns.
         collate_fn=lerobot_collate_fn,
     )
+
+
+class CameraFrames(Dataset[dict[str, Tensor]]):
+    """RGB frames of some cameras: others are not decoded, as `LeRobotDataset` would.
+
+    An item is a batch, so that a video is opened once for it: use a `DataLoader` with `batch_size=None`, whose `sampler`
+    gives the batches.
+
+    Args:
+        dataset: Read from; stays as it is.
+        cameras: Features to read.
+    """
+
+    def __init__(self, dataset: LeRobotDataset, cameras: Sequence[str]) -> None:
+        self._meta = dataset.meta
+        self._tolerance = dataset.tolerance_s
+        self._videos = [camera for camera in cameras if camera in dataset.meta.video_keys]
+        self._images = [camera for camera in cameras if camera not in self._videos]
+        self._table = dataset.hf_dataset.select_columns(["index", "timestamp", *self._images])
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def frames_of(self, episode: int) -> range:
+        """Indices of an episode's frames."""
+        place = self._meta.episodes[episode]
+        return range(place["dataset_from_index"], place["dataset_to_index"])
+
+    def __getitem__(self, batch: tuple[int, Sequence[int]]) -> dict[str, Tensor]:
+        """Read frames of one episode.
+
+        Args:
+            batch: The episode, and indices of some of its frames.
+
+        Returns:
+            Camera -> (B, 3, H, W) uint8.
+
+        Raises:
+            ValueError: The dataset's rows are not in the order of their `index`.
+        """
+        episode, indices = batch
+        rows = self._table[list(indices)]
+        found = torch.stack(rows["index"]).tolist()
+        if found != list(indices):
+            raise ValueError(
+                f"Rows {list(indices)} of the dataset have the indices {found}: expected rows in the order of their index, "
+                "without which LeRobot's own reader mixes up frames too."
+            )
+        # LeRobot delivers stored images in [0, 1].
+        frames = {
+            camera: (torch.stack(rows[camera]) * 255).round().to(torch.uint8) for camera in self._images
+        }
+        for camera in self._videos:
+            start = self._meta.episodes[episode][f"videos/{camera}/from_timestamp"]
+            frames[camera] = decode_video_frames(
+                self._meta.root / self._meta.get_video_file_path(episode, camera),
+                [start + time for time in torch.stack(rows["timestamp"]).tolist()],
+                self._tolerance,
+                return_uint8=True,
+            )
+        return frames

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lerobot_gem.processing.language import EVENTS, PERSISTENT
+from lerobot_gem.storage.data_files import add_columns, data_files
 
 Row = dict[str, Any]
 
@@ -84,30 +84,15 @@ def add_language_columns(
         persistent: Rows of the episode of each frame, by the frame's index.
         events: Rows of each frame.
     """
-    from lerobot.datasets.feature_utils import get_hf_features_from_features
     from lerobot.datasets.io_utils import load_info, write_info
     from lerobot.datasets.language import language_feature_info
 
+    def columns(table: pa.Table) -> dict[str, pa.Array]:
+        indices = table["index"].to_pylist()
+        return language_arrays([persistent[i] for i in indices], [events[i] for i in indices])
+
     info = load_info(root)
     info.features |= language_feature_info()
-    metadata = get_hf_features_from_features(info.features).arrow_schema.metadata
-    for file in sorted((root / "data").glob("*/*.parquet")):
-        source = pq.ParquetFile(file)
-        partial = file.with_suffix(".partial")
-        # One row group at a time: pictures are never all in memory.
-        writer = None
-        for group in range(source.num_row_groups):
-            table = source.read_row_group(group)
-            indices = table.column("index").to_pylist()
-            columns = language_arrays([persistent[i] for i in indices], [events[i] for i in indices])
-            for key, column in columns.items():
-                table = table.append_column(key, column)
-            table = table.replace_schema_metadata(metadata)
-            if writer is None:
-                writer = pq.ParquetWriter(partial, table.schema, compression="snappy", use_dictionary=False)
-            writer.write_table(table)
-        source.close()
-        if writer is not None:
-            writer.close()
-            partial.replace(file)
+    for file in data_files(root):
+        add_columns(file, file, columns, info.features)
     write_info(info, root)

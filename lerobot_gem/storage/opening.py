@@ -1,7 +1,8 @@
 """The one way to open a dataset: checks before LeRobot opens it, whose own errors do not all say what to do."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,14 @@ def open_metadata(options: DatasetOptions) -> LeRobotDatasetMetadata:
 
     Raises:
         FileNotFoundError: `root` holds no dataset.
-        ValueError: It is of an older format, or lacks some of the episodes.
+        OSError: It can't be read or downloaded.
+        ValueError: It is of an older format, has no frames, or lacks some of the episodes.
     """
     require_current_format(options.repo_id, options.root)
-    meta = LeRobotDatasetMetadata(options.repo_id, root=options.root, revision=options.revision)
+    with _explained(options.repo_id):
+        meta = LeRobotDatasetMetadata(options.repo_id, root=options.root, revision=options.revision)
+    if meta.total_frames == 0:
+        raise ValueError(f"The dataset {options.repo_id!r} has no frames: record some, or choose another.")
     require_episodes(meta, options.episodes)
     return meta
 
@@ -50,16 +55,30 @@ def open_dataset(options: DatasetOptions, **arguments: Any) -> LeRobotDataset:
 
     Raises:
         FileNotFoundError: See `open_metadata`.
+        OSError: See `open_metadata`.
         ValueError: See `open_metadata`.
     """
     open_metadata(options)
-    return LeRobotDataset(
-        options.repo_id,
-        root=options.root,
-        episodes=options.episodes,
-        revision=options.revision,
-        **arguments,
-    )
+    with _explained(options.repo_id):
+        return LeRobotDataset(
+            options.repo_id,
+            root=options.root,
+            episodes=options.episodes,
+            revision=options.revision,
+            **arguments,
+        )
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    """Say what to do about a dataset that can't be read."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"Can't read the dataset {repo_id!r}: {error} Expected the Hub id of a LeRobotDataset, which needs a network "
+            "the first time, or a local folder in --dataset.root."
+        ) from error
 
 
 def require_current_format(repo_id: str, root: Path | str | None) -> Path:

@@ -1,6 +1,7 @@
-"""Folders that a command writes: complete or not there, and never over something else.
+"""Folders that a command writes: never over something else, and datasets complete or not at all.
 
-All is written to a folder beside the wanted one, which is renamed at the end.
+An output folder is absent or empty. `--overwrite` replaces what the same command wrote, and nothing else. A dataset is
+written to a folder beside the wanted one, which is renamed at the end.
 """
 
 import errno
@@ -19,7 +20,7 @@ class OutputDataset:
     """The dataset that a command writes: `--output.*`.
 
     Attributes:
-        root: Its folder; must not exist unless the command's `overwrite` or `resume` says so.
+        root: Its folder, absent or empty unless the command's `overwrite` replaces it.
         repo_id: LeRobot's name of it; None is `local/<name of the folder>`.
     """
 
@@ -45,42 +46,47 @@ def check_empty(output_dir: Path) -> None:
     Raises:
         FileExistsError: It exists and is not an empty folder.
     """
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    if _is_taken(output_dir):
         raise FileExistsError(
-            f"output_dir={str(output_dir)!r} exists and is not an empty folder: name another, or remove it."
+            f"output_dir={str(output_dir)!r} exists and is not an empty folder: choose another folder, or remove it."
         )
 
 
-def check_output(root: Path, overwrite: bool, marker: str) -> None:
-    """Refuse to write where something is.
+def check_output(root: Path, overwrite: bool, marker: str = DATASET) -> None:
+    """Refuse to write where something is, unless it may be replaced.
 
     Args:
         root: The wanted folder.
-        overwrite: Replace it if it holds `marker`, a path that every output of this kind has.
-        marker: See there.
+        overwrite: Replace it if it holds `marker`.
+        marker: A path that every output of the command has.
 
     Raises:
-        FileExistsError: Something is there, and `overwrite` is off, or it is of another kind.
+        FileExistsError: It exists and is not an empty folder, and `overwrite` is off or the command did not write it.
     """
-    if not root.exists():
+    if not _is_taken(root):
         return
     if not overwrite:
         raise FileExistsError(
-            f"{root} exists already. Choose another folder, or pass --overwrite=true to replace it."
+            f"{root} exists already and is not an empty folder: choose another folder, or pass --overwrite=true to replace "
+            "it."
         )
     if not (root / marker).exists():
         raise FileExistsError(
-            f"{root} exists and holds no {marker}: it is something else than this command writes, and is not replaced. Choose "
-            "another folder."
+            f"{root} exists and holds no {marker}: this command did not write it, and it is not replaced. Choose another "
+            "folder."
         )
 
 
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
 def check_unfinished(staging: Path, resume: bool, work: str) -> None:
-    """Refuse to go on with finished pieces of work unless told to.
+    """Refuse to continue unfinished work unless told to.
 
     Args:
         staging: The folder that keeps them.
-        resume: Go on with what is there.
+        resume: Continue what is there.
         work: What is kept, for messages: "import".
 
     Raises:
@@ -88,7 +94,7 @@ def check_unfinished(staging: Path, resume: bool, work: str) -> None:
     """
     if staging.exists() and not resume:
         raise FileExistsError(
-            f"{staging} holds an unfinished {work}. Pass --resume=true to go on with it, or --overwrite=true to start "
+            f"{staging} holds an unfinished {work}. Pass --resume=true to continue it, or --overwrite=true to start "
             "again."
         )
 
@@ -96,12 +102,12 @@ def check_unfinished(staging: Path, resume: bool, work: str) -> None:
 def begin_or_resume(
     staging: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool, work: str, decided_by: str
 ) -> None:
-    """Make the folder that keeps finished pieces of work, or check that this run may go on with it.
+    """Make the folder that keeps finished pieces of work, or check that this run may continue it.
 
     Args:
         staging: The folder.
         settings: What decides the result; kept in it.
-        resume: Go on with what is there.
+        resume: Continue what is there.
         overwrite: Delete what is there.
         work: What is kept, for messages: "import".
         decided_by: What `settings` are, for messages: "settings".

@@ -5,7 +5,6 @@ of its own. Saving such an episode through `LeRobotDataset.save_episode` costs 5
 that is rewritten each time. Here a batch of frames is stored as one table where it is made, and passed on as it is.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
-# Pictures of a batch that its statistics are computed from; LeRobot, too, looks at some pictures of long episodes only.
-_SAMPLED_PICTURES = 3
+from lerobot_gem.processing.depth_cameras import is_depth
+from lerobot_gem.storage.data_files import IMAGE, DataFilesWriter, last_file, next_file
+from lerobot_gem.storage.images import decode, encode
+
+# Images of a batch that its statistics are computed from; LeRobot, too, looks at some images of long episodes only.
+_SAMPLED_IMAGES = 3
 # Columns that depend on where a frame stands; each episode has its own statistics of them.
 _POSITIONS = ("episode_index", "frame_index", "timestamp", "index")
-_PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -50,29 +51,13 @@ def store_frames(frames: Sequence[dict[str, NDArray[Any]]], file: Path) -> None:
     columns: dict[str, pa.Array] = {}
     for key, value in frames[0].items():
         if value.ndim == 3:
-            pictures = [{"bytes": encode(frame[key]), "path": None} for frame in frames]
-            columns[key] = pa.array(pictures, type=_PICTURE)
+            images = [{"bytes": encode(frame[key]), "path": None} for frame in frames]
+            columns[key] = pa.array(images, type=IMAGE)
         else:
             values = np.stack([frame[key] for frame in frames]).astype(np.float32)
             columns[key] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     # Read once and thrown away: compressing would only cost time.
     pq.write_table(pa.table(columns), file, compression="none", use_dictionary=False)
-
-
-def encode(picture: NDArray[Any]) -> bytes:
-    """The file of a picture (H, W, C): BMP for colour, PFM for depth.
-
-    Both are lossless and quick to read. LeRobot's reader decodes the images of every frame of an action chunk, not only
-    of the frame that it delivers, so that the decoder decides how fast training reads: BMP takes a tenth of the time of
-    PNG and twice its space, PFM half of the time of TIFF, whose tags Pillow parses in Python, and the same space
-    (benchmarks/reading.py).
-    """
-    buffer = io.BytesIO()
-    if picture.shape[-1] == 3:
-        Image.fromarray(picture).save(buffer, "BMP")
-    else:
-        Image.fromarray(picture[..., 0]).save(buffer, "PPM")  # Pillow's writer of PFM, too
-    return buffer.getvalue()
 
 
 def append_frames(root: Path, batches: Iterable[FrameBatch]) -> None:
@@ -110,9 +95,7 @@ class _Writer:
         stats = load_stats(root)
         self.stats: list[dict[str, Any]] = [stats] if stats else []
         self.episodes: list[pa.Table] = []
-        self.place = _last_file(root / "data")
-        self.file: pq.ParquetWriter | None = None
-        self.bytes = 0
+        self.files = DataFilesWriter(root, info)
 
     def append(self, batch: FrameBatch) -> None:
         table = pq.read_table(batch.file)[: batch.count]
@@ -133,45 +116,27 @@ class _Writer:
             table = table.append_column(key, pa.array(values))
         table = table.select(self.schema.names).cast(self.schema)
         stats = self._statistics(table, {**positions, "task_index": task_index})
-        self._write(table)
+        place = self.files.write(table)
         self.stats.append(stats)
-        self.episodes.append(self._metadata(batch.task, positions, stats))
+        self.episodes.append(_metadata(batch.task, place, positions, stats))
         self.info.total_frames += count
         self.info.total_episodes += count
-
-    def _write(self, table: pa.Table) -> None:
-        from lerobot.datasets.utils import update_chunk_file_indices
-
-        if self.file is None or self.bytes + table.nbytes > self.info.data_files_size_in_mb * 2**20:
-            self._close_file()
-            self.place = update_chunk_file_indices(*self.place, self.info.chunks_size)
-            chunk, number = self.place
-            path = self.root / self.info.data_path.format(chunk_index=chunk, file_index=number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = pq.ParquetWriter(path, table.schema, compression="snappy", use_dictionary=False)
-        self.file.write_table(table)
-        self.bytes += table.nbytes
-
-    def _close_file(self) -> None:
-        if self.file is not None:
-            self.file.close()
-        self.file, self.bytes = None, 0
 
     def _statistics(self, table: pa.Table, numbers: dict[str, NDArray[Any]]) -> dict[str, Any]:
         """LeRobot's statistics of a batch, for as many frames as it has."""
         from lerobot.datasets.compute_stats import DEFAULT_QUANTILES, compute_episode_stats, get_feature_stats
 
-        features, pictures = self.info.features, {}
+        features, images = self.info.features, {}
         for key in self.schema.names:
             if features[key]["dtype"] == "image":
-                chosen = np.unique(np.linspace(0, len(table) - 1, _SAMPLED_PICTURES).astype(int))
-                scale = 1.0 if (features[key].get("info") or {}).get("is_depth_map") else 255.0
-                values = np.stack([_decode(table[key][int(i)].as_py()["bytes"]) for i in chosen])
+                chosen = np.unique(np.linspace(0, len(table) - 1, _SAMPLED_IMAGES).astype(int))
+                scale = 1.0 if is_depth(features[key]) else 255.0
+                values = np.stack([decode(table[key][int(i)].as_py()["bytes"]) for i in chosen])
                 stats = get_feature_stats(values, (0, 2, 3), True, DEFAULT_QUANTILES)
-                pictures[key] = {name: np.squeeze(value / scale, axis=0) for name, value in stats.items()}
+                images[key] = {name: np.squeeze(value / scale, axis=0) for name, value in stats.items()}
             elif key not in numbers:
                 numbers = {**numbers, key: np.stack(table[key].to_numpy())}
-        result = {**compute_episode_stats(numbers, features), **pictures}
+        result = {**compute_episode_stats(numbers, features), **images}
         # Of one frame, statistics of integers would be integers.
         result = {
             key: {name: value.astype(np.float64) for name, value in stats.items()}
@@ -181,42 +146,16 @@ class _Writer:
             stats["count"] = np.array([len(table)])
         return result
 
-    def _metadata(self, task: str, positions: dict[str, NDArray[Any]], stats: dict[str, Any]) -> pa.Table:
-        """A row for each episode.
-
-        Each has the batch's statistics at its own count: aggregated they are the batch's again.
-        """
-        count, (chunk, number) = len(positions["index"]), self.place
-        columns: dict[str, Any] = {
-            "episode_index": positions["episode_index"],
-            "tasks": [[task]] * count,
-            "length": np.ones(count, int),
-            "data/chunk_index": np.full(count, chunk),
-            "data/file_index": np.full(count, number),
-            "dataset_from_index": positions["index"],
-            "dataset_to_index": positions["index"] + 1,
-        }
-        for feature, kinds in stats.items():
-            for kind, value in kinds.items():
-                rows = [value.tolist()] * count
-                if kind == "count":
-                    rows = [[1]] * count
-                elif feature in positions:
-                    own = np.zeros(count) if kind == "std" else positions[feature].astype(float)
-                    rows = own[:, None].tolist()
-                columns[f"stats/{feature}/{kind}"] = rows
-        return pa.table(columns)
-
     def finish(self) -> None:
         from lerobot.datasets.compute_stats import aggregate_stats
         from lerobot.datasets.io_utils import write_info, write_stats, write_tasks
-        from lerobot.datasets.utils import DEFAULT_EPISODES_PATH, update_chunk_file_indices
+        from lerobot.datasets.utils import DEFAULT_EPISODES_PATH
 
-        self._close_file()
+        self.files.close()
         if not self.episodes:
             return
         folder = self.root / "meta" / "episodes"
-        chunk, number = update_chunk_file_indices(*_last_file(folder), self.info.chunks_size)
+        chunk, number = next_file(last_file(folder), self.info)
         table = pa.concat_tables(self.episodes)
         for name, value in (("chunk", chunk), ("file", number)):
             table = table.append_column(f"meta/episodes/{name}_index", pa.array(np.full(len(table), value)))
@@ -234,15 +173,30 @@ class _Writer:
         write_stats(aggregate_stats(self.stats), self.root)
 
 
-def _last_file(folder: Path) -> tuple[int, int]:
-    """Chunk and number of the last file in a folder of LeRobot's; of the one before the first when there is none."""
-    files = sorted(folder.glob("chunk-*/file-*.parquet"))
-    if not files:
-        return 0, -1
-    return int(files[-1].parent.name.removeprefix("chunk-")), int(files[-1].stem.removeprefix("file-"))
+def _metadata(
+    task: str, place: tuple[int, int], positions: dict[str, NDArray[Any]], stats: dict[str, Any]
+) -> pa.Table:
+    """A row for each episode.
 
-
-def _decode(encoded: bytes) -> NDArray[Any]:
-    """(C, H, W)."""
-    picture = np.asarray(Image.open(io.BytesIO(encoded)))
-    return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+    Each has the batch's statistics at its own count: aggregated they are the batch's again.
+    """
+    count, (chunk, number) = len(positions["index"]), place
+    columns: dict[str, Any] = {
+        "episode_index": positions["episode_index"],
+        "tasks": [[task]] * count,
+        "length": np.ones(count, int),
+        "data/chunk_index": np.full(count, chunk),
+        "data/file_index": np.full(count, number),
+        "dataset_from_index": positions["index"],
+        "dataset_to_index": positions["index"] + 1,
+    }
+    for feature, entries in stats.items():
+        for name, value in entries.items():
+            rows = [value.tolist()] * count
+            if name == "count":
+                rows = [[1]] * count
+            elif feature in positions:
+                own = np.zeros(count) if name == "std" else positions[feature].astype(float)
+                rows = own[:, None].tolist()
+            columns[f"stats/{feature}/{name}"] = rows
+    return pa.table(columns)

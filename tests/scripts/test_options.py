@@ -2,8 +2,9 @@
 
 import pytest
 
+from lerobot_gem.data.depth_labels.labelling import LabelDepthConfig
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
-from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.scripts.options import option_help, parse_options
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,27 @@ def test_a_wrong_option_ends_with_the_reason(option: str, message: str | None) -
 def test_options_that_are_right() -> None:
     config = parse_options(LiberoDemosConfig, ["--output.root=somewhere", "--fps=5"])
     assert config.fps == 5 and str(config.output.root) == "somewhere"
+
+
+def test_help_tells_what_each_option_means(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as caught:
+        parse_options(LabelDepthConfig, ["--help"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert caught.value.code == 0
+    assert "--batch_size int Frames that go through the model together. (default: 16)" in lines
+    assert "LeRobot's name of the dataset, or its Hub id. (required)" in lines
+    assert not any("Attributes:" in line or "Config file for" in line for line in lines)
+
+
+@pytest.mark.parametrize("config_class", [LabelDepthConfig, LiberoDemosConfig])
+def test_no_option_is_without_a_meaning(config_class: type) -> None:
+    meanings = dict(option_help(config_class))
+    assert meanings and [name for name, meaning in meanings.items() if meaning.startswith("(")] == []
+
+
+def test_optional_parts_have_their_meanings() -> None:
+    meanings = dict(option_help(LiberoDemosConfig))
+    assert "qa" not in meanings and "qa.kinds" in meanings

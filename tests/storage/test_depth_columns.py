@@ -39,7 +39,7 @@ def folders(depth: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
     for episode, length in enumerate(LENGTHS):
         made[episode] = root / f"episode-{episode}"
         writer = EpisodeDepthWriter(
-            made[episode], {depth_key(camera): kind for camera, kind in STORAGE.items()}, FPS
+            made[episode], {depth_key(camera): stored for camera, stored in STORAGE.items()}, FPS
         )
         writer.add({depth_key(camera): depth[camera][start : start + length] for camera in CAMERAS})
         writer.close()

@@ -4,8 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.storage.opening import require_current_format
+from lerobot_gem.storage.opening import (
+    DatasetOptions,
+    open_dataset,
+    open_metadata,
+    require_current_format,
+)
+from tests.conftest import EPISODES, FRAMES
 
 
 def _write(root: Path, version: str) -> Path:
@@ -39,3 +46,36 @@ def test_an_older_format_names_the_converter_wherever_it_is(
         with pytest.raises(ValueError, match=rf"format {version}.*convert_dataset_v21_to_v30") as caught:
             require_current_format("you/set", given)
         assert f"--repo-id=you/set --root={root}" in str(caught.value) and advice in str(caught.value)
+
+
+# -- opening -------------------------------------------------------------------------------------------------------------
+
+
+def test_some_episodes_are_opened(depth_dataset_root: Path) -> None:
+    options = DatasetOptions("local/noise", depth_dataset_root, [0, 2])
+    assert open_metadata(options).total_episodes == EPISODES
+    dataset = open_dataset(options, depth_output_unit="m")
+    assert len(dataset) == 2 * FRAMES and int(dataset[FRAMES]["episode_index"]) == 2
+    [key, _] = dataset.meta.depth_keys
+    assert dataset[0][key].max() < 10
+
+
+@pytest.mark.parametrize("episodes", [[], [0, EPISODES], [-1]])
+def test_episodes_that_are_not_there(dataset_root: Path, episodes: list[int]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"episodes=.* of 'local/noise': expected some of 0 to {EPISODES - 1}"
+    ):
+        open_dataset(DatasetOptions("local/noise", dataset_root, episodes))
+
+
+def test_a_dataset_that_can_not_be_downloaded() -> None:
+    for opened in (open_metadata, open_dataset):
+        with pytest.raises(OSError, match=r"Can't read the dataset 'nobody/no-such-dataset'.*--dataset.root"):
+            opened(DatasetOptions("nobody/no-such-dataset"))
+
+
+def test_a_dataset_without_frames(tmp_path: Path) -> None:
+    features = {"action": {"dtype": "float32", "shape": (2,), "names": None}}
+    LeRobotDataset.create("local/x", fps=5, root=tmp_path / "empty", features=features, use_videos=False)
+    with pytest.raises(ValueError, match="'local/x' has no frames"):
+        open_dataset(DatasetOptions("local/x", tmp_path / "empty"))

@@ -13,6 +13,8 @@ def test_nothing_is_replaced_without_being_told(tmp_path: Path) -> None:
     root = tmp_path / "out"
     check_output(root, overwrite=False, marker="info")
     root.mkdir()
+    check_output(root, overwrite=False, marker="info")  # empty
+    (root / "something").touch()
     with pytest.raises(FileExistsError, match="--overwrite=true"):
         check_output(root, overwrite=False, marker="info")
     with pytest.raises(FileExistsError, match="holds no info"):

@@ -105,10 +105,10 @@ def test_a_dataset_of_single_frames_alone_is_like_lerobots_own(tmp_path: Path) -
     assert ours.hf_dataset.features == theirs.hf_dataset.features
     assert list(ours.meta.episodes) == list(theirs.meta.episodes)
     for key, stats in theirs.meta.stats.items():
-        for kind in ("min", "max", "mean", "std", "count"):
-            if kind != "count" or "image" not in key:
-                np.testing.assert_allclose(ours.meta.stats[key][kind], stats[kind], atol=1e-6)
-            assert ours.meta.stats[key][kind].shape == stats[kind].shape
+        for name in ("min", "max", "mean", "std", "count"):
+            if name != "count" or "image" not in key:
+                np.testing.assert_allclose(ours.meta.stats[key][name], stats[name], atol=1e-6)
+            assert ours.meta.stats[key][name].shape == stats[name].shape
     for index in range(3):
         for key, value in theirs[index].items():
             assert np.all(np.asarray(ours[index][key] == value)), key

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-DepthKind = Literal["metric", "relative"]
+DepthType = Literal["metric", "relative"]
 
 NEAREST, FARTHEST = 1.0, 8.0  # metres of pseudo-depth, within what training takes for valid
 _LARGEST = 65535  # millimetres in 16 bits
@@ -41,46 +42,45 @@ class DepthModelConfig:
     Attributes:
         pretrained: Hub id or folder of a model of transformers' `AutoModelForDepthEstimation`, with its image processor.
         revision: Branch, tag or commit on the Hub.
-        kind: `metric` (it predicts metres) or `relative` (inverse depth up to scale and shift); None takes it from the
-            model's configuration where that tells.
+        depth_type: `metric` (it predicts metres) or `relative` (inverse depth up to scale and shift); None takes it from
+            the model's configuration where that tells.
     """
 
     pretrained: str = "depth-anything/Depth-Anything-V2-Small-hf"
     revision: str | None = None
-    kind: str | None = None
+    depth_type: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in get_args(DepthKind):
-            raise ValueError(f"model.kind is one of {', '.join(get_args(DepthKind))}, but is {self.kind!r}.")
+        known = get_args(DepthType)
+        if self.depth_type is not None and self.depth_type not in known:
+            raise ValueError(f"model.depth_type is one of {', '.join(known)}, but is {self.depth_type!r}.")
 
 
 class DepthModel:
-    """A model with its image processor.
+    """A model in millimetres.
 
     Args:
-        model: Of transformers' `AutoModelForDepthEstimation`, in evaluation mode on its device.
-        processor: Its image processor, with a `post_process_depth_estimation`.
-        kind: Of what it predicts.
+        estimate: transformers' depth-estimation pipeline.
+        depth_type: What it predicts.
     """
 
-    def __init__(self, model: Any, processor: Any, kind: DepthKind) -> None:
-        self.kind = kind
-        self._model = model
-        self._processor = processor
+    def __init__(self, estimate: Any, depth_type: DepthType) -> None:
+        self.depth_type = depth_type
+        self._estimate = estimate
 
     @classmethod
     def load(cls, config: DepthModelConfig, device: torch.device) -> "DepthModel":
         """Load a model.
 
         Raises:
-            ValueError: It can't be loaded, lacks weights, or its kind is unknown or another one than `config.kind`.
+            ValueError: It can't be loaded, lacks weights, or what it predicts is unknown or not `config.depth_type`.
         """
-        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+        from transformers import AutoImageProcessor, AutoModelForDepthEstimation, pipeline
 
         name = config.pretrained
         try:
             processor = AutoImageProcessor.from_pretrained(name, revision=config.revision)
-            # Images come in float32, and half precision would cost metres at a distance millimetres.
+            # Not by the pipeline, which only logs what is missing. Half precision would cost millimetres.
             model, report = AutoModelForDepthEstimation.from_pretrained(
                 name,
                 revision=config.revision,
@@ -101,9 +101,9 @@ class DepthModel:
                 f"The depth model {name!r} lacks {len(lacking)} weights, or has them in another shape, such as "
                 f"{lacking[0]!r}: expected a complete checkpoint, without which depth would be noise. Download it again."
             )
-        return cls(model.to(device).eval(), processor, _kind(config, model.config))
+        estimate = pipeline("depth-estimation", model=model, image_processor=processor, device=device)
+        return cls(estimate, _depth_type(config, model.config))
 
-    @torch.inference_mode()
     def millimetres(self, images: Tensor, max_side: int | None = None) -> NDArray[np.uint16]:
         """Depth of images of one size, at that size or smaller.
 
@@ -118,20 +118,18 @@ class DepthModel:
         Raises:
             ValueError: The image processor resizes to something else.
         """
-        images = images.to(self._model.device)
-        inputs = self._processor(images=list(images), return_tensors="pt").to(self._model.device)
         height, width = images.shape[-2:]
-        # By position: target_sizes of most processors, but source_sizes of ZoeDepth's, as in transformers' own pipeline.
-        outputs = self._processor.post_process_depth_estimation(
-            self._model(**inputs), [(height, width)] * len(images)
-        )
+        pil_images = [Image.fromarray(image) for image in images.movedim(1, -1).numpy()]
+        # The pipeline also paints depth, and warns where it is flat or not finite.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            outputs = self._estimate(pil_images, batch_size=len(pil_images))
         predicted = torch.stack([output["predicted_depth"] for output in outputs]).float()
         if predicted.shape != (len(images), height, width):
             raise ValueError(
-                f"{type(self._processor).__name__} resizes depth to {tuple(predicted.shape[1:])}: expected the "
+                f"{type(self._estimate.image_processor).__name__} resizes depth to {tuple(predicted.shape[1:])}: expected the "
                 f"image's size {(height, width)}, without which pixels don't belong together."
             )
-        metres = predicted if self.kind == "metric" else pseudo_depth(predicted)
+        metres = predicted if self.depth_type == "metric" else pseudo_depth(predicted)
         return to_millimetres(metres if max_side is None else shrink(metres, max_side))
 
 
@@ -168,21 +166,21 @@ def to_millimetres(metres: Tensor) -> NDArray[np.uint16]:
     return torch.where(metres.isfinite(), values, 0).cpu().numpy().astype(np.uint16)
 
 
-def _kind(config: DepthModelConfig, model: Any) -> DepthKind:
+def _depth_type(config: DepthModelConfig, model: Any) -> DepthType:
     """What a model predicts, by its transformers configuration `model` or as the user says."""
-    told: DepthKind | None = "metric" if model.model_type in _METRIC_TYPES else None
+    told: DepthType | None = "metric" if model.model_type in _METRIC_TYPES else None
     if model.model_type == "depth_anything":
         told = model.depth_estimation_type
-    kind: Any = config.kind or told
-    if kind is None:
+    depth_type: Any = config.depth_type or told
+    if depth_type is None:
         raise ValueError(
             f"The configuration of the depth model {config.pretrained!r} (type {model.model_type!r}) does not tell what "
-            "it predicts: pass --model.kind=metric if that is metres, or --model.kind=relative if it is inverse depth "
-            "up to scale and shift, as of MiDaS and DPT; the model's card says which."
+            "it predicts: pass --model.depth_type=metric if that is metres, or --model.depth_type=relative if it is "
+            "inverse depth up to scale and shift, as of MiDaS and DPT; the model's card says which."
         )
-    if told is not None and kind != told:
+    if told is not None and depth_type != told:
         raise ValueError(
-            f"model.kind is {kind!r}, but by its configuration the depth model {config.pretrained!r} is {told}: leave "
-            "--model.kind out."
+            f"model.depth_type is {depth_type!r}, but by its configuration the depth model {config.pretrained!r} is "
+            f"{told}: leave --model.depth_type out."
         )
-    return kind
+    return depth_type

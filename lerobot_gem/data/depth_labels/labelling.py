@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConf
 from lerobot_gem.processing.depth_cameras import is_depth
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
-from lerobot_gem.storage.opening import require_current_format
+from lerobot_gem.storage.frames import CameraFrames
+from lerobot_gem.storage.opening import DatasetOptions, open_dataset, require_current_format
 from lerobot_gem.storage.output_folder import (
-    DATASET,
+    OutputDataset,
     begin_or_resume,
     check_output,
     check_unfinished,
@@ -40,39 +41,11 @@ _PATIENCE = timedelta(days=30)
 
 
 @dataclass
-class SourceConfig:
-    """The dataset to label.
-
-    Attributes:
-        repo_id: Hub id, or any name of a dataset at `root`.
-        root: Folder of a local dataset; None takes LeRobot's folder of `repo_id`, or the Hub.
-        revision: Branch, tag or commit on the Hub.
-    """
-
-    repo_id: str
-    root: Path | None = None
-    revision: str | None = None
-
-
-@dataclass
-class OutputConfig:
-    """The dataset to write.
-
-    Attributes:
-        repo_id: LeRobot's name of it; None appends `_depth` to the labelled one's.
-        root: Its folder; None takes LeRobot's folder of `repo_id`.
-    """
-
-    repo_id: str | None = None
-    root: Path | None = None
-
-
-@dataclass
 class LabelDepthConfig:
     """What to label, with what, and where to put it.
 
     Attributes:
-        dataset: The dataset to label, which stays as it is.
+        dataset: The dataset to label, which stays as it is; all of its episodes.
         output: The dataset to write.
         model: The depth-estimation model.
         cameras: Features to label; all RGB cameras when empty.
@@ -82,12 +55,12 @@ class LabelDepthConfig:
             (256 in the release's VLA stage) costs space and reading time alone.
         batch_size: Frames that go through the model together.
         num_workers: Processes that decode frames, for each process that labels; 0 decodes in between.
-        resume: Go on with an interrupted run.
+        resume: Continue an interrupted run.
         overwrite: Replace the dataset at `output.root`, and an interrupted run.
     """
 
-    dataset: SourceConfig
-    output: OutputConfig = field(default_factory=OutputConfig)
+    dataset: DatasetOptions
+    output: OutputDataset
     model: DepthModelConfig = field(default_factory=DepthModelConfig)
     cameras: list[str] = field(default_factory=list)
     storage: str = "camera"
@@ -106,7 +79,11 @@ class LabelDepthConfig:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, but is {self.storage!r}.")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite contradict each other: choose one.")
-        self.output.repo_id = self.output.repo_id or f"{self.dataset.repo_id}_depth"
+        if self.dataset.episodes is not None:
+            raise ValueError(
+                f"dataset.episodes={self.dataset.episodes}: a dataset is labelled as a whole. Leave --dataset.episodes out, "
+                "or keep only these episodes with lerobot-edit-dataset first."
+            )
 
 
 @dataclass(frozen=True)
@@ -115,7 +92,7 @@ class CameraReport:
 
     Attributes:
         key: Its feature.
-        kind: `metric` or `relative`.
+        depth_type: `metric` or `relative`.
         frames: Labelled.
         usable: Share of the pixels that training takes for valid depth.
         nearest: Metres, in the whole dataset; 0 where the model predicted none somewhere.
@@ -124,7 +101,7 @@ class CameraReport:
     """
 
     key: str
-    kind: str
+    depth_type: str
     frames: int
     usable: float
     nearest: float
@@ -142,23 +119,22 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
         FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite`
             is set, or it is no dataset.
         ValueError: `output.root` is in the dataset or around it; the dataset is not in format v3.0 or has no frames; a
-            camera is unknown or has depth; the model can't be loaded or does not tell its kind; a continuation with other
-            settings.
+            camera is unknown or has depth; the model can't be loaded or does not tell what it predicts; a continuation with
+            other settings.
         OSError: The dataset can't be read, or the disk is full.
     """
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
-    from lerobot.utils.constants import HF_LEROBOT_HOME
 
     # Without cpu=True, processes that torchrun started on a machine without GPU would not know of each other.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=_PATIENCE)
-    root = config.output.root or HF_LEROBOT_HOME / cast(str, config.output.repo_id)
+    root = config.output.root
     staging = root.with_name(root.name + ".labelling")
     _check_room(config, root, staging)
     state.wait_for_everyone()
     with state.main_process_first():  # which fills the caches of datasets and models
-        dataset = _open(config.dataset)
+        dataset = open_dataset(config.dataset)
         cameras = _choose_cameras(dataset.meta.features, config.cameras)
         storage = {
             camera: "image" if config.storage == "image" else dataset.features[camera]["dtype"]
@@ -194,28 +170,10 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
         state.wait_for_everyone()
         if not state.is_main_process:
             return []
-        return _write(config, dataset.root, root, staging, folders, storage, model.kind)
+        return _write(config, dataset.root, staging, folders, storage, model.depth_type)
 
 
 # -- what to label -----------------------------------------------------------------------------------------------------
-
-
-def _open(config: SourceConfig) -> Any:
-    """The LeRobotDataset, downloaded if it is on the Hub only."""
-    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    require_current_format(config.repo_id, config.root)
-    try:
-        meta = LeRobotDatasetMetadata(config.repo_id, config.root, config.revision)
-        if meta.total_frames == 0:
-            raise ValueError(f"The dataset {config.repo_id!r} has no frames: there is nothing to label.")
-        return LeRobotDataset(config.repo_id, config.root, revision=config.revision, return_uint8=True)
-    except OSError as error:
-        raise OSError(
-            f"Can't read the dataset {config.repo_id!r}: {error} Expected the Hub id of a LeRobotDataset, which needs a "
-            "network the first time, or a local folder in --dataset.root."
-        ) from error
 
 
 def _choose_cameras(features: dict[str, dict[str, Any]], asked: Sequence[str]) -> list[str]:
@@ -248,7 +206,7 @@ def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dic
         "cameras": cameras,
         "storage": config.storage,
         "max_side": config.max_side,
-        "model": asdict(config.model),
+        "model": _on_disk(asdict(config.model)),
         "batch_size": config.batch_size,
     }
 
@@ -257,63 +215,17 @@ def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dic
 
 
 def _check_room(config: LabelDepthConfig, root: Path, staging: Path) -> None:
-    """Check that nothing is where the dataset goes, but what the user said is to be replaced or gone on with."""
-    from lerobot.utils.constants import HF_LEROBOT_HOME
-
-    source = (config.dataset.root or HF_LEROBOT_HOME / config.dataset.repo_id).resolve()
+    """Check that nothing is where the dataset goes, but what the user said to replace or to continue."""
+    source = require_current_format(config.dataset.repo_id, config.dataset.root).resolve()
     if root.resolve().is_relative_to(source) or source.is_relative_to(root.resolve()):
         raise ValueError(
             f"output.root is {root}, but the dataset to label, {source}, is never changed: choose a folder outside of it."
         )
-    check_output(root, config.overwrite, DATASET)
+    check_output(root, config.overwrite)
     check_unfinished(staging, config.resume or config.overwrite, _WORK)
 
 
 # -- labelling -----------------------------------------------------------------------------------------------------------
-
-
-class CameraFrames(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """A dataset's frames as training reads them, but of some cameras only.
-
-    Args:
-        dataset: A LeRobotDataset with `return_uint8`, not to be used for anything else.
-        cameras: Features to read.
-    """
-
-    def __init__(self, dataset: Any, cameras: Sequence[str]) -> None:
-        # The reader decodes every camera that the metadata and the table name.
-        features = dataset.meta.features
-        for key in [key for key in dataset.meta.camera_keys if key not in cameras]:
-            del features[key]
-        table = dataset.hf_dataset
-        others = ("index", "episode_index", "timestamp", "task_index")
-        dataset.reader.hf_dataset = table.select_columns(
-            [key for key in table.column_names if key in cameras or key in others]
-        )
-        self._dataset = dataset
-        self._cameras = cameras
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Camera -> (3, H, W) uint8.
-
-        Raises:
-            ValueError: The dataset's rows are not in the order of their `index`.
-        """
-        item = self._dataset[index]
-        if item["index"] != index:
-            raise ValueError(
-                f"Row {index} of the dataset has index {item['index']}: expected rows in the order of their index, "
-                "without which LeRobot's own reader mixes up frames too."
-            )
-        return {camera: _as_uint8(item[camera]) for camera in self._cameras}
-
-
-def _as_uint8(image: torch.Tensor) -> torch.Tensor:
-    """The bytes of an image, which LeRobot delivers in [0, 1] where it is stored as an image."""
-    return image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
 
 
 def _label_episodes(
@@ -328,41 +240,40 @@ def _label_episodes(
     from torch.utils.data import DataLoader
     from tqdm.auto import tqdm
 
-    cameras = list(storage)
-    kinds = {depth_key(camera): kind for camera, kind in storage.items()}
-    batches = {episode: _batches(dataset, episode, config.batch_size) for episode in folders}
+    keys = {camera: depth_key(camera) for camera in storage}
+    frames = CameraFrames(dataset, list(storage))
+    # Never with frames of another episode: which frames share a batch changes the last bits of what a model predicts.
+    batches = {
+        episode: [(episode, indices) for indices in _batches(frames.frames_of(episode), config.batch_size)]
+        for episode in folders
+    }
     loader = iter(
         DataLoader(
-            CameraFrames(dataset, cameras),
-            batch_sampler=[batch for parts in batches.values() for batch in parts],
+            frames,
+            sampler=[batch for parts in batches.values() for batch in parts],
+            batch_size=None,
             num_workers=config.num_workers,
             multiprocessing_context="spawn" if config.num_workers else None,
         )
     )
-    total = sum(len(batch) for parts in batches.values() for batch in parts)
+    total = sum(len(frames.frames_of(episode)) for episode in folders)
     with tqdm(total=total, unit="frame", desc="labelling", disable=not show_progress) as progress:
         for episode, folder in folders.items():
-            writer = EpisodeDepthWriter(folder, kinds, dataset.fps)
-            for _ in batches[episode]:
+            writer = EpisodeDepthWriter(
+                folder, {keys[camera]: stored for camera, stored in storage.items()}, dataset.fps
+            )
+            for _, indices in batches[episode]:
                 images = next(loader)
                 writer.add(
-                    {
-                        depth_key(camera): model.millimetres(images[camera], config.max_side)
-                        for camera in cameras
-                    }
+                    {key: model.millimetres(images[camera], config.max_side) for camera, key in keys.items()}
                 )
-                progress.update(len(images[cameras[0]]))
+                progress.update(len(indices))
             writer.close()
 
 
-def _batches(dataset: Any, episode: int, size: int) -> list[list[int]]:
-    """The frames of an episode, in order.
-
-    Never with those of another: which frames share a batch changes the last bits of what a model predicts.
-    """
-    place = dataset.meta.episodes[episode]
-    first, end = place["dataset_from_index"], place["dataset_to_index"]
-    return [list(range(start, min(start + size, end))) for start in range(first, end, size)]
+def _batches(frames: range, size: int) -> list[range]:
+    """Frames in order, `size` at a time."""
+    return [frames[start : start + size] for start in range(0, len(frames), size)]
 
 
 # -- the new dataset ----------------------------------------------------------------------------------------------------
@@ -371,36 +282,40 @@ def _batches(dataset: Any, episode: int, size: int) -> list[list[int]]:
 def _write(
     config: LabelDepthConfig,
     source: Path,
-    root: Path,
     staging: Path,
     folders: dict[int, Path],
     storage: Mapping[str, str],
-    kind: str,
+    depth_type: str,
 ) -> list[CameraReport]:
     """Write the dataset inside of `staging` and move it to its place when complete."""
     partial = staging / "dataset"
     shutil.rmtree(partial, ignore_errors=True)
-    info = {"depth_unit": "mm", "depth_kind": kind, "depth_model": config.model.pretrained}
+    info = {"depth_unit": "mm", "depth_kind": depth_type, "depth_model": config.model.pretrained}
     with removed_on_error(partial):  # room for another try
         summaries = add_depth_features(source, partial, folders, storage, info)
-    reports = [_report(key, kind, episodes) for key, episodes in summaries.items()]
+    reports = [_report(key, depth_type, episodes) for key, episodes in summaries.items()]
     settings = json.loads((staging / "settings.json").read_text())
-    content = {"settings": settings, "cameras": [asdict(report) for report in reports]}
+    content = {"settings": settings, "cameras": [_on_disk(asdict(report)) for report in reports]}
     (partial / "depth_labels.json").write_text(json.dumps(content, indent=1))
-    publish(partial, root)
+    publish(partial, config.output.root)
     shutil.rmtree(staging)
     return reports
 
 
-def _report(key: str, kind: str, episodes: Sequence[DepthSummary]) -> CameraReport:
+def _report(key: str, depth_type: str, episodes: Sequence[DepthSummary]) -> CameraReport:
     frames = [episode.frames for episode in episodes]
     stats = {name: [episode.stats[name] / 1000 for episode in episodes] for name in ("min", "q50", "max")}
     return CameraReport(
         key=key,
-        kind=kind,
+        depth_type=depth_type,
         frames=sum(frames),
         usable=float(np.average([episode.usable for episode in episodes], weights=frames)),
         nearest=min(stats["min"]),
         median=float(np.average(stats["q50"], weights=frames)),
         farthest=max(stats["max"]),
     )
+
+
+def _on_disk(values: dict[str, Any]) -> dict[str, Any]:
+    """What is written of a model or a report: `depth_type` has been called `kind` there since version 0.1.0."""
+    return {"kind" if name == "depth_type" else name: value for name, value in values.items()}

@@ -24,6 +24,7 @@ from lerobot_gem.data.gem_jsonl.letterbox import Letterbox, Size
 from lerobot_gem.data.gem_jsonl.records import GemRecord, JsonObject, RecordError, depth_file
 from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
 from lerobot_gem.processing.language import MESSAGES
+from lerobot_gem.storage.images import image_suffix
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,7 @@ def make_sample(
         files[camera] = str(_fitted_rgb(rgb, path, box, written, counts))
         if sample_format.depth:
             depth = depth_file(folder, record.images[place]) if record.images else None
-            # LeRobot reads depth of a file name ending so with all its bits when it computes statistics.
-            written = written.with_suffix(".tiff")
+            written = written.with_suffix(image_suffix(is_depth=True))
             depths.append(_fit_depth(depth, folder, box, sample_format.depth_unit_mm, written, counts))
             files[depth_camera(camera)] = str(written)
     about = sample_format.cameras[0] if sample_format.num_images == 1 else None

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
-from lerobot_gem.storage.single_frames import encode, store_frames
+from lerobot_gem.storage.images import encode, image_suffix
+from lerobot_gem.storage.single_frames import store_frames
 
 # Random scenes that are simulated, and kept, as one piece of work.
 SCENES_PER_BATCH = 50
@@ -77,8 +78,7 @@ def _write_demonstration(frames: list[Frame], folder: Path) -> None:
             np.save(folder / f"{key}.npy", np.stack(values))
             continue
         (folder / key).mkdir()
-        # LeRobot reads depth of a file named so with all its bits when it computes statistics; Pillow looks inside.
-        suffix = ".tiff" if key.endswith("_depth") else ".bmp"
+        suffix = image_suffix(key.endswith("_depth"))
         for index, image in enumerate(values):
             (folder / key / f"frame-{index:06d}{suffix}").write_bytes(encode(image))
 

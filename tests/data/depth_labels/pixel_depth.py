@@ -50,7 +50,7 @@ AutoImageProcessor.register(PixelDepthConfig, image_processor_classes={"torchvis
 
 
 def save_pixel_depth(folder: Path) -> Path:
-    """A folder to load `PixelDepth` from; nothing tells its kind."""
+    """A folder to load `PixelDepth` from; nothing tells that it predicts metres."""
     PixelDepth(PixelDepthConfig()).save_pretrained(folder)
     DPTImageProcessor(do_resize=False, do_rescale=False, do_normalize=False, do_pad=False).save_pretrained(
         folder
@@ -58,7 +58,7 @@ def save_pixel_depth(folder: Path) -> Path:
     return folder
 
 
-def save_depth_anything(folder: Path, kind: str = "relative", side: int = 56) -> Path:
+def save_depth_anything(folder: Path, depth_type: str = "relative", side: int = 56) -> Path:
     """A folder with a random Depth Anything of 90,000 weights and its image processor, as they are published."""
     torch.manual_seed(0)
     backbone = Dinov2Config(
@@ -78,8 +78,8 @@ def save_depth_anything(folder: Path, kind: str = "relative", side: int = 56) ->
         neck_hidden_sizes=[8, 8, 16, 16],
         fusion_hidden_size=16,
         head_hidden_size=8,
-        depth_estimation_type=kind,
-        max_depth=20 if kind == "metric" else None,
+        depth_estimation_type=depth_type,
+        max_depth=20 if depth_type == "metric" else None,
     )
     model = DepthAnythingForDepthEstimation(config)
     with torch.no_grad():

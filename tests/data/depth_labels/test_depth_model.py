@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,18 +10,24 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import DPTConfig, GLPNConfig, ZoeDepthImageProcessor, pipeline
+from transformers.modeling_outputs import DepthEstimatorOutput
 
 from lerobot_gem.data.depth_labels.depth_model import (
     FARTHEST,
     NEAREST,
     DepthModel,
     DepthModelConfig,
-    _kind,
+    _depth_type,
     pseudo_depth,
     to_millimetres,
 )
 from lerobot_gem.processing.depth_target import MAX_DEPTH, MIN_DEPTH, depth_target, depth_values
-from tests.data.depth_labels.pixel_depth import save_depth_anything, save_pixel_depth
+from tests.data.depth_labels.pixel_depth import (
+    PixelDepth,
+    PixelDepthConfig,
+    save_depth_anything,
+    save_pixel_depth,
+)
 
 CPU = torch.device("cpu")
 
@@ -83,7 +88,7 @@ def test_metres_become_millimetres_and_what_is_not_depth_becomes_zero() -> None:
 
 
 def test_the_depth_of_each_pixel_is_that_of_its_colour(tmp_path: Path) -> None:
-    model = DepthModel.load(DepthModelConfig(str(save_pixel_depth(tmp_path)), kind="metric"), CPU)
+    model = DepthModel.load(DepthModelConfig(str(save_pixel_depth(tmp_path)), depth_type="metric"), CPU)
     images = noise()
     expected = images[:, 0].numpy().astype(np.uint16) * 256 + images[:, 1].numpy()
     np.testing.assert_array_equal(model.millimetres(images), expected)
@@ -93,7 +98,7 @@ def test_metric_depth_is_that_of_transformers_own_pipeline(metric: Path) -> None
     model = DepthModel.load(DepthModelConfig(str(metric)), CPU)
     images = noise()
     depth = model.millimetres(images)
-    assert model.kind == "metric" and depth.shape == (3, 40, 60) and depth.std() > 10
+    assert model.depth_type == "metric" and depth.shape == (3, 40, 60) and depth.std() > 10
     estimate = pipeline("depth-estimation", model=str(metric), device="cpu")
     for image, found in zip(images, depth, strict=True):
         metres = estimate(Image.fromarray(image.permute(1, 2, 0).numpy()))["predicted_depth"]
@@ -103,31 +108,33 @@ def test_metric_depth_is_that_of_transformers_own_pipeline(metric: Path) -> None
 def test_relative_depth_fills_the_range(relative: Path) -> None:
     model = DepthModel.load(DepthModelConfig(str(relative)), CPU)
     depth = model.millimetres(noise())
-    assert model.kind == "relative" and depth.shape == (3, 40, 60)
+    assert model.depth_type == "relative" and depth.shape == (3, 40, 60)
     assert depth.min(axis=(1, 2)).tolist() == [1000] * 3 and depth.max(axis=(1, 2)).tolist() == [8000] * 3
 
 
 def test_zoedepth_crops_its_padding_at_the_size_of_the_image() -> None:
-    class Constant:
-        device = CPU
+    class Constant(PixelDepth):
+        def forward(self, pixel_values: torch.Tensor) -> DepthEstimatorOutput:
+            return DepthEstimatorOutput(predicted_depth=torch.full((len(pixel_values), 64, 96), 2.5))
 
-        def __call__(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-            return SimpleNamespace(predicted_depth=torch.full((len(pixel_values), 64, 96), 2.5))
-
-    model = DepthModel(Constant(), ZoeDepthImageProcessor(size={"height": 64, "width": 96}), "metric")
+    processor = ZoeDepthImageProcessor(size={"height": 64, "width": 96})
+    estimate = pipeline("depth-estimation", model=Constant(PixelDepthConfig()), image_processor=processor)
+    model = DepthModel(estimate, "metric")
     depth = model.millimetres(noise(2))
     assert depth.shape == (2, 40, 60) and (depth == 2500).all()
 
 
 def test_what_configurations_tell() -> None:
-    assert _kind(DepthModelConfig(), GLPNConfig()) == "metric"
-    assert _kind(DepthModelConfig(kind="relative"), DPTConfig()) == "relative"
-    with pytest.raises(ValueError, match=r"type 'dpt'\) does not tell.*--model.kind=metric.*=relative"):
-        _kind(DepthModelConfig(), DPTConfig())
-    with pytest.raises(ValueError, match="model.kind is 'relative', but by its configuration.*is metric"):
-        _kind(DepthModelConfig(kind="relative"), GLPNConfig())
-    with pytest.raises(ValueError, match="model.kind is one of metric, relative, but is 'disparity'"):
-        DepthModelConfig(kind="disparity")
+    assert _depth_type(DepthModelConfig(), GLPNConfig()) == "metric"
+    assert _depth_type(DepthModelConfig(depth_type="relative"), DPTConfig()) == "relative"
+    with pytest.raises(ValueError, match=r"type 'dpt'\) does not tell.*--model.depth_type=metric.*=relative"):
+        _depth_type(DepthModelConfig(), DPTConfig())
+    with pytest.raises(
+        ValueError, match="model.depth_type is 'relative', but by its configuration.*is metric"
+    ):
+        _depth_type(DepthModelConfig(depth_type="relative"), GLPNConfig())
+    with pytest.raises(ValueError, match="model.depth_type is one of metric, relative, but is 'disparity'"):
+        DepthModelConfig(depth_type="disparity")
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-depth-model", "no/such/folder/on/disk"])

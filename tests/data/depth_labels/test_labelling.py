@@ -19,12 +19,12 @@ from lerobot_gem.data.depth_labels import labelling
 from lerobot_gem.data.depth_labels.depth_model import DepthModelConfig
 from lerobot_gem.data.depth_labels.labelling import (
     LabelDepthConfig,
-    OutputConfig,
-    SourceConfig,
     label_depth,
 )
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.storage.depth_columns import depth_key
+from lerobot_gem.storage.opening import DatasetOptions
+from lerobot_gem.storage.output_folder import OutputDataset
 from tests.conftest import CAMERAS, build_policy, read_batch
 from tests.data.depth_labels.mixed_source import (
     FRONT,
@@ -56,12 +56,12 @@ def depth_anything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(
-    source: Path, output: Path, model: Path, kind: str | None = "metric", **change
+    source: Path, output: Path, model: Path, depth_type: str | None = "metric", **change
 ) -> LabelDepthConfig:
     return LabelDepthConfig(
-        SourceConfig("local/mixed", source),
-        OutputConfig("local/labelled", output),
-        DepthModelConfig(str(model), kind=kind),
+        DatasetOptions("local/mixed", source),
+        OutputDataset(output, "local/labelled"),
+        DepthModelConfig(str(model), depth_type=depth_type),
         **{"batch_size": 5, "num_workers": 0, **change},
     )
 
@@ -72,7 +72,7 @@ def labelled(source: Path, pixel_depth: Path, tmp_path_factory: pytest.TempPathF
     reports = label_depth(config(source, root, pixel_depth))
     assert tree(source) == before
     assert [path.name for path in root.parent.iterdir()] == ["set"]
-    assert [(r.key, r.kind, r.frames) for r in reports] == [
+    assert [(r.key, r.depth_type, r.frames) for r in reports] == [
         (depth_key(camera), "metric", sum(LENGTHS)) for camera in (FRONT, WRIST)
     ]
     return root
@@ -112,7 +112,7 @@ def test_statistics_and_report_are_those_of_the_labels(labelled: Path) -> None:
 
 
 def test_relative_depth_is_marked(source: Path, depth_anything: Path, tmp_path: Path) -> None:
-    label_depth(config(source, tmp_path / "set", depth_anything, kind=None, cameras=[WRIST]))
+    label_depth(config(source, tmp_path / "set", depth_anything, depth_type=None, cameras=[WRIST]))
     dataset = LeRobotDataset("local/x", root=tmp_path / "set")
     assert dataset.meta.depth_keys == [depth_key(WRIST)]
     assert dataset.meta.features[depth_key(WRIST)]["info"] == {
@@ -166,7 +166,7 @@ def test_worker_processes_decode_the_same(
 
 def test_the_policy_trains_on_it(source: Path, depth_anything: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
-    label_depth(config(source, root, depth_anything, kind=None))
+    label_depth(config(source, root, depth_anything, depth_type=None))
     settings = GemConfig(preset="tiny", device="cpu", dtype="float32", stage="connector")
     policy, preprocess, _ = build_policy(settings, root)
     assert policy.config.built.depth_cameras == {camera: depth_key(camera) for camera in (FRONT, WRIST)}
@@ -216,6 +216,7 @@ def test_nothing_is_overwritten_without_being_told(
     assert tree(labelled) == before
     other, root = tmp_path / "other", tmp_path / "set"
     other.mkdir()
+    (other / "notes.txt").touch()
     with pytest.raises(FileExistsError, match=r"holds no meta/info.json: .* is not replaced"):
         label_depth(config(source, other, pixel_depth, overwrite=True))
     shutil.copytree(source, root)
@@ -253,11 +254,16 @@ def test_wrong_settings(tmp_path: Path, change: dict, message: str) -> None:
 def test_parses_from_the_command_line() -> None:
     parsed = draccus.parse(
         LabelDepthConfig,
-        args=["--dataset.repo_id=me/set", "--cameras=[a, b]", "--model.kind=metric", "--output.root=x"],
+        args=["--dataset.repo_id=me/set", "--cameras=[a, b]", "--model.depth_type=metric", "--output.root=x"],
     )
-    assert parsed.output == OutputConfig("me/set_depth", Path("x"))
-    assert parsed.cameras == ["a", "b"] and parsed.model.kind == "metric"
+    assert parsed.output == OutputDataset(Path("x"), "local/x")
+    assert parsed.cameras == ["a", "b"] and parsed.model.depth_type == "metric"
     assert parsed.model.pretrained == "depth-anything/Depth-Anything-V2-Small-hf"
+
+
+def test_a_dataset_is_labelled_as_a_whole(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dataset.episodes=\[0\]: .* as a whole"):
+        LabelDepthConfig(DatasetOptions("me/set", episodes=[0]), OutputDataset(tmp_path / "set"))
 
 
 def test_cameras_that_can_not_be_labelled(
@@ -287,7 +293,7 @@ def test_a_dataset_that_is_not_there(pixel_depth: Path, tmp_path: Path) -> None:
         label_depth(config(tmp_path / "nowhere", tmp_path / "set", pixel_depth))
     assert not (tmp_path / "nowhere").exists()
     settings = config(tmp_path, tmp_path / "set", pixel_depth)
-    settings.dataset = SourceConfig("nobody/no-such-data-set")
+    settings.dataset = DatasetOptions("nobody/no-such-data-set")
     with pytest.raises(OSError, match="Can't read the dataset 'nobody/no-such-data-set'.*network"):
         label_depth(settings)
 
@@ -349,6 +355,7 @@ def test_a_killed_run_resumes_and_processes_share_the_work(
     assert done.returncode == 0, done.stderr
     assert "Process 1 of 1 on cpu: 4 of 4 episodes" in done.stdout
     assert f"{depth_key(FRONT)}: {sum(LENGTHS)} frames, relative, 1.000 to 8.000 m" in done.stdout
+    assert f"Read it with --dataset.repo_id=local/whole --dataset.root={whole}" in done.stdout
 
     arguments = command(source, killed, depth_anything)
     process = subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.DEVNULL, env=ONE_THREAD)

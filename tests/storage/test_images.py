@@ -1,0 +1,25 @@
+"""Image files: exact, and read by LeRobot as what they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lerobot.datasets.io_utils import load_image_as_numpy
+
+from lerobot_gem.storage.images import decode, encode, image_suffix
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+DEPTH = np.random.default_rng(1).uniform(0.2, 12, (6, 9, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("image", [RGB, DEPTH])
+def test_what_is_encoded_is_decoded_again(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(decode(encode(image)), image.transpose(2, 0, 1))
+
+
+def test_lerobots_statistics_are_those_of_the_image(tmp_path: Path) -> None:
+    for image in (RGB, DEPTH):
+        file = tmp_path / f"image{image_suffix(is_depth=image is DEPTH)}"
+        file.write_bytes(encode(image))
+        found = load_image_as_numpy(str(file), dtype=np.uint8)
+        np.testing.assert_array_equal(found, image.transpose(2, 0, 1))
