@@ -236,9 +236,6 @@ def _flush_left(cells: pd.DataFrame) -> pd.DataFrame:
     """The same for pandas to print, which sets every column flush right and one space apart: text is to be flush left."""
     padded = {}
     for name, column in cells.items():
-        if name in _FORMATS:
-            padded[f" {name}"] = column
-        else:
-            width = max(len(str(name)), column.str.len().max()) + 1
-            padded[str(name).ljust(width)] = column.str.ljust(width)
+        width = 0 if name in _FORMATS else max(len(str(name)), column.str.len().max())
+        padded[str(name).ljust(width) + " "] = column.str.ljust(width) + " "
     return pd.DataFrame(padded)
