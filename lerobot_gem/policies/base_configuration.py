@@ -64,7 +64,7 @@ class BackboneConfig(OldBackboneFields):
     """The vision-language model.
 
     Attributes:
-        pretrained: Hub id or folder that training starts from: Qwen3-VL, GEM-2B's layout, or a `gem` checkpoint. None
+        pretrained: Hub id or folder that training starts from: Qwen3-VL, GEM-2B's format, or a `gem` checkpoint. None
             starts from random weights of the preset. Not read when a policy checkpoint is loaded.
         conditioning: Which states the expert reads: "layer_inputs", what decoder layer i reads (transformers 4.57.3,
             which the release pins), or "hidden_states" (transformers 5); see models/backbone.py.
@@ -114,7 +114,7 @@ class DepthConfig(OldDepthFields):
 
     Attributes:
         pretrained: Hub id or folder that the generator starts from: a SANA pipeline (its connector starts fresh),
-            GEM-2B's layout, or a `gem` checkpoint. None takes it from `backbone.pretrained` if that has one, else
+            GEM-2B's format, or a `gem` checkpoint. None takes it from `backbone.pretrained` if that has one, else
             random weights of the preset. Not read when a policy checkpoint is loaded.
         autoencoder: Folder of a diffusers `AutoencoderDC`. None is the one of `pretrained`; without that, of `tiny` the
             one in this package.
