@@ -172,7 +172,7 @@ def test_an_export_replaces_only_exports(folder: GemFolder, tmp_path: Path) -> N
     with pytest.raises(FileExistsError, match="--overwrite=true"):
         export(tmp_path / "set", out)
     assert export(tmp_path / "set", out, overwrite=True).records == 1
-    with pytest.raises(FileExistsError, match="something else"):
+    with pytest.raises(FileExistsError, match="did not write it"):
         export(tmp_path / "set", tmp_path / "set", overwrite=True)
 
 

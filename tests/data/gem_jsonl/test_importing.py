@@ -247,7 +247,7 @@ def test_nothing_is_overwritten_without_being_told(folder: GemFolder, tmp_path: 
     folder.add("a.jpg")
     folder.write()
     assert import_gem(settings(folder, root, overwrite=True)).imported == 2
-    with pytest.raises(FileExistsError, match="something else"):
+    with pytest.raises(FileExistsError, match="did not write it"):
         import_gem(settings(folder, folder.root, overwrite=True))
     with pytest.raises(ValueError, match="contradict"):
         settings(folder, root, overwrite=True, resume=True)
