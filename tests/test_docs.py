@@ -120,7 +120,8 @@ def test_files_that_are_named_exist(path):
 
 # -- commands and options ------------------------------------------------------------------------------------------------
 
-TEXTS = [*PAGES, *PYTHON, *CONFIGS]
+# The changelog names what is gone, too.
+TEXTS = [path for path in (*PAGES, *PYTHON, *CONFIGS) if path.name != "CHANGELOG.md"]
 
 
 def test_commands_that_are_named_exist():
