@@ -48,6 +48,7 @@ def test_train_writes_a_checkpoint_with_the_overridden_rate(trained: Path):
     assert (folder / "policy_preprocessor.json").exists()
 
 
+@pytest.mark.slow
 def test_resume_goes_on_where_training_stopped(trained: Path):
     config = trained / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
     log = run(BIN / "lerobot-train", f"--config_path={config}", "--resume=true", "--steps=3", "--save_freq=3")
@@ -55,6 +56,7 @@ def test_resume_goes_on_where_training_stopped(trained: Path):
     assert "step:3" in log
 
 
+@pytest.mark.slow
 @pytest.mark.libero
 def test_the_trained_policy_acts_in_libero(trained: Path, tmp_path: Path):
     run(

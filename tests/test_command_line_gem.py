@@ -34,6 +34,7 @@ def train(name: str, data: Path, output: Path, *arguments: str) -> tuple[str, Pa
     return log, output / "checkpoints" / "last" / "pretrained_model"
 
 
+@pytest.mark.slow
 def test_all_stages_end_in_depth_to_look_at_and_in_a_policy_that_acts(
     depth_dataset_root: Path, tmp_path: Path
 ):

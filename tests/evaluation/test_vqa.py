@@ -84,7 +84,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("kind_of_model", ["policy", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind_of_model", ["policy", "plain"])
 def test_the_command_prints_and_writes_scores(kind_of_model, policy, plain, questions, tmp_path):
     output = tmp_path / "out"
     result = run(

@@ -80,6 +80,7 @@ def test_vertices_without_triangles_and_meshes_without_texture() -> None:
     assert np.abs(points[corners]).max() < 1.2
 
 
+@pytest.mark.slow
 @pytest.mark.libero
 def test_a_simplified_scene_looks_like_the_whole_one(scene: LiberoScene, libero: Path) -> None:
     simplified = LiberoScene("libero_object", 0, control_freq=5, mesh_triangles=500)

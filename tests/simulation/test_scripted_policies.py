@@ -22,6 +22,7 @@ def steps_to_success(scene: LiberoScene, policy: ScriptedPickAndPlace, limit: in
     return None
 
 
+@pytest.mark.slow
 def test_solves_wide_placements(scene: LiberoScene) -> None:
     lengths = []
     for number in range(4):

@@ -205,6 +205,7 @@ def _import(config: ImportGemConfig) -> None:
     import_gem(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_killed_import_goes_on(
     mixed: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int

@@ -46,6 +46,7 @@ def test_a_process_keeps_one_scene_open(monkeypatch: pytest.MonkeyPatch) -> None
     scenes.close()
 
 
+@pytest.mark.slow
 @pytest.mark.libero
 @pytest.mark.usefixtures("simulator")
 def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_demonstrations_have_sub_tasks_and_questions(collected: Path) -> None:
     assert {(q["index"], q["camera"], q["question"]) for q in questions} == written
 
 
+@pytest.mark.slow
 @pytest.mark.libero
 def test_scenes_alone_with_every_kind_of_question_from_any_number_of_workers(tmp_path: Path) -> None:
     roots = [tmp_path / "one", tmp_path / "two"]
@@ -139,6 +140,7 @@ def test_nothing_is_overwritten_without_being_told(collected: Path) -> None:
     assert _files(collected) == before
 
 
+@pytest.mark.slow
 @pytest.mark.libero
 def test_resumes_without_loss_or_repetition(
     collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +196,7 @@ def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: py
         collect(_config(tmp_path / "set"))
 
 
+@pytest.mark.slow
 @pytest.mark.libero
 def test_overwrite_replaces_and_depth_can_be_left_out(tmp_path: Path) -> None:
     root = tmp_path / "set"
