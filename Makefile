@@ -23,7 +23,7 @@ test: $(READY)
 	.venv/bin/python -m pytest
 
 test-slow: $(READY)
-	.venv/bin/python -m pytest -m slow
+	.venv/bin/python -m pytest -m "slow or libero"
 
 lint: $(READY)
 	.venv/bin/ruff check

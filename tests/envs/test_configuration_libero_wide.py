@@ -39,6 +39,7 @@ def test_offers_what_lerobots_env_offers() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_importing_the_configuration_imports_no_simulator() -> None:
     code = (
         "import sys, lerobot_gem.envs.configuration_libero_wide; "

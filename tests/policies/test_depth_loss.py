@@ -113,7 +113,15 @@ CASES = {
     "two sizes": Case(wide=True),
     "two sizes, other order": Case(names=(SECOND, FIRST), wide=True),
 }
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# Those that have all there is in one; the others tell where it went wrong.
+QUICK = ("crossed", "two sizes, other order")
+every_case = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, case in CASES.items()
+    ],
+)
 
 
 @pytest.fixture
