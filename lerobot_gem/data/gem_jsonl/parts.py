@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import batched
 from pathlib import Path
@@ -115,26 +116,27 @@ def _write_dataset(
 ) -> PartOutcome:
     """Write episodes as a dataset, with image files as they are."""
     outcome, dataset = PartOutcome(), None
-    for episode in episodes:
-        with TemporaryDirectory(dir=root.parent) as scratch:
-            samples = list(_samples(images, sample_format, Path(scratch), episode, outcome))
-            if not samples:
-                continue
-            if dataset is None:
-                dataset = LeRobotDataset.create(
-                    REPO_ID,
-                    fps=_FPS,
-                    features=sample_format.features,
-                    root=root,
-                    use_videos=False,
-                    # All at once: statistics of single frames are integers, others are not, and a file has one type.
-                    metadata_buffer_size=len(episodes),
-                )
-            _save_episode(dataset, samples, episode.source)
-        outcome.episodes += 1
-        outcome.sources[episode.source] += len(samples)
-    if dataset is not None:
-        dataset.finalize()
+    with ExitStack() as stack:
+        for episode in episodes:
+            with TemporaryDirectory(dir=root.parent) as scratch:
+                samples = list(_samples(images, sample_format, Path(scratch), episode, outcome))
+                if not samples:
+                    continue
+                if dataset is None:
+                    dataset = LeRobotDataset.create(
+                        REPO_ID,
+                        fps=_FPS,
+                        features=sample_format.features,
+                        root=root,
+                        use_videos=False,
+                        # All at once: statistics of single frames are integers, others are not, and a file has one type.
+                        metadata_buffer_size=len(episodes),
+                    )
+                    # After an error too: a dataset finalises itself when it is collected, in a folder that is gone by then.
+                    stack.callback(dataset.finalize)
+                _save_episode(dataset, samples, episode.source)
+            outcome.episodes += 1
+            outcome.sources[episode.source] += len(samples)
     return outcome
 
 
