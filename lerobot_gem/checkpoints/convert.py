@@ -75,7 +75,7 @@ class ConvertConfig:
 
     Attributes:
         policy: The checkpoint to convert.
-        output_dir: Folder to write; must not exist or be empty.
+        output_dir: Folder to write; absent or empty.
         format: "qwen3-vl", "gem-2b" or "rdt".
         sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
             those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.

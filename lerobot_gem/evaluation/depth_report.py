@@ -44,7 +44,7 @@ class DepthReportConfig:
 
     Attributes:
         dataset: A dataset with depth for the policy's cameras.
-        output_dir: Folder to write; must not exist or be empty.
+        output_dir: Folder to write; absent or empty.
         policy: A `gem` checkpoint: --policy.path, with other fields of it overridden as in lerobot-eval, such as
             --policy.device or --policy.depth.num_inference_steps.
         num_frames: How many frames, evenly spread over the dataset.

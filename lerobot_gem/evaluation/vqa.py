@@ -50,7 +50,7 @@ class VqaEvaluationConfig:
     Attributes:
         policy: The model.
         dataset: A dataset with questions.
-        output_dir: Folder to write `predictions.jsonl` and `scores.json` to; must not exist or be empty.
+        output_dir: Folder to write `predictions.jsonl` and `scores.json` to; absent or empty.
         kinds: Kinds of questions to ask; None for all.
         max_rows: Largest number of questions, spread evenly over the kinds; None for all.
         batch_size: Questions that are answered together.

@@ -78,7 +78,15 @@ class GemVLAPolicy(BaseGemPolicy):
                 past the end of an episode carry no loss.
             reduction: "mean" gives a scalar, "none" one loss per sample (B,).
             **draws: What the expert's `loss` draws at random otherwise.
+
+        Raises:
+            ValueError: Depth is to be learned, but the policy was loaded to act and has no depth generator.
         """
+        if "depth" in self.config.loss_weights and self.generator is None:
+            raise ValueError(
+                f"depth.loss_weight={self.config.depth_loss_weight}, but this policy was loaded to act and has no depth "
+                "generator: expected LeRobot's make_policy with the metadata of the dataset, or depth.loss_weight=0."
+            )
         with self.autocast():
             conditioning, final_states = self._observe(batch)
             losses = {

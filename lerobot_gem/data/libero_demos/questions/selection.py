@@ -41,6 +41,11 @@ class Selection:
             self._chosen[kind].append((frame, question))
             given[question.answer] += 1
 
+    @property
+    def num_chosen(self) -> int:
+        """Questions that were chosen, those included that `balanced` leaves out."""
+        return sum(map(len, self._chosen.values()))
+
     def balanced(self) -> list[tuple[int, Question]]:
         """What was chosen, with the frames, less what would make an answer too common; by kind."""
         result = []

@@ -1,5 +1,6 @@
 """Writes the questions and sub-tasks of a collection into its dataset."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,9 +11,11 @@ from typing import Any
 from lerobot_gem.data.libero_demos.questions.kinds import Question
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
-from lerobot_gem.data.libero_demos.questions.selection import Selection, balanced
+from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON, Selection, balanced
 from lerobot_gem.storage.language_columns import Row, add_language_columns, question_rows, subtask_rows
 from lerobot_gem.storage.question_kinds import write_question_kinds
+
+logger = logging.getLogger(__name__)
 
 
 def write_language(
@@ -47,6 +50,11 @@ def write_language(
         index, subtask = alone[kept]
         persistent[index] = subtask_rows([subtask], fps)
     chosen = sorted(selection.balanced(), key=lambda one: one[0])
+    if left_out := selection.num_chosen - len(chosen):
+        logger.warning(
+            f"{left_out} of {selection.num_chosen} questions were left out, since no answer may be more than {MOST_COMMON:.0%} of "
+            "those of a kind: a few frames have few different answers. Collect more, or raise --qa.questions_per_image."
+        )
     events: list[list[Row]] = [[] for _ in persistent]
     for index, group in groupby(chosen, key=lambda one: one[0]):
         events[index] = question_rows([(q.camera, q.question, q.answer) for _, q in group])
