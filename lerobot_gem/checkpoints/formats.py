@@ -84,7 +84,7 @@ class Checkpoint:
         if not weights:
             raise ValueError(
                 f"{self.path} has no {part}: as a {self.format!r} checkpoint it holds {', '.join(sorted(self.parts))}. "
-                f"Name a checkpoint with a {part}."
+                f"Name a checkpoint that has one."
             )
         return weights
 

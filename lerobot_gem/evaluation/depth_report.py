@@ -197,10 +197,10 @@ def _frames(
     pairs: Mapping[str, str],
 ) -> Iterator[_Frame]:
     """Generate the depth of the frames that are asked for, and score it."""
-    depth = policy.config.depth
     positions = _spread(len(dataset), config.num_frames)
     noise = torch.Generator().manual_seed(config.seed)
-    colormap, max_side = depth.colormap, policy.config.depth_supervision.max_side
+    supervision = policy.config.depth_supervision
+    colormap, max_side = supervision.colormap, supervision.max_side
     previous: dict[str, Tensor] = {}
     for batch in tqdm(read_frames(dataset, positions, batch_size=config.batch_size), desc="batches"):
         # Cameras alone: depth needs no text, and without questions every image is seen after the same others.

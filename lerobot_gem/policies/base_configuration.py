@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
+DEFAULT_COLORMAP: Colormap = "spectral"
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
 
 
@@ -120,7 +121,7 @@ class DepthConfig(OldDepthFields):
             one in this package.
         loss_weight: Lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
             `gem_vla`, which then needs no depth and never builds a generator; 0.1 there too in the paper.
-        colormap: How depth becomes a picture: "spectral" (the release's VLM stages) or "inferno" (its VLA stage).
+        colormap: How depth becomes an image: "spectral" (the release's VLM stages; None is this) or "inferno" (its VLA stage).
         max_side: Longest side of the picture, in pixels. None takes the preset's.
         cameras: RGB key -> depth key. None pairs `X` with `X_depth`.
         unit: Unit of depth in a batch, "mm" or "m"; must be that of --dataset.depth_output_unit.
@@ -131,7 +132,7 @@ class DepthConfig(OldDepthFields):
     pretrained: str | None = None
     autoencoder: str | None = None
     loss_weight: float | None = None
-    colormap: Colormap = "spectral"
+    colormap: Colormap | None = None
     max_side: int | None = None
     cameras: dict[str, str] | None = None
     unit: str = "mm"
@@ -140,7 +141,7 @@ class DepthConfig(OldDepthFields):
 
     @checked
     def __post_init__(self) -> None:
-        require(self.colormap, get_args(Colormap), "depth.colormap")
+        require(self.colormap, (None, *get_args(Colormap)), "depth.colormap")
         require(self.unit, tuple(METRES), "depth.unit")
         if self.loss_weight is not None and self.loss_weight < 0:
             raise ValueError(f"depth.loss_weight={self.loss_weight}: expected 0 or more (0.1 in the paper).")
@@ -154,7 +155,8 @@ class DepthConfig(OldDepthFields):
 class BuiltConfig:
     """What a policy was built with, so that its checkpoint needs no other file: written when it is built, never by hand.
 
-    No option of the command line reaches it (`init=False`).
+    No option of the command line reaches it (`init=False`). For the same reason `dataclasses.replace` leaves it behind: copy a
+    configuration with `copy.deepcopy`.
 
     Attributes:
         images: Fields of `CameraImages`: the cameras in prompt order, and how their frames become patches.
@@ -264,7 +266,9 @@ class BaseGemConfig(PreTrainedConfig):
         old = self.depth.take_old()
         self.built.generator = old.get("architecture", {})
         self.built.depth_cameras = old.get("pairs", {})
-        self.depth.colormap = old.get("colouring", self.depth.colormap)
+        if self.depth.colormap is None:
+            self.depth.colormap = old.get("colouring", DEFAULT_COLORMAP)
+            require(self.depth.colormap, get_args(Colormap), "depth.colouring")
 
     @property
     def sizes(self) -> Preset:
@@ -337,7 +341,7 @@ class BaseGemConfig(PreTrainedConfig):
         return DepthSupervision(
             self.built.depth_cameras,
             self.depth.unit,
-            self.depth.colormap,
+            self.depth.colormap or DEFAULT_COLORMAP,
             self.depth.max_side or self.sizes.max_depth_side,
         )
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelCard
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import nn
 
@@ -13,6 +14,9 @@ from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
+
+# Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
+_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
 
 
 class BaseGemPolicy(PreTrainedPolicy):
@@ -39,6 +43,11 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
                 configuration has other cameras than the checkpoint, whose processor would go on with its own.
         """
+        if (config := kwargs.get("config")) is not None:
+            # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
+            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
+            stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
+            config.built.images = stored.built.images
         return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
 
     def freeze(self) -> None:

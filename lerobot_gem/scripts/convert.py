@@ -1,10 +1,11 @@
 """`lerobot-gem-convert`: write a checkpoint as plain Qwen3-VL, or in one of the release's formats."""
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, convert
-from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 from lerobot_gem.storage.output_folder import check_empty
 
 
+@mistakes_in_one_line()
 def main() -> None:
     config = parse_options(ConvertConfig)
     check_empty(config.output_dir)

@@ -9,6 +9,7 @@ from lerobot_gem.evaluation.depth_report import (
     table,
     write_depth_report,
 )
+from lerobot_gem.scripts.options import mistakes_in_one_line
 
 
 @parser.wrap()
@@ -20,6 +21,7 @@ def report(config: DepthReportConfig) -> None:
     print(f"\n{config.output_dir}: strips in frames/, depth.mp4, metrics.json\n\n{table(reports)}")
 
 
+@mistakes_in_one_line()
 def main() -> None:
     init_logging()
     report()

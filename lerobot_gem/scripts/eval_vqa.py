@@ -3,9 +3,10 @@
 from lerobot.utils.utils import init_logging
 
 from lerobot_gem.evaluation.vqa import VqaEvaluationConfig, evaluate_vqa, table
-from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 
 
+@mistakes_in_one_line()
 def main() -> None:
     init_logging()
     config = parse_options(VqaEvaluationConfig)

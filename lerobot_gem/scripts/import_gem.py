@@ -1,9 +1,10 @@
 """`lerobot-gem-import`: turn a folder in the GEM-250K format, or LLaVA's JSON, into a LeRobotDataset."""
 
 from lerobot_gem.data.gem_jsonl.importing import REPORT, SKIPPED, ImportGemConfig, import_gem
-from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 
 
+@mistakes_in_one_line()
 def main() -> None:
     config = parse_options(ImportGemConfig)
     report = import_gem(config)

@@ -1,9 +1,10 @@
 """`lerobot-gem-label-depth`: copy a LeRobotDataset and give its cameras the depth that a model predicts."""
 
 from lerobot_gem.data.depth_labels.labelling import LabelDepthConfig, label_depth
-from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 
 
+@mistakes_in_one_line()
 def main() -> None:
     config = parse_options(LabelDepthConfig)
     reports = label_depth(config)

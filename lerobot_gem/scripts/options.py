@@ -5,6 +5,7 @@ import re
 import sys
 from argparse import Action
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from typing import get_args, get_type_hints
 
@@ -34,6 +35,19 @@ def parse_options[Config](config_class: type[Config], arguments: Sequence[str] |
         while "Couldn't instantiate class" in str(reason) and reason.__cause__ is not None:
             reason = reason.__cause__
         sys.exit(f"error: {reason}")
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """End the command with the message of an error that a user can mend, instead of a traceback.
+
+    Raises:
+        SystemExit: A value, a file or a folder is not what was expected.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def option_help(config_class: type, prefix: str = "") -> Iterator[tuple[str, str]]:

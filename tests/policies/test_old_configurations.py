@@ -37,12 +37,24 @@ def test_old_fields_are_moved(tmp_path: Path):
     assert not {"hidden_size", "depth", "action_dim"} & saved["expert"].keys()
 
 
-def test_stages_are_moved_when_features_are_checked(tmp_path: Path):
+def test_stages_are_moved(tmp_path: Path):
     config = parse(GemConfig, tmp_path, {"preset": "tiny", "stages_done": ["connector"]})
-    with pytest.raises(ValueError, match="No camera"):
-        config.validate_features()
     assert config.built.stages_done == ["connector"]
     assert "stages_done" not in draccus.encode(config)
+
+
+def test_new_fields_take_precedence(tmp_path: Path):
+    old = {"preset": "tiny", "depth": {"colouring": "inferno"}, "expert": {"depth": 2, "num_heads": 2}}
+    new = {"depth": {"colormap": "spectral"}, "expert": {"architecture": {"depth": 4}}}
+    merged = {**old, "depth": old["depth"] | new["depth"], "expert": old["expert"] | new["expert"]}
+    config = parse(GemVLAConfig, tmp_path, merged)
+    assert config.depth.colormap == "spectral"
+    assert config.expert.architecture == {"depth": 4, "num_heads": 2}
+
+
+def test_an_old_colormap_is_checked(tmp_path: Path):
+    with pytest.raises(Exception, match="depth.colouring='jet' is unknown"):
+        parse(GemVLAConfig, tmp_path, {"preset": "tiny", "depth": {"colouring": "jet"}})
 
 
 def test_old_fields_are_no_options(capsys: pytest.CaptureFixture[str]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from lerobot.configs import PreTrainedConfig
 
@@ -54,14 +55,19 @@ class GemConfig(OldPolicyFields, BaseGemConfig):
                 "questions and its own depth map."
             )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # draccus sets an old field of the policy itself when all else is done.
+        if name == "stages_done" and value is not None:
+            self.built.stages_done = value
+        else:
+            super().__setattr__(name, value)
+
     def validate_features(self) -> None:
         """Check and settle what the policy reads, once the dataset is known.
 
         Raises:
             ValueError: No camera, or an unknown one.
         """
-        # draccus sets an old field of the policy itself when all else is done.
-        self.built.stages_done = self.take_old().get("stages_done", self.built.stages_done)
         self.settle_cameras()
         self.input_features = {name: self.image_features[name] for name in self.camera_names}
         self.output_features = {}

@@ -114,7 +114,9 @@ class GemVLAConfig(BaseGemConfig):
         super()._move_old_fields()
         old = self.expert.take_old()
         self.built.action_dim = old.pop("action_dim", 0)
-        self.expert.architecture |= old
+        if self.built.backbone:  # of a checkpoint, not of a user's file
+            self.built.expert = asdict(replace(self.sizes.expert, **old))
+        self.expert.architecture = old | self.expert.architecture
 
     def _validate(self) -> None:
         if self.chunk_size < 1:

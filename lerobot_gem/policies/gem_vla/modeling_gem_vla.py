@@ -168,7 +168,8 @@ class GemVLAPolicy(BaseGemPolicy):
             integrate = guided_integrator(self.rtc_processor, inference_delay, prev_chunk_left_over)
         with self.autocast():
             conditioning, _ = self._observe(batch, final=False)
-            return self.expert.sample(conditioning, self._state(batch), noise, integrate=integrate)
+            steps = self.config.expert.num_inference_steps  # may change after the policy was built
+            return self.expert.sample(conditioning, self._state(batch), noise, steps, integrate=integrate)
 
     def supports_rtc(self) -> bool:
         """GEM-VLA samples by flow integration, which real-time chunking can guide."""
