@@ -8,7 +8,7 @@ outputs/answer_questions/: scores/scores.json, scores/predictions.jsonl, and wha
 import argparse
 import shutil
 
-from runs import BIN, IMAGE_SIZE, ROOT, SUITE, checkpoint, run, run_steps, train
+from runs import BIN, IMAGE_SIZE, ROOT, SUITE, checkpoint, run, run_steps, train, trained
 
 OUTPUT = ROOT / "outputs" / "answer_questions"
 TASK_ID = 9
@@ -77,7 +77,7 @@ def main() -> None:
             OUTPUT / "unseen" / "meta" / "info.json",
             lambda: collect("unseen", UNSEEN_SCENES, 1, 12),
         ),
-        "train": (checkpoint(OUTPUT, "train") / "model.safetensors", learn),
+        "train": (trained(OUTPUT, "train"), learn),
         "score": (OUTPUT / "scores" / "scores.json", score),
     }
     minutes = run_steps(OUTPUT, steps)

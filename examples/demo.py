@@ -2,7 +2,8 @@
 with lerobot-train, and evaluate it with lerobot-eval on placements that it has never seen.
 
 `make demo` runs this. `--recipe=long` takes an hour and a half on one core: more data, more training, more episodes.
-Finished stages are kept, so that a second call goes on where the first one stopped; `--fresh` starts again. Everything is
+A second call goes on where the first one stopped, in the middle of collecting and training as well; `--fresh` starts again.
+Commands run with one thread each, unless OMP_NUM_THREADS says otherwise. Everything is
 written to outputs/demo/ (outputs/demo_long/): report.md and results.json (success with n and a 95 % Wilson interval, and the
 same with the cameras blanked), rollout.mp4, training_curve.png.
 """
@@ -13,7 +14,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import ROOT, SUITE, checkpoint, collect, evaluate, logged, run_steps, success, train
+from runs import ROOT, SUITE, collect, evaluate, logged, run_steps, success, train, trained
 
 TASK_ID = 9
 LOG_EVERY = 50
@@ -118,7 +119,7 @@ def main() -> None:
             ),
         ),
         "train": (
-            checkpoint(output, "train") / "model.safetensors",
+            trained(output, "train"),
             lambda: train(
                 output,
                 "train",

@@ -12,7 +12,20 @@ import json
 import shutil
 from pathlib import Path
 
-from runs import BIN, ROOT, SUITE, checkpoint, collect, evaluate, logged, run, run_steps, success, train
+from runs import (
+    BIN,
+    ROOT,
+    SUITE,
+    checkpoint,
+    collect,
+    evaluate,
+    logged,
+    run,
+    run_steps,
+    success,
+    train,
+    trained,
+)
 
 OUTPUT = ROOT / "outputs" / "pretrain_and_act"
 
@@ -25,6 +38,7 @@ LOG_EVERY = 10
 
 def visualise(stage: str) -> None:
     """Strips and metrics of the depth that a stage's checkpoint generates."""
+    shutil.rmtree(OUTPUT / f"depth_{stage}", ignore_errors=True)  # of a run that was interrupted
     run(
         OUTPUT / "logs" / f"depth_{stage}.log",
         BIN / "lerobot-gem-depth-viz",
@@ -77,11 +91,12 @@ def ends(stage: str, loss: str) -> tuple[float, float] | None:
     return (values[0], values[-1]) if values else None
 
 
-def trained(name: str, config: str, steps: int, *arguments: str) -> tuple[Path, object]:
+def training(name: str, config: str, steps: int, *arguments: str) -> tuple[Path, object]:
     """A training step for `run_steps`."""
-    result = checkpoint(OUTPUT, name) / "model.safetensors"
     arguments = ("--dataset.repo_id=local/pretrain_and_act", *arguments)
-    return result, lambda: train(OUTPUT, name, config, *arguments, steps=steps, log_every=LOG_EVERY)
+    return trained(OUTPUT, name), lambda: train(
+        OUTPUT, name, config, *arguments, steps=steps, log_every=LOG_EVERY
+    )
 
 
 def main() -> None:
@@ -113,12 +128,12 @@ def main() -> None:
                 depth=True,
             ),
         ),
-        "stage 1": trained("stage1", "gem_tiny_stage1", scaled(60)),
+        "stage 1": training("stage1", "gem_tiny_stage1", scaled(60)),
         "depth before": (OUTPUT / "depth_stage1" / "metrics.json", lambda: visualise("stage1")),
-        "stage 2": trained("stage2", "gem_tiny_stage2", scaled(250), before("stage1")),
-        "stage 3": trained("stage3", "gem_tiny_stage3", scaled(300), before("stage2")),
+        "stage 2": training("stage2", "gem_tiny_stage2", scaled(250), before("stage1")),
+        "stage 3": training("stage3", "gem_tiny_stage3", scaled(300), before("stage2")),
         "depth after": (OUTPUT / "depth_stage3" / "metrics.json", lambda: visualise("stage3")),
-        "stage 4": trained(
+        "stage 4": training(
             "stage4",
             "gem_vla_tiny_depth",
             scaled(400),

@@ -1,8 +1,11 @@
 """What the examples share: commands that are shown and logged, steps that are done once, and a success rate."""
 
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,29 +20,46 @@ FPS, IMAGE_SIZE = 5, 128
 EPISODE_LENGTH = 70
 
 
-def run(log: Path, *command: str | Path) -> float:
+# Two threads that share such small models mostly wait for each other, and beside a busy process they wait 6 to 17 times
+# as long; one thread costs a fifth at most. Another number: OMP_NUM_THREADS=2 make demo
+THREADS = {"OMP_NUM_THREADS": "1"}
+
+
+def run(log: Path, *command: str | Path, append: bool = False) -> float:
     """Run a command, shown and logged; returns its seconds. A failure ends the example with the place of the log."""
     print(f"\n$ {' '.join(map(str, command))}", flush=True)
     start = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        log.open("wb") as file,
+        log.open("ab" if append else "wb", buffering=0) as file,
         subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=THREADS | os.environ,
         ) as process,
     ):
         assert process.stdout is not None
-        while piece := process.stdout.read1():
-            file.write(piece)
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+        try:
+            while piece := process.stdout.read1():
+                file.write(piece)
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode:
-        sys.exit(f"\n{command[0]} ended with code {process.returncode}; its output is in {log}")
+        sys.exit(
+            f"\n{command[0]} ended with code {process.returncode}; its output is in {log}\n"
+            f"The same command goes on where this stopped: {_same_command()}"
+        )
     return time.monotonic() - start
 
 
 def run_steps(output: Path, steps: dict[str, tuple[Path, Callable[[], None]]]) -> dict[str, float]:
-    """Do each step whose result is not there yet; returns the minutes that each took when it was done.
+    """Do each step whose result is not there yet; returns the minutes that each took, interrupted tries included.
+
+    Ctrl-C, or a signal to terminate, ends the example with one line that says how to go on.
 
     Args:
         output: Where the minutes are kept.
@@ -47,16 +67,31 @@ def run_steps(output: Path, steps: dict[str, tuple[Path, Callable[[], None]]]) -
     """
     times = output / "minutes.json"
     minutes: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
+    output.mkdir(parents=True, exist_ok=True)
+    for ending in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # SIGINT, too: what a shell starts behind its back ignores it
+        signal.signal(ending, signal.default_int_handler)
     for number, (name, (result, step)) in enumerate(steps.items(), start=1):
         if result.exists():
             print(f"[{number}/{len(steps)}] {name}: done before, see {result}")
             continue
         print(f"[{number}/{len(steps)}] {name}", flush=True)
         start = time.monotonic()
-        step()
-        minutes[name] = (time.monotonic() - start) / 60
-        times.write_text(json.dumps(minutes))
+        try:
+            step()
+        except KeyboardInterrupt:
+            sys.exit(f"\nInterrupted. The same command goes on where this stopped: {_same_command()}")
+        finally:
+            minutes[name] = minutes.get(name, 0) + (time.monotonic() - start) / 60
+            times.write_text(json.dumps(minutes))
     return minutes
+
+
+def _same_command() -> str:
+    """The command that was called, without what would start again."""
+    return shlex.join([sys.executable, *(argument for argument in sys.argv if argument != "--fresh")])
 
 
 def collect(
@@ -104,20 +139,44 @@ def evaluate(
 
 
 def train(output: Path, name: str, config: str, *arguments: str, steps: int, log_every: int) -> None:
-    """lerobot-train with a file of configs/policy, into `output / name`."""
-    folder = output / name
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
-    run(
-        output / "logs" / f"{name}.log",
-        BIN / "lerobot-train",
-        f"--config_path={ROOT / 'configs' / 'policy' / config}.yaml",
-        f"--dataset.root={output / 'data'}",
-        f"--output_dir={folder}",
-        f"--steps={steps}",
-        f"--log_freq={log_every}",
-        f"--save_freq={steps}",
-        *arguments,
-    )
+    """lerobot-train with a file of configs/policy, into `output / name`; goes on from the last checkpoint, if there is one."""
+    folder, log = output / name, output / "logs" / f"{name}.log"
+    save_every = max(1, steps // 8 // log_every) * log_every
+    last = checkpoint(output, name)
+    if last.exists():
+        done = int(last.resolve().parent.name)
+        _forget_behind(log, done // log_every)
+        command = [f"--config_path={last / 'train_config.json'}", "--resume=true"]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted before it saved anything
+        command = [
+            f"--config_path={ROOT / 'configs' / 'policy' / config}.yaml",
+            f"--dataset.root={output / 'data'}",
+            f"--output_dir={folder}",
+            f"--steps={steps}",
+            f"--log_freq={log_every}",
+            f"--save_freq={save_every}",
+            *arguments,
+        ]
+    run(log, BIN / "lerobot-train", *command, append=last.exists())
+    trained(output, name).touch()
+
+
+def _forget_behind(log: Path, lines: int) -> None:
+    """Cut a log of training behind so many lines with losses: the others are of steps that will be done again."""
+    kept = []
+    for line in log.read_bytes().splitlines(keepends=True) if log.exists() else ():
+        if re.search(rb"step:\S+ ", line):
+            if lines == 0:
+                break
+            lines -= 1
+        kept.append(line)
+    log.write_bytes(b"".join(kept))
+
+
+def trained(output: Path, name: str) -> Path:
+    """What `train` leaves when it is done: checkpoints are there before."""
+    return output / name / "finished"
 
 
 def checkpoint(output: Path, name: str) -> Path:

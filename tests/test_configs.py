@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parents[1] / "configs" / "policy"
+SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 
 
 @pytest.mark.parametrize("large", sorted(FOLDER.glob("*8b*.yaml")), ids=lambda file: file.stem)
@@ -13,3 +14,13 @@ def test_the_8b_files_differ_from_the_2b_files_in_the_model_alone(large: Path):
     """LeRobot does not compose files, so each is complete, and nothing else keeps the copies equal."""
     small = (FOLDER / large.name.replace("8b", "2b")).read_text().replace("2b", "8b").replace("-2B-", "-8B-")
     assert yaml.safe_load(large.read_text()) == yaml.safe_load(small)
+
+
+@pytest.mark.parametrize("name", [*SUITES, "libero"])
+def test_evaluations_share_a_protocol_and_no_folder(name: str):
+    """One policy's results would lie in another's folder; LeRobot makes a new one where none is named."""
+    config = yaml.safe_load((FOLDER.parent / "env" / f"{name}.yaml").read_text())
+    assert "output_dir" not in config
+    task = ",".join(SUITES) if name == "libero" else name
+    env = {"type": "libero", "task": task, "observation_height": 256, "observation_width": 256}
+    assert config == {"env": env, "eval": {"n_episodes": 50, "batch_size": 10}, "seed": 1000}

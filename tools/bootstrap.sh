@@ -31,4 +31,5 @@ fi
 export CMAKE_POLICY_VERSION_MINIMUM=3.5 UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
 .venv/bin/uv pip install --python .venv/bin/python -e '.[libero,dev]' ||
     die "the packages could not be installed, see above (behind a package mirror: uv reads UV_DEFAULT_INDEX, not pip.conf)."
-.venv/bin/lerobot-gem-libero-setup
+# Beside the environment, where the plugin finds it: the one in the user's home may point into another environment.
+LIBERO_CONFIG_PATH="${LIBERO_CONFIG_PATH:-$PWD/.venv/libero}" .venv/bin/lerobot-gem-libero-setup

@@ -17,6 +17,7 @@ from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
 from lerobot_gem.models.presets import Preset, StateConvention, get_preset
 from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
+from lerobot_gem.processing.dataset_names import check_names
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, is_depth, not_flagged, pair_depth
 from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap
 from lerobot_gem.processing.images import CameraImages
@@ -373,6 +374,7 @@ class BaseGemConfig(PreTrainedConfig):
             ValueError: A depth camera is not flagged as one. With a depth loss: it is missing, without RGB camera, of
                 another aspect ratio or of unknown unit.
         """
+        check_names(features, needs_action="action" in self.loss_weights)
         self.input_features = {
             name: feature
             for name, feature in (self.input_features or {}).items()

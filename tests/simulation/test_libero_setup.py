@@ -1,6 +1,7 @@
 """LIBERO's setup: no questions, no downloads, nothing of the user's changed, clear reports."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from lerobot_gem.simulation import libero_setup
 from lerobot_gem.simulation.libero_setup import (
     LiberoNotReadyError,
     check_libero,
+    choose_config_folder,
     config_file,
     require_libero,
     setup_libero,
@@ -38,6 +40,53 @@ def test_fresh_configuration_makes_libero_importable_without_a_question(fresh: P
     )
     assert result.returncode == 0, result.stderr
     assert (Path(result.stdout.strip().splitlines()[-1]) / "stable_hope_objects").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("is_there", "chosen", "expected"),
+    [(True, None, "beside"), (False, None, None), (True, "mine", "mine")],
+)
+def test_the_configuration_beside_the_environment_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool, chosen: str | None, expected: str | None
+) -> None:
+    """`lerobot-eval` from .venv, without the Makefile, must not ask LIBERO's question on stdin."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("LIBERO_CONFIG_PATH", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("LIBERO_CONFIG_PATH")
+    if is_there:
+        (tmp_path / "libero").mkdir()
+        (tmp_path / "libero" / "config.yaml").touch()
+    choose_config_folder()
+    found = os.environ.get("LIBERO_CONFIG_PATH")
+    assert found == (str(tmp_path / "libero") if expected == "beside" else expected)
+
+
+def test_the_plugin_chooses_it_when_it_is_imported(tmp_path: Path) -> None:
+    """Also: LeRobot's warning that it can't load torchcodec, 234 lines of tracebacks, is one line."""
+    (tmp_path / "libero").mkdir()
+    (tmp_path / "libero" / "config.yaml").touch()
+    code = f"""if True:
+        import logging, os, sys
+        sys.prefix = {str(tmp_path)!r}
+        import lerobot_policy_gem
+        print("folder:", os.environ["LIBERO_CONFIG_PATH"])
+        sys.modules["torchcodec"] = None  # can't be imported
+        import importlib.util
+        importlib.util.find_spec = lambda name: True
+        logging.basicConfig(level=logging.INFO)
+        from lerobot.utils.import_utils import get_safe_default_video_backend
+        assert get_safe_default_video_backend() == "pyav"
+        logging.getLogger("lerobot.utils.import_utils").warning("another\\nwarning")
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "LIBERO_CONFIG_PATH"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert f"folder: {tmp_path / 'libero'}" in result.stdout
+    [line] = [line for line in result.stderr.splitlines() if "torchcodec" in line]
+    assert "pyav" in line and "apt-get install ffmpeg" in line
+    assert "another\nwarning" in result.stderr
 
 
 def test_second_run_changes_nothing(fresh: Path) -> None:

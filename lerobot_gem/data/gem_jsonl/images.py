@@ -62,7 +62,9 @@ def image_size(path: Path) -> Size:
         RecordError: There is no such file, or it is no image.
     """
     if not path.is_file():
-        raise RecordError("missing image", f"there is no file {path}")
+        raise RecordError(
+            "missing image", f"there is no file {path}, nor one in the folder 'images' beside the records"
+        )
     try:
         with Image.open(path) as image:
             return image.size

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
 from lerobot_gem.data.gem_jsonl.parts import REPO_ID, PartOutcome, parts_of, write_part
-from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan
+from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
 from lerobot_gem.data.worker_pool import map_in_order, worker_pool
@@ -142,6 +142,7 @@ class ImportReport:
     image_size: tuple[int, int] = (0, 0)
     sources: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    _examples: dict[str, Skipped] = field(default_factory=dict)
 
     @property
     def depth_type(self) -> str:
@@ -157,7 +158,21 @@ class ImportReport:
         self.episodes += outcome.episodes
         self.sources += outcome.sources
         self.counts += outcome.counts
-        self.skipped.update(entry.reason for entry in outcome.skipped)
+        for entry in outcome.skipped:
+            self.skip(entry)
+
+    def skip(self, entry: Skipped) -> None:
+        """Add a record that was skipped."""
+        self.skipped[entry.reason] += 1
+        self._examples.setdefault(entry.reason, entry)
+
+    def reasons(self) -> str:
+        """Why records were skipped, the most common reason first, with an example of each."""
+        found = [
+            f"{count} {reason} (such as record {(entry := self._examples[reason]).number} of {entry.file}: {entry.detail})"
+            for reason, count in self.skipped.most_common()
+        ]
+        return "; ".join(found) or "none was found"
 
     def lines(self) -> Iterator[str]:
         """The report in words."""
@@ -166,7 +181,8 @@ class ImportReport:
         for source, count in self.sources.most_common():
             yield f"  {count:8d}  from {source}"
         for reason, count in self.skipped.most_common():
-            yield f"  {count:8d}  skipped: {reason}"
+            entry = self._examples[reason]
+            yield f"  {count:8d}  skipped: {reason}, such as record {entry.number} of {entry.file}: {entry.detail}"
         pixels = self.counts["depth pixels"]
         for name, count in sorted(self.counts.items()):
             if count and not name.endswith("pixels"):
@@ -184,11 +200,14 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
     Raises:
         FileNotFoundError: There are no records at `source`.
         FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite` is set.
-        ValueError: A resumed import has other settings, a `.json` file is damaged, or no record can be used.
+        ValueError: A resumed import has other settings, a `.json` file is damaged, or no record can be used; the list of
+            skipped records is then beside `output.root`.
         OSError: The disk is full, or can't be read.
     """
     datasets.disable_progress_bars()  # one bar per episode otherwise
     staging = _begin(config)
+    skipped = config.output.root.with_name(f"{config.output.root.name}.skipped.jsonl")
+    skipped.unlink(missing_ok=True)  # of an import before, which could use no record
     advice = "Free some (an import takes three times the size of its dataset), then go on with --resume=true."
     with (
         explained_full_disk(staging, advice),
@@ -205,12 +224,14 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
             sample_format = _sample_format(config, plan)
             report.image_size = sample_format.size[::-1]
             parts = _write_parts(config, sample_format, plan, pool, staging / "parts", report)
-        report.skipped.update(entry.reason for entry in plan.skipped())
+        for entry in plan.skipped():
+            report.skip(entry)
         if not parts:
+            _write_skipped(plan, staging / "parts", skipped)
             shutil.rmtree(staging)
             raise ValueError(
-                f"No record of {config.source} can be used: of {report.records}, {_list(report.skipped)}. Expected records "
-                "as in docs/data.md."
+                f"No record of {config.source} can be used, of {report.records}: {report.reasons()}. {skipped} lists each. "
+                "Expected records as in docs/data.md."
             )
         finished = staging / "dataset"
         shutil.rmtree(finished, ignore_errors=True)
@@ -314,12 +335,14 @@ def _describe_depth(root: Path, sample_format: SampleFormat, depth_type: str) ->
 
 def _write_report(report: ImportReport, plan: ImportPlan, parts: Path, root: Path) -> None:
     """Store the report and the list of skipped records in the dataset."""
+    _write_skipped(plan, parts, root / SKIPPED)
+    public = {key: value for key, value in vars(report).items() if not key.startswith("_")}
+    (root / REPORT).write_text(json.dumps(public, indent=1))
+
+
+def _write_skipped(plan: ImportPlan, parts: Path, file: Path) -> None:
+    """List the skipped records: file, number, id, reason and detail of each."""
     of_parts = (PartOutcome.load(folder).skipped for folder in sorted(parts.glob("part-*")))
-    with (root / SKIPPED).open("w") as stream:
+    with file.open("w") as stream:
         for entry in chain(plan.skipped(), chain.from_iterable(of_parts)):
             stream.write(json.dumps(vars(entry)) + "\n")
-    (root / REPORT).write_text(json.dumps(vars(report), indent=1))
-
-
-def _list(reasons: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none was found"

@@ -23,10 +23,39 @@ RESIZES = ("letterbox", "stretch")
 _NUMBER = r"[-+]?\d*\.?\d+"
 # Qwen3-VL's notation: "bbox_2d": [x1, y1, x2, y2] and "point_2d": [x, y], from 0 to 1,000.
 _COORDINATES = re.compile(r"""(["'](?:bbox|point)_2d["']\s*:\s*\[)([^\[\]]*)(\])""")
-# What else may be a place in the image: two or four numbers in brackets, tags, "x" with a number.
+# A name in the place of a number, as in "Report [x1, y1, x2, y2]".
+_NAME = re.compile(r"""["']?[A-Za-z_]\w*["']?|\.\.\.|""")
+
+# What else may be a place in the image. Other trainers write boxes and points in many ways, and which of them a text means
+# can't be known, so this looks for all of them, and rather finds too much.
+# Digits are taken at once (++), so that a text of nothing but digits costs no hours.
+_ANY = r"""["']?(?<![\d.])[-+]?(?:\d++(?:\.\d*+)?|\.\d++)(?:e[-+]?\d++)?\s?(?:%|px)?["']?"""
+_GAP = r"(?:\s*[,;，；、|]\s*|\s+)"
+_SIDE = r"(?:left|top|right|bottom|upper|lower)"
 _UNKNOWN_COORDINATES = re.compile(
-    rf"[(\[<]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*(?:,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*)?[)\]>]"
-    rf"""|<\|?(?:point|box)|\bx\d?["']?\s*[:=]\s*["']?{_NUMBER}""",
+    "|".join(
+        (
+            # Two, four or more numbers in brackets: (0.25, 0.5), [100 200 300 400], polygons. Three are metres.
+            rf"[(\[<{{（【［]\s*{_ANY}(?:{_GAP}{_ANY}|(?:{_GAP}{_ANY}){{3,}}){_GAP}?\s*[)\]>}}）】］]",
+            # Tags, and tokens for numbers: <box>, <|point_start|>, <loc0123>, <bin_7>, <patch_index_0044>, <12><34>.
+            r"<[|/]*(?:point|box|bbox|quad|poly|loc|coord|bin|seg|patch_index|[xy][_\d])",
+            r"<\d+>\s*<\d+>",
+            # Names with a number: "x": 12, xmin=12, cx: 0.5, left=100, x_center 0.5. "Left: 3 cups" is found as well.
+            rf"""\b(?:c?[xyuv]\d?|[xy]_?(?:min|max|center|centre|left|right|top|bottom)|(?:min|max)_?[xy]|{_SIDE})["']?\s*[:=]\s*{_ANY}""",
+            rf"\b(?:[xy]_?(?:min|max)|x_?cent(?:er|re)|y_?cent(?:er|re))\s+{_ANY}",
+            rf"\b[xyuv](?:[- ]coordinate)?\s+(?:is|at|of)\s+{_ANY}",
+            rf"\b(?:coordinates?|pixels?|bbox\w*|bounding box|keypoints?)\b\W*(?:(?:are|is|at|of)\W+)?{_ANY}",
+            # Shares of the image, and pixels: 12% from the left, 34 px.
+            rf"{_ANY}\s*(?:percent|pixels?)?\s+(?:from|of)\s+the\s+(?:{_SIDE}|image|picture|width|height)",
+            r"(?<!\d)\d+(?:\.\d+)?\s*(?:px|pixels?)\b",
+            # Without brackets: shares, four numbers, or a text that is nothing but numbers.
+            rf"\d%{_GAP}(?:and\s+)?{_ANY}",
+            r"(?<![\d.])(?<!\d, )(?<!\d,)0?\.\d+\s*[,;]\s*0?\.\d++(?!\s*[,;]\s*[\d.])",
+            rf"\bat\s+{_ANY}\s*[,;]\s*{_ANY}",
+            rf"(?<![\w.]){_ANY}(?:\s*[,;]\s*{_ANY}){{3,}}",
+            rf"\A\s*{_ANY}(?:{_GAP}{_ANY}|(?:{_GAP}{_ANY}){{3,}})\s*\Z",
+        )
+    ),
     re.IGNORECASE,
 )
 # Of the aspect ratio; `pair_depth` allows the same between a camera and its depth camera.
@@ -97,14 +126,18 @@ class Letterbox:
         moved = _COORDINATES.sub(
             lambda match: match.group(1) + self._moved(match.group(2)) + match.group(3), text
         )
-        if not self.has_bars:
-            return text
-        if unknown := _UNKNOWN_COORDINATES.search(_COORDINATES.sub("", text)):
-            raise RecordError(
-                "coordinates that bars would move",
-                f"{unknown.group()!r} may be a place in the image; with --resize=stretch such records can be taken",
-            )
-        return moved
+        for unknown in _UNKNOWN_COORDINATES.finditer(_COORDINATES.sub("", text)):
+            if self.has_bars:
+                raise RecordError(
+                    "coordinates that bars would move",
+                    f"{unknown.group()!r} may be a place in the image; with --resize=stretch such records can be taken",
+                )
+            if any(float(number) > 1000 for number in re.findall(r"\d+\.?\d*", unknown.group())):
+                raise RecordError(
+                    "coordinates in pixels",
+                    f"{unknown.group()!r} may be a place in the image; expected 0 to 1000 across it, or --image_size as it is",
+                )
+        return moved if self.has_bars else text
 
     def _fit(self, image: Image.Image, resampling: Image.Resampling) -> Image.Image:
         resized = image if image.size == self.inner else image.resize(self.inner, resampling)
@@ -122,10 +155,13 @@ class Letterbox:
             raise RecordError(
                 "coordinates in pixels", f"[{written}]; expected 0 to 1000 across the image, as Qwen3-VL's"
             )
-        if not values or not self.has_bars:
+        if not self.has_bars or all(_NAME.fullmatch(part) for part in parts):
             return written
         if len(values) != len(parts) or len(parts) not in (2, 4):
-            raise RecordError("coordinates that bars would move", f"expected 2 or 4 numbers, got [{written}]")
+            raise RecordError(
+                "coordinates that bars would move",
+                f"expected 2 or 4 numbers, got [{written}]; with --resize=stretch such records can be taken",
+            )
         moved = []
         for place, (part, value) in enumerate(zip(parts, values, strict=True)):
             axis = place % 2

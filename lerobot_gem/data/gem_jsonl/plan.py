@@ -26,6 +26,7 @@ from lerobot_gem.data.gem_jsonl.records import (
     RecordError,
     annotation_files,
     depth_file,
+    image_file,
     read_records,
     source_of,
 )
@@ -262,9 +263,9 @@ def _look_at_media(record: GemRecord, folder: Path, num_images: int | None) -> d
             raise RecordError(
                 "video", "expected --num_images=<frames of a clip>, at least 2 (32 in the release)"
             )
-        width, height = clip_size(folder / record.video)
+        width, height = clip_size(image_file(folder, record.video))
         return {"image": record.video, "images": num_images, "width": width, "height": height}
-    sizes = [image_size(folder / image) for image in record.images]
+    sizes = [image_size(image_file(folder, image)) for image in record.images]
     width, height = sizes[0]
     first = str(PurePosixPath(record.images[0]))  # one image may be written in several ways
     return {"image": first, "images": len(sizes), "width": width, "height": height}

@@ -5,8 +5,11 @@ A record is a JSON object, one on each line of a `.jsonl` (GEM-250K) or all in t
     {"id": "7", "image": "kitchen/7.jpg", "conversations": [
         {"from": "human", "value": "<image>\\nWhere is the cup?"}, {"from": "gpt", "value": "On the table."}]}
 
-`image` is a path, from the folder of the file, or a list of them; a record of a clip has `video` and `<video>`. Depth
-is a PNG in the folder `depth`, under the image's base name (the release's rule) or its whole path.
+`image` is a path, from the folder of the file or from `images` in it, or a list of them; a record of a clip has `video`
+and `<video>`. Other trainers write the same under other names, which are read as well: `images` and `videos` (Qwen-VL),
+`messages` of `role` and `content` (LLaMA-Factory, ms-swift), and a system turn at the beginning, which becomes the field
+`system`, since GEM's prompt has no place for it. Depth is a PNG in the folder `depth`, under the image's base name (the
+release's rule) or its whole path.
 
 In a dataset the images lead the first question, without placeholders (processing/language.py). Records whose
 placeholders all stand before the first question's text, or all behind it, say the same and are taken; LLaVA's own
@@ -31,7 +34,20 @@ JsonObject = dict[str, Any]
 RECORD = "record"
 DEPTH_FOLDER = "depth"
 
+# GEM's and LLaVA's names first: those are written where a record is new.
 _ROLES = {"human": "user", "gpt": "assistant"}
+_OTHER_ROLES = {"user": "user", "assistant": "assistant", "system": "system"}
+_IMAGE_KEYS, _VIDEO_KEYS = ("image", "images"), ("video", "videos")
+_CONVERSATIONS = ("conversations", "messages")
+_ROLE_KEYS, _TEXT_KEYS = ("from", "role"), ("value", "content")
+_SYSTEM = "system"
+# For messages.
+_TURNS = {
+    "user": "{'from': 'human', 'value': ...} or {'role': 'user', 'content': ...}",
+    "assistant": "{'from': 'gpt', 'value': ...} or {'role': 'assistant', 'content': ...}",
+}
+# Folder that many trainers keep images in, beside the file of records.
+_IMAGE_FOLDER = "images"
 _PLACEHOLDER = re.compile(r"<image>|<video>")
 _LEADING = re.compile(r"(?:\s*(?:<image>|<video>))+\s*")
 _TRAILING = re.compile(r"\s*(?:(?:<image>|<video>)\s*)+\Z")
@@ -61,7 +77,7 @@ class GemRecord:
         turns: Messages without placeholders and camera: user, assistant, user, ...
         before: The placeholders before the first question's text, with the white space around them.
         after: The placeholders behind it, likewise; `before` or `after` is empty.
-        fields: Everything but the conversations.
+        fields: Everything but the conversations, under GEM's names.
     """
 
     images: tuple[str, ...]
@@ -80,11 +96,20 @@ class GemRecord:
         """
         if not isinstance(record, dict):
             raise RecordError("not a record", f"expected a JSON object, got {str(record)[:80]!r}")
+        record = _gem_names(record)
         images, video = _media(record)
-        turns = _turns(record.get("conversations"))
+        system, turns = _turns(record.get("conversations"))
+        _check_encodable([system, *(turn["content"] for turn in turns)])
         before, after = _take_placeholders(turns, images=len(images), videos=int(video is not None))
         fields = {key: value for key, value in record.items() if key != "conversations"}
+        if system:
+            fields[_SYSTEM] = system
         return cls(images, video, tuple(turns), before, after, fields)
+
+    @property
+    def has_system_turn(self) -> bool:
+        """Whether it has instructions that no prompt shows."""
+        return bool(self.fields.get(_SYSTEM))
 
     def to_json(self) -> str:
         """The record as text, to be parsed no second time."""
@@ -180,6 +205,15 @@ def depth_file(folder: Path, image: str) -> str | None:
     return next((str(candidate) for candidate in candidates if (folder / candidate).is_file()), None)
 
 
+def image_file(folder: Path, image: str) -> Path:
+    """File of an image: at its path from `folder`, or from `images` in it if there is nothing (Qwen-VL's demo data).
+
+    If it is neither here nor there, the path from `folder`.
+    """
+    beside, within = folder / image, folder / _IMAGE_FOLDER / image
+    return within if not beside.is_file() and within.is_file() else beside
+
+
 def _media(record: JsonObject) -> tuple[tuple[str, ...], str | None]:
     """Paths of the images, and of the clip."""
     images, videos = (_paths(record, key) for key in ("image", "video"))
@@ -188,7 +222,10 @@ def _media(record: JsonObject) -> tuple[tuple[str, ...], str | None]:
     if len(videos) > 1:
         raise RecordError("several videos", f"{len(videos)} clips; expected one")
     if not images and not videos:
-        raise RecordError("no image", "neither 'image' nor 'video'")
+        raise RecordError(
+            "no image",
+            f"neither 'image' ('images') nor 'video' ('videos'); the record has {', '.join(map(repr, record))}",
+        )
     return tuple(images), videos[0] if videos else None
 
 
@@ -200,25 +237,63 @@ def _paths(record: JsonObject, key: str) -> list[str]:
     return paths
 
 
-def _turns(conversations: Any) -> list[Message]:
-    """Turns as messages, with a turn's other fields."""
+def _gem_names(record: JsonObject) -> JsonObject:
+    """A record with other trainers' names replaced by GEM's, where it lacks those."""
+    renamed = dict(record)
+    for name, other in (_IMAGE_KEYS, _VIDEO_KEYS, _CONVERSATIONS):
+        if not renamed.get(name) and renamed.get(other):
+            renamed[name] = renamed.pop(other)
+    return renamed
+
+
+def _turns(conversations: Any) -> tuple[str, list[Message]]:
+    """The text of a leading system turn, or "", and the other turns as messages, with their other fields."""
     if not isinstance(conversations, list) or not conversations:
-        raise RecordError("empty conversation", "'conversations' is missing or has no turn")
-    messages = []
+        raise RecordError("empty conversation", "'conversations' (or 'messages') is missing or has no turn")
+    roles = _ROLES | _OTHER_ROLES
+    system = ""
+    messages: list[Message] = []
     for place, turn in enumerate(conversations):
-        expected = ("human", "gpt")[place % 2]
-        if not isinstance(turn, dict) or turn.get("from") != expected:
+        expected = ("user", "assistant")[len(messages) % 2]
+        role = roles.get(str(_first(turn, _ROLE_KEYS))) if isinstance(turn, dict) else None
+        if role != expected and (role != "system" or place):
             raise RecordError(
-                "turns out of order", f"turn {place + 1} is {turn!s:.80}; expected {expected}'s"
+                "turns out of order",
+                f"turn {place + 1} is {turn!s:.80}; expected {_TURNS[expected]}, in turns",
             )
-        text = turn.get("value")
-        if not isinstance(text, str) or (expected == "gpt" and not text.strip()):
+        text = _first(turn, _TEXT_KEYS)
+        if isinstance(text, list):
+            raise RecordError(
+                "text in parts",
+                f"turn {place + 1} says {text!s:.80}; expected one string, with <image> where images are shown",
+            )
+        if not isinstance(text, str) or (expected == "assistant" and not text.strip()):
             raise RecordError("empty turn", f"turn {place + 1} says {text!r}; expected text")
-        others = {key: value for key, value in turn.items() if key not in ("from", "value")}
-        messages.append({**others, "role": _ROLES[expected], "content": text})
-    if len(messages) % 2:
+        if role == "system":
+            system = text
+            continue
+        others = {key: value for key, value in turn.items() if key not in (*_ROLE_KEYS, *_TEXT_KEYS)}
+        messages.append({**others, "role": expected, "content": text})
+    if len(messages) % 2 or not messages:
         raise RecordError("question without answer", f"{len(messages)} turns; expected one answer to each")
-    return messages
+    return system, messages
+
+
+def _first(turn: JsonObject, keys: Sequence[str]) -> Any:
+    """The value under the first of some keys that is there."""
+    return next((turn[key] for key in keys if key in turn), None)
+
+
+def _check_encodable(texts: Sequence[str]) -> None:
+    """Refuse text that no tokenizer takes: JSON may hold halves of characters."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RecordError(
+                "text that can't be encoded",
+                f"{text[error.start : error.end]!a} at character {error.start + 1} is half of a character; expected Unicode text",
+            ) from None
 
 
 def _take_placeholders(turns: list[Message], images: int, videos: int) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from lerobot_gem.data.gem_jsonl.images import (
     write_rgb,
 )
 from lerobot_gem.data.gem_jsonl.letterbox import Letterbox, Size
-from lerobot_gem.data.gem_jsonl.records import GemRecord, JsonObject, RecordError, depth_file
+from lerobot_gem.data.gem_jsonl.records import GemRecord, JsonObject, RecordError, depth_file, image_file
 from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
 from lerobot_gem.processing.language import MESSAGES
 from lerobot_gem.storage.images import image_suffix
@@ -123,6 +123,7 @@ def make_sample(
         {**message, "content": _moved_text(message["content"], boxes)}
         for message in record.messages(about, depths)
     ]
+    counts["system turns left out"] += record.has_system_turn
     return Sample(files, json.dumps(messages), counts)
 
 
@@ -130,9 +131,10 @@ def _images(record: GemRecord, folder: Path, num_images: int) -> Iterator[tuple[
     """The images of a record, or the frames of its clip, each with its file if it has one."""
     if record.video is None:
         for image in record.images:
-            yield read_rgb(folder / image), folder / image
+            file = image_file(folder, image)
+            yield read_rgb(file), file
     else:
-        for frame in clip_frames(folder / record.video, num_images):
+        for frame in clip_frames(image_file(folder, record.video), num_images):
             yield RgbFile(frame, is_usable=False, is_lossy=True), None
 
 

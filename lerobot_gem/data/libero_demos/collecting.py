@@ -126,18 +126,21 @@ def _attempts(
 
     reports: list[TaskReport] = []
     stored: list[StoredAttempt] = []
-    total = len(instructions) * (config.episodes_per_task + config.scenes_per_task)
     # The workers are forked before a progress bar starts a thread, and before this process has a GL context.
-    with (
-        worker_pool(config.num_workers) as pool,
-        tqdm(total=total, unit="episode", desc="collecting") as progress,
-    ):
+    with worker_pool(config.num_workers) as pool:
         for task_id, instruction in instructions.items():
             for scenes in (False, True):
                 outcomes: dict[Attempt, bool] = {}
-                for attempt, success in _outcomes(config, task_id, scenes, staging, pool):
-                    outcomes[attempt] = success
-                    progress.update(success * (SCENES_PER_BATCH if scenes else 1))
+                wanted = config.scenes_per_task if scenes else config.episodes_per_task
+                # A bar for each: a demonstration takes as long as dozens of scenes, and no rate holds for both.
+                unit = "scene" if scenes else "demonstration"
+                with tqdm(
+                    total=wanted, unit=unit, desc=f"task {task_id}, {unit}s", disable=not wanted
+                ) as progress:
+                    for attempt, success in _outcomes(config, task_id, scenes, staging, pool):
+                        outcomes[attempt] = success
+                        count = SCENES_PER_BATCH if scenes else 1
+                        progress.update(success * min(count, wanted - progress.n))
                 good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
                 stored += [StoredAttempt(a, staging / a.name, instruction) for a in good]
                 if not scenes and config.episodes_per_task:

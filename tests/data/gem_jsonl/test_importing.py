@@ -283,19 +283,57 @@ def test_a_full_disk_leaves_nothing_that_loads(
     assert import_gem(settings(mixed, root, resume=True)).imported == 20
 
 
-def test_no_usable_record_is_an_error(folder: GemFolder, tmp_path: Path) -> None:
+def test_no_usable_record_is_an_error_that_leaves_the_list_of_them(folder: GemFolder, tmp_path: Path) -> None:
     folder.add("none.jpg")
     broken = folder.root / folder.image("broken.jpg")
     broken.write_bytes(broken.read_bytes()[:-300])
     folder.add("broken.jpg")
     folder.write()
-    with pytest.raises(ValueError, match=re.escape("of 2, 1 broken image, 1 missing image")):
+    listed = tmp_path / "set.skipped.jsonl"
+    with pytest.raises(ValueError, match="No record of .* can be used, of 2: ") as error:
         import_gem(settings(folder, tmp_path / "set"))
+    for part in (
+        "1 broken image (such as record 2 of gem.jsonl: ",
+        "1 missing image (",
+        "none.jpg",
+        str(listed),
+    ):
+        assert part in str(error.value)
+    reasons = [json.loads(line)["reason"] for line in listed.open()]
+    assert sorted(reasons) == ["broken image", "missing image"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gem", "set.skipped.jsonl"]
+
     folder.records = ["", ""]
     folder.write()
-    with pytest.raises(ValueError, match="of 0, none was found"):
+    with pytest.raises(ValueError, match="of 0: none was found"):
         import_gem(settings(folder, tmp_path / "set"))
-    assert [path.name for path in tmp_path.iterdir()] == ["gem"]
+    assert listed.read_text() == ""
+
+    folder.image("none.jpg")
+    folder.records = []
+    folder.add("none.jpg")
+    folder.write()
+    import_gem(settings(folder, tmp_path / "set"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gem", "set"]
+
+
+def test_layouts_of_other_trainers(folder: GemFolder, tmp_path: Path) -> None:
+    """Images in a folder beside the file, other names, a system turn: all in one import, and what is odd is counted."""
+    folder.image("images/1.jpg")
+    talk = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A cup."}]
+    folder.records = [
+        {"id": 1, "images": ["1.jpg"], "messages": [{"role": "system", "content": "Be brief."}, *talk]},
+        {"id": 2, "image": "images/1.jpg", "conversations": talk},
+        {"id": 3, "image": "1.jpg", "messages": [talk[0], {"role": "assistant", "content": "Half \ud83d"}]},
+        {"id": 4, "images": ["1.jpg"], "instruction": "What?", "output": "A cup."},
+    ]
+    folder.write()
+    report = import_gem(settings(folder, tmp_path / "set"))
+    assert report.imported == 2 and report.counts["system turns left out"] == 1
+    assert report.skipped == {"text that can't be encoded": 1, "empty conversation": 1}
+    assert any("such as record 3 of gem.jsonl: '\\ud83d'" in line for line in report.lines())
+    for item in map(load(tmp_path / "set").__getitem__, range(2)):
+        assert [message["content"] for message in parse_messages(item["messages"])] == ["What?", "A cup."]
 
 
 @pytest.mark.parametrize(

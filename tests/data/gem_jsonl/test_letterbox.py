@@ -75,6 +75,36 @@ def test_coordinates_move_with_bars_and_only_then(text: str, moved: str) -> None
         "<box>(1,2),(3,4)</box>",
         '<point x="61.5" y="40">',
         '{"x": 0.4, "y": 0.2}',
+        "[100, 200, 300, 200, 300, 400]",
+        "(100,200,300,200,300,400,100,400)",
+        "[12, 40, 80, 90, 0.98]",
+        "[100 200 300 400]",
+        "[12. 30.]",
+        "[1e-1, 2e-1]",
+        '["100", "200"]',
+        "(100; 200)",
+        "（100，200）",
+        "at (12%, 34%)",
+        "12%, 34%",
+        "12% from the left",
+        "at 34 px",
+        "<loc0200><loc0100><loc0400><loc0300> cup",
+        "<bin_12><bin_15>",
+        "<patch_index_0044>",
+        "<12><34>",
+        "<|box_start|>(1,2),(3,4)<|box_end|>",
+        '{"xmin": 100, "ymin": 200, "xmax": 300, "ymax": 400}',
+        "left=100, top=200",
+        "x_center 0.5",
+        "x is 100 and y is 200",
+        "coordinates: 120 by 40",
+        "0.25, 0.5",
+        "It is at 100, 200.",
+        "The box is 100, 200, 300, 400.",
+        "100 200 300 400",
+        '{"bbox_2d": ["100", "200", "300", "400"]}',
+        '{"bbox_2d": [100 200 300 400]}',
+        '{"point_2d": [[100, 200]]}',
     ],
 )
 def test_coordinates_that_cannot_be_moved_for_certain_are_refused(text: str) -> None:
@@ -83,6 +113,32 @@ def test_coordinates_that_cannot_be_moved_for_certain_are_refused(text: str) -> 
     assert error.value.reason == "coordinates that bars would move"
     assert "--resize=stretch" in error.value.detail
     assert Letterbox((640, 480), (320, 240)).text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "There are 2 cups, 3 forks.",
+        "(1) Open the door. (2) Close it.",
+        "The cup is at (0.15, 0.25, 0.35) m.",
+        "I count 4 and 5.",
+        "At 12:30 the robot moves 20 cm to the left.",
+        "50% of the cups are red.",
+        "Is it 1.2 or 3.4 metres away?",
+        "The image has 3 cups (about 20 %).",
+    ],
+)
+def test_other_numbers_are_no_coordinates(text: str) -> None:
+    assert WIDE.text(text) == text
+
+
+@pytest.mark.parametrize("text", ["[1100, 20, 1200, 700]", "<box>1100 20</box> (1100; 20)", "at 1200 px"])
+@pytest.mark.parametrize("stretch", [False, True])
+def test_pixels_in_any_notation_are_refused_when_the_image_is_resized(text: str, stretch: bool) -> None:
+    with pytest.raises(RecordError) as error:
+        Letterbox((1280, 720), (640, 480) if stretch else (640, 360), stretch).text(text)
+    assert error.value.reason == "coordinates in pixels"
+    assert Letterbox((1280, 720), (1280, 720)).text(text) == text
 
 
 def test_pixel_coordinates_are_refused_when_the_image_is_resized() -> None:

@@ -134,11 +134,14 @@ def test_looking_is_all_or_nothing(folder: GemFolder, plan: ImportPlan) -> None:
     assert plan.is_complete and plan.num_records == 1
 
 
-def test_text_that_is_no_unicode_is_taken_as_it_is(folder: GemFolder, plan: ImportPlan) -> None:
+def test_text_that_is_no_unicode_is_taken_where_no_model_reads_it(
+    folder: GemFolder, plan: ImportPlan
+) -> None:
     half = json.loads('"\\ud83d"')
-    folder.add(folder.image("a.jpg"), question=f"<image>What is {half}?", data_source=half)
+    folder.add(folder.image("a.jpg"), data_source=half)
     folder.add(f"{half}.jpg")
+    folder.add("a.jpg", question=f"<image>What is {half}?")
     plan.look_at(folder.write(), None, unique_ids=True)
-    assert skipped(plan) == {"missing image": 1}
+    assert skipped(plan) == {"missing image": 1, "text that can't be encoded": 1}
     [episode] = plan.episodes(10)
     assert episode.records[0].record == GemRecord.parse(folder.records[0])

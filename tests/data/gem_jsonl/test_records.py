@@ -12,6 +12,7 @@ from lerobot_gem.data.gem_jsonl.records import (
     RecordError,
     annotation_files,
     depth_file,
+    image_file,
     read_records,
     record_of,
     source_of,
@@ -88,6 +89,67 @@ def test_messages_of_another_origin_become_a_record() -> None:
     assert record_of(messages, ["x.png"]) == record("<image>\nWhere?", "There.", image="x.png")
 
 
+@pytest.mark.parametrize("image", [{"image": "1.jpg"}, {"images": ["1.jpg"]}])
+@pytest.mark.parametrize(
+    ("key", "speaker", "text", "names"),
+    [
+        ("conversations", "from", "value", ("human", "gpt", "system")),  # LLaVA, Qwen-VL
+        ("conversations", "from", "value", ("user", "assistant", "system")),
+        ("messages", "role", "content", ("user", "assistant", "system")),  # LLaMA-Factory, ms-swift
+    ],
+)
+@pytest.mark.parametrize("system", [False, True])
+def test_layouts_of_other_trainers(
+    image: dict, key: str, speaker: str, text: str, names: tuple, system: bool
+) -> None:
+    user, assistant, first = names
+    turns = [{speaker: user, text: "<image>\nWhat?"}, {speaker: assistant, text: "A cup."}]
+    if system:
+        turns.insert(0, {speaker: first, text: "You are a robot."})
+    parsed = GemRecord.parse({"id": 1, **image, key: turns})
+    assert parsed.images == ("1.jpg",) and parsed.has_system_turn == system
+    assert [(turn["role"], turn["content"]) for turn in parsed.turns] == [
+        ("user", "What?"),
+        ("assistant", "A cup."),
+    ]
+    # The export writes GEM's own names.
+    written = record_of(parsed.messages(CAMERA), ["1.jpg"])
+    expected = record("<image>\nWhat?", "A cup.", image=image.get("image", ["1.jpg"]), id=1)
+    assert written == (expected | {"system": "You are a robot."} if system else expected)
+
+
+def test_gem_names_come_first() -> None:
+    original = record("<image>Where?", "There.", images=["b.jpg", "c.jpg"], messages=[])
+    parsed = GemRecord.parse(original)
+    assert parsed.images == ("a.jpg",) and record_of(parsed.messages(CAMERA), ["a.jpg"]) == original
+
+
+def test_a_refused_record_says_what_was_found_and_expected() -> None:
+    for faulty, found in (
+        ({"instruction": "?", "output": "!"}, "'image' ('images')*the record has 'instruction', 'output'"),
+        (
+            {"image": "a.jpg", "conversations": [{"role": "tool"}]},
+            "'tool'*{'from': 'human', 'value': ...} or {'role': 'user'",
+        ),
+        (
+            {"image": "a.jpg", "messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "one string, with <image>",
+        ),
+    ):
+        with pytest.raises(RecordError) as error:
+            GemRecord.parse(faulty)
+        assert all(part in error.value.detail for part in found.split("*")), error.value.detail
+
+
+def test_an_image_may_be_in_the_folder_of_images(tmp_path: Path) -> None:
+    for name in ("1.jpg", "images/1.jpg", "images/k/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert image_file(tmp_path, "1.jpg") == tmp_path / "1.jpg"
+    assert image_file(tmp_path, "k/2.jpg") == tmp_path / "images/k/2.jpg"
+    assert image_file(tmp_path, "3.jpg") == tmp_path / "3.jpg"
+
+
 @pytest.mark.parametrize(
     ("faulty", "reason"),
     [
@@ -98,12 +160,25 @@ def test_messages_of_another_origin_become_a_record() -> None:
         (record("<image>\nWhere?", " "), "empty turn"),
         (
             {"image": "a.jpg", "conversations": [{"from": "system", "value": "Be brief."}]},
-            "turns out of order",
+            "question without answer",
         ),
         (
             {"image": "a.jpg", "conversations": [{"from": "gpt", "value": "There."}]},
             "turns out of order",
         ),
+        (
+            {
+                "image": "a.jpg",
+                "conversations": [
+                    *record("<image>?", "!")["conversations"],
+                    {"from": "system", "value": "Be brief."},
+                ],
+            },
+            "turns out of order",
+        ),
+        ({"image": "a.jpg", "messages": [{"role": "user", "content": [{"text": "?"}]}]}, "text in parts"),
+        (record("<image>Where?", "Half of a \ud83d face."), "text that can't be encoded"),
+        (record("<image>\udc00?", "There."), "text that can't be encoded"),
         (record("Where?", "There."), "<image> count"),
         (record("<image><image>Where?", "There."), "<image> count"),
         (record("<image>Where?", "There.", image=["a.jpg", "b.jpg"]), "<image> count"),

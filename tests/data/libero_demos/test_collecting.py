@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tqdm.auto
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.libero_demos import collecting
-from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt
 from lerobot_gem.data.libero_demos.attempts import open_scene
 from lerobot_gem.data.libero_demos.collecting import collect
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
@@ -184,6 +185,34 @@ def test_resumes_without_loss_or_repetition(
     assert rows[0].equals(rows[1]) and any(rows[0].column("language_events").to_pylist())
     files = [pq.read_table(path / "meta" / "questions.parquet") for path in (collected, root)]
     assert files[0].equals(files[1])
+
+
+def test_demonstrations_and_scenes_have_bars_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that counted both alike told 7 hours for 20 minutes: a demonstration takes as long as dozens of scenes."""
+    bars = []
+
+    class Bar(tqdm.tqdm):
+        def __exit__(self, *error: object) -> None:
+            if not self.disable:
+                bars.append((self.desc.removesuffix(": "), self.unit, self.n, self.total))
+            super().__exit__(*error)
+
+    def outcomes(config: LiberoDemosConfig, task_id: int, scenes: bool, *_) -> Iterator[tuple[Attempt, bool]]:
+        wanted = -(-config.scenes_per_task // SCENES_PER_BATCH) if scenes else config.episodes_per_task
+        for number in range(wanted + (not scenes)):
+            yield Attempt(task_id, number, scenes), scenes or number > 0  # the first demonstration fails
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    monkeypatch.setattr(collecting, "_outcomes", outcomes)
+    config = _config(tmp_path / "set", scenes_per_task=SCENES_PER_BATCH + 3)
+    stored, [report] = collecting._attempts(config, {4: "pick"}, tmp_path)
+    assert bars == [
+        ("task 4, demonstrations", "demonstration", 2, 2),
+        ("task 4, scenes", "scene", SCENES_PER_BATCH + 3, SCENES_PER_BATCH + 3),
+    ]
+    assert len(stored) == 4 and (report.successes, report.attempts) == (2, 3)
 
 
 def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
