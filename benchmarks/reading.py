@@ -243,7 +243,6 @@ class Reader:
             delta_timestamps=resolve_delta_timestamps(config, meta),
             return_uint8=True,
         )
-        self.meta = meta
         make_policy(config, ds_meta=meta)  # which tells the configuration what the dataset has
         self.preprocess, _ = make_pre_post_processors(config, dataset_stats=meta.stats)
 
@@ -251,9 +250,6 @@ class Reader:
         """CPU seconds of LeRobot, and of the preprocessor, for one batch."""
         from lerobot.utils.collate import lerobot_collate_fn
 
-        from lerobot_gem.processing.steps import LanguageRowsStep
-
-        LanguageRowsStep.bind(self.meta)  # one dataset per process; here they take turns
         start = time.process_time()
         batch = lerobot_collate_fn([self.dataset[index] for index in indices])
         read = time.process_time()

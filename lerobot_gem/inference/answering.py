@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lerobot_gem.models.backbone import GemBackbone
-from lerobot_gem.processing.chat import ANSWER_PREFIX, ANSWER_SUFFIX, user_turn
+from lerobot_gem.processing.chat import ANSWER_PREFIX, TURN_END_TOKEN, user_turn
 from lerobot_gem.processing.images import CameraImages
+from lerobot_gem.processing.tokenizer import encode
 
 # Images, (3, H, W) floats in [0, 1] of any sizes, and the question that follows them.
 Question = tuple[Sequence[Tensor], str]
@@ -48,8 +49,10 @@ class Answerer:
             for shown, text in questions
         ]
         device = next(self.backbone.parameters()).device
-        tokens = self.tokenizer(
-            prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+        tokens = self.tokenizer.pad(
+            {"input_ids": [encode(self.tokenizer, prompt) for prompt in prompts]},
+            padding_side="left",
+            return_tensors="pt",
         ).to(device)
         pixel_values, image_grid_thw = self.images.patches_of(
             [image.to(device) for shown, _ in questions for image in shown]
@@ -63,7 +66,7 @@ class Answerer:
                 image_grid_thw=image_grid_thw,
                 max_new_tokens=self.max_new_tokens,
                 do_sample=False,
-                eos_token_id=self.tokenizer.convert_tokens_to_ids(ANSWER_SUFFIX.strip()),
+                eos_token_id=self.tokenizer.convert_tokens_to_ids(TURN_END_TOKEN),
                 pad_token_id=self.tokenizer.pad_token_id,
             )
         answers = written[:, tokens["input_ids"].shape[1] :]

@@ -164,7 +164,7 @@ class ActionExpert(nn.Module):
             time: (B,) in [0, 1], 0 is noise; drawn if None.
 
         Returns:
-            (B,), in float32 for bfloat16 weights too.
+            (B,), in float32 for bfloat16 weights too; 0 where all frames of a chunk are padding.
 
         Raises:
             ValueError: As `forward`.
@@ -181,7 +181,7 @@ class ActionExpert(nn.Module):
         )
         error = error.unflatten(0, (-1, draws)).mean(dim=1)
         valid = torch.ones_like(error[..., 0]) if is_pad is None else (~is_pad).float()
-        return (error.mean(dim=-1) * valid).sum(dim=-1) / valid.sum(dim=-1)
+        return (error.mean(dim=-1) * valid).sum(dim=-1) / valid.sum(dim=-1).clamp(min=1)
 
     def _with_noise(self, state: Tensor | None) -> Tensor | None:
         """The state with noise of `flow.state_noise_snr`, in training."""

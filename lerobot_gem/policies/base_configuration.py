@@ -167,6 +167,8 @@ class BuiltConfig:
         expert: Fields of `ExpertArchitecture`; empty in `gem`.
         action_dim: Numbers in an action; 0 in `gem`.
         stages_done: Stages that trained the weights of `gem`, in order.
+        is_bounded: Whether `outlier_limit` holds; not in a checkpoint that was trained before there was one.
+        still_state: Dimensions of the state that stand still in the dataset that was bound (processing/statistics.py).
     """
 
     images: dict[str, Any] = field(default_factory=dict)
@@ -176,6 +178,8 @@ class BuiltConfig:
     expert: dict[str, Any] = field(default_factory=dict)
     action_dim: int = 0
     stages_done: list[str] = field(default_factory=list)
+    is_bounded: bool = False
+    still_state: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What both policies do alike: loading, precision, freezing, the optimiser's groups."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -7,13 +9,21 @@ import torch
 from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
-from torch import nn
+from lerobot.utils.constants import ACTION, OBS_STATE
+from torch import Tensor, nn
 
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.model_card import make_model_card
-from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
+from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
+from lerobot_gem.processing.steps import OBS_PIXEL_VALUES
+from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
+
+_STATISTICS = (
+    "It was finite before it was normalised, so the statistics of the processor are not: train on a dataset that "
+    "lerobot-gem-check passes."
+)
 
 # Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
@@ -57,6 +67,60 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Nothing would be trained.
         """
         freeze_all_but(self, self.config.trainable_parts)
+
+    def check_losses(self, losses: Tensor, logs: Mapping[str, float], batch: Mapping[str, Any]) -> None:
+        """Raise a ValueError if a loss is not finite, before anything learns from it.
+
+        Looks at the logs, which were waited for already.
+
+        Args:
+            losses: (B,), one of each sample.
+            logs: Means of the losses.
+            batch: Preprocessed.
+
+        Raises:
+            ValueError: It names the frame, and what is not finite there.
+        """
+        if all(math.isfinite(value) for value in logs.values()):
+            return
+        self._find_cause(batch)
+        check_finite(
+            "The loss",
+            losses.detach(),
+            batch,
+            f"Input and weights are finite ({dict(logs)}): lower the learning rate, or train with --policy.dtype=float32.",
+        )
+        raise ValueError(f"A loss is not finite: {dict(logs)}. Lower the learning rate.")
+
+    def _find_cause(self, batch: Mapping[str, Any]) -> None:
+        """Raise a ValueError if weights or a preprocessed batch hold NaN or infinity."""
+        broken = first_broken_parameter(self)
+        if broken is not None:
+            raise ValueError(
+                f"The weights {broken!r} hold NaN or infinity: expected finite numbers. Go on from an earlier checkpoint with a "
+                "lower learning rate."
+            )
+        for key in (OBS_STATE, ACTION, OBS_PIXEL_VALUES):
+            if isinstance(batch.get(key), Tensor):
+                # Patches have no row for each sample.
+                frames = {} if key == OBS_PIXEL_VALUES else batch
+                check_finite(f"{key}, normalised,", batch[key], frames, _STATISTICS)
+
+    def update(self) -> None:
+        """LeRobot's hook, called after each step of the optimiser, which then waits for the loss.
+
+        Raises:
+            ValueError: The step made weights that are not finite, from a finite loss. Nothing of it is saved.
+        """
+        for part in (self.backbone, *self._parts_beside_backbone()):
+            # Clipping the gradient's norm spreads NaN to all weights alike, so that one of each part is enough.
+            for weight in trainable_parameters(part)[-1:]:
+                if not is_finite(weight.detach()):
+                    raise ValueError(
+                        f"The last step made weights ({first_broken_parameter(self)!r}) that are not finite: its loss was finite, its "
+                        "gradient not. Lower the learning rate, or train with --policy.dtype=float32; go on from the last "
+                        "checkpoint, which is from before that step."
+                    )
 
     def autocast(self) -> torch.autocast:
         """The configured precision. LeRobot applies it in training only; applied here, inference computes the same."""

@@ -12,7 +12,7 @@ from lerobot.utils.constants import OBS_STATE
 
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.policies.base_configuration import BaseGemConfig
-from lerobot_gem.processing.steps import CheckObservationStep, LanguageRowsStep, PromptStep
+from lerobot_gem.processing.steps import CheckActionStep, CheckObservationStep, LanguageRowsStep, PromptStep
 
 
 def make_gem_pipelines(
@@ -26,7 +26,9 @@ def make_gem_pipelines(
         answers: Prompts are questions with answers to be learned, instead of tasks to act on.
     """
     state = config.state_feature
-    check = CheckObservationStep(state_sizes={OBS_STATE: state.shape[0]} if state else {})
+    check = CheckObservationStep(
+        state_sizes={OBS_STATE: state.shape[0]} if state else {}, checks_actions=not answers
+    )
 
     default = make_default_policy_processor_steps(config, dataset_stats)
     return make_policy_processor_pipelines(
@@ -44,5 +46,5 @@ def make_gem_pipelines(
             ),
             default.normalize,
         ],
-        output_steps=[default.unnormalize, default.to_cpu],
+        output_steps=[default.unnormalize, default.to_cpu, CheckActionStep()],
     )

@@ -138,6 +138,12 @@ def conversations(messages: Sequence[Message], cameras: Sequence[str]) -> list[C
     return [first, *others]
 
 
+_EXPECTED = (
+    "whose language rows are read: expected batches of the dataset that the policy was built for. Build policy and processors "
+    "for each dataset (LeRobot's make_policy with its metadata, then make_pre_post_processors)."
+)
+
+
 class LanguageTable:
     """The language rows of a dataset on disk, by frame index; memory-mapped, without any other column.
 
@@ -163,7 +169,9 @@ class LanguageTable:
                 "--dataset.streaming=false."
             ) from error
         self._repo_id = meta.repo_id
-        self._indices = np.asarray(table.data.column("index"))
+        self._indices, self._episodes, self._timestamps = (
+            np.asarray(table.data.column(name)) for name in ("index", "episode_index", "timestamp")
+        )
         self._order = np.argsort(self._indices, kind="stable")
         # Arrow's own columns: formatting a row through `datasets` takes several times as long as reading it.
         self._columns = {
@@ -171,19 +179,31 @@ class LanguageTable:
         }
         self._check_cameras(meta)
 
-    def rows(self, index: int) -> tuple[list[Row], list[Row]]:
-        """Persistent and event rows of the frame with this index in the whole dataset.
+    def rows(
+        self, index: int, episode: int | None = None, timestamp: float | None = None
+    ) -> tuple[list[Row], list[Row]]:
+        """Persistent and event rows of a frame.
+
+        Args:
+            index: Of the frame in the whole dataset.
+            episode: Its episode, which must be that on disk; None where it is not known.
+            timestamp: Its time in the episode in seconds, likewise.
 
         Raises:
-            ValueError: There is no such frame.
+            ValueError: There is no such frame, or it is of another episode or time: the frame is from another dataset.
         """
-        position = int(np.searchsorted(self._indices, index, sorter=self._order))
-        if position == len(self._order) or self._indices[self._order[position]] != index:
+        start = int(np.searchsorted(self._indices, index, sorter=self._order))
+        found = int(self._order[start]) if start < len(self._order) else -1
+        if found < 0 or self._indices[found] != index:
+            raise ValueError(f"Frame {index} is not in {self._repo_id!r}, {_EXPECTED}")
+        known = {"episode": int(self._episodes[found]), "timestamp": round(float(self._timestamps[found]), 4)}
+        asked = {"episode": episode, "timestamp": None if timestamp is None else round(timestamp, 4)}
+        if any(value not in (None, known[name]) for name, value in asked.items()):
             raise ValueError(
-                f"Frame {index} is not in {self._repo_id!r}, whose language rows are read: expected batches of the dataset that "
-                "the policy was built for. Build a policy for each dataset (LeRobot's make_policy with its metadata)."
+                f"Frame {index} has {known} in {self._repo_id!r}, but {asked} in the batch: it is of another dataset than that "
+                + _EXPECTED
             )
-        row = {name: column[int(self._order[position])].as_py() for name, column in self._columns.items()}
+        row = {name: column[found].as_py() for name, column in self._columns.items()}
         return row.get(PERSISTENT) or [], row.get(EVENTS) or []
 
     def _check_cameras(self, meta: Any) -> None:
@@ -193,6 +213,24 @@ class LanguageTable:
             rows = pc.list_flatten(column)
             named = set(pc.unique(pc.struct_field(rows, "camera")).to_pylist()) - {None}
             check_cameras(named, meta.camera_keys, f"the rows of {name!r} in {meta.repo_id!r}")
+
+
+@dataclass(frozen=True)
+class BoundLanguage:
+    """What a dataset says to the step that reads its language.
+
+    Attributes:
+        table: Its language rows, if it has any.
+        cameras: Observation keys of its cameras.
+    """
+
+    table: LanguageTable | None
+    cameras: Sequence[str]
+
+    @classmethod
+    def of(cls, meta: Any) -> "BoundLanguage":
+        """That of the dataset which `meta` describes."""
+        return cls(LanguageTable(meta) if meta.has_language_columns else None, meta.camera_keys)
 
 
 def check_cameras(named: Iterable[str], known: Sequence[str], where: str) -> None:

@@ -4,7 +4,7 @@ LeRobot rebuilds a checkpoint's pipeline from each step's configuration and stat
 tensor of bytes in the prompt step's state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -13,24 +13,32 @@ import numpy as np
 import torch
 from lerobot.configs import PipelineFeatureType, PolicyFeature
 from lerobot.lerobot_types import EnvTransition, TransitionKey
-from lerobot.processor import ObservationProcessorStep, ProcessorStep, ProcessorStepRegistry
-from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from lerobot.processor import (
+    ObservationProcessorStep,
+    PolicyActionProcessorStep,
+    ProcessorStep,
+    ProcessorStepRegistry,
+)
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
-from lerobot_gem.processing.chat import ACTION_SUFFIX, conversation, user_turn
+from lerobot_gem.processing.chat import ACTION_SUFFIX, Prompt, conversation, user_turn
+from lerobot_gem.processing.finite import check_finite, frame_name, is_finite, not_finite
 from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.processing.language import (
     EVENTS,
     MESSAGES,
     PERSISTENT,
-    LanguageTable,
+    BoundLanguage,
     Message,
+    Row,
     check_cameras,
     conversations,
     messages_of_rows,
     messages_of_task,
     parse_messages,
 )
+from lerobot_gem.processing.tokenizer import encode
 
 OBS_PIXEL_VALUES = (
     "observation.pixel_values"  # (P, patch_dim), the patches of all images of the prompts, in order
@@ -40,6 +48,8 @@ OBS_LABELS = "observation.language.labels"  # (R, L): the token where it is lear
 OBS_ROW_SAMPLES = "observation.language.samples"  # (R,): which sample a prompt belongs to
 OBS_SHOWN = "observation.language.images"  # (N, 2): sample and camera of each vision span, in order
 IGNORED = -100
+
+_LOOK = "Check the sensor, or correct the frame or delete its episode (lerobot-dataset-viz shows it; lerobot-gem-check names all)."
 
 Features = dict[PipelineFeatureType, dict[str, PolicyFeature]]
 
@@ -52,17 +62,20 @@ class LanguageRowsStep(ProcessorStep):
     if LeRobot delivers them, else those of the dataset bound to the step, else the task.
     """
 
-    # LeRobot rebuilds the pipeline of a checkpoint without telling it the dataset. The policy is told, and tells us.
-    _table: ClassVar[LanguageTable | None] = None
-    _cameras: ClassVar[Sequence[str] | None] = None
+    # LeRobot rebuilds the pipeline of a checkpoint without telling it the dataset. The policy is told, and built first: what it
+    # was told last is what the next step reads.
+    _latest: ClassVar[BoundLanguage | None] = None
+
+    def __init__(self) -> None:
+        self._bound = self._latest
 
     @classmethod
     def bind(cls, meta: Any) -> None:
-        """Read language rows from the dataset that `meta` describes from now on, if it has any."""
-        cls._table = LanguageTable(meta) if meta.has_language_columns else None
-        cls._cameras = meta.camera_keys
+        """Let steps that are made from now on read the language rows of the dataset that `meta` describes, if it has any."""
+        cls._latest = BoundLanguage.of(meta)
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
+        self._bound = self._bound or self._latest  # a step that was made before any policy was told
         data = dict(transition.get(TransitionKey.COMPLEMENTARY_DATA) or {})
         if MESSAGES in data:
             entries = data[MESSAGES]
@@ -73,11 +86,11 @@ class LanguageRowsStep(ProcessorStep):
 
     def _parse(self, entries: Sequence[str]) -> list[list[Message]]:
         parsed = [parse_messages(text) for text in entries]
-        if self._cameras is not None:
+        if self._bound is not None:
             named = {
                 message["camera"] for messages in parsed for message in messages if message.get("camera")
             }
-            check_cameras(named, self._cameras, "the column 'messages'")
+            check_cameras(named, self._bound.cameras, "the column 'messages'")
         return parsed
 
     def _look_up(self, data: dict[str, Any]) -> list[list[Message]]:
@@ -90,7 +103,7 @@ class LanguageRowsStep(ProcessorStep):
                     data[column][position] or [] if column in data else [] for column in (PERSISTENT, EVENTS)
                 )
             else:
-                persistent, events = self._table.rows(index) if self._table else ([], [])
+                persistent, events = self._rows(data, position)
             found = messages_of_rows(
                 persistent, events, timestamp=float(data["timestamp"][position]), task=task, index=index
             )
@@ -99,6 +112,17 @@ class LanguageRowsStep(ProcessorStep):
             messages.append(found)
         return messages
 
+    def _rows(self, data: dict[str, Any], position: int) -> tuple[list[Row], list[Row]]:
+        """Persistent and event rows of a sample, from the dataset that the step is bound to."""
+        if self._bound is None or self._bound.table is None:
+            return [], []
+        episode = data.get("episode_index")
+        return self._bound.table.rows(
+            int(data["index"][position]),
+            episode=None if episode is None else int(episode[position]),
+            timestamp=float(data["timestamp"][position]),
+        )
+
     def transform_features(self, features: Features) -> Features:
         return features
 
@@ -106,24 +130,29 @@ class LanguageRowsStep(ProcessorStep):
 @dataclass
 @ProcessorStepRegistry.register(name="gem_check_observation")
 class CheckObservationStep(ObservationProcessorStep):
-    """Stops at the first observation that is not finite or not of the size that the policy was built for.
+    """Stops at the first frame that is not finite or not of the size that the policy was built for.
+
+    Stands before the device step, where looking at the numbers makes nobody wait. Vectors that the policy does not read are
+    not looked at.
 
     Attributes:
-        state_sizes: Size of each state vector, by observation key.
+        state_sizes: Size of each state vector that the policy reads, by observation key.
+        checks_actions: Whether the policy learns from actions.
     """
 
     state_sizes: dict[str, int] = field(default_factory=dict)
+    checks_actions: bool = False
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        frames = self.transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
         for key, value in observation.items():
-            is_image = isinstance(value, Tensor) and value.ndim == 4
-            if not isinstance(value, Tensor) or (is_image and value.shape[1] == 1):
-                continue  # invalid pixels are part of a depth map, the one kind of image with one channel
-            if value.is_floating_point() and not _is_finite(value):
-                raise ValueError(
-                    f"{key} holds NaN or infinite values: expected finite numbers. Check the sensor or the dataset "
-                    "(lerobot-dataset-viz shows the frame)."
-                )
+            # Invalid pixels are part of a depth map, the one kind of image with one channel.
+            is_image = isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] != 1
+            if is_image or (isinstance(value, Tensor) and key in self.state_sizes):
+                check_finite(key, value, frames, _LOOK)
+        action = self.transition.get(TransitionKey.ACTION)
+        if self.checks_actions and isinstance(action, Tensor):
+            _check_actions(action, frames)
         for key, size in self.state_sizes.items():
             if key not in observation:
                 raise ValueError(
@@ -139,6 +168,27 @@ class CheckObservationStep(ObservationProcessorStep):
 
     def get_config(self) -> dict[str, Any]:
         return asdict(self)
+
+    def transform_features(self, features: Features) -> Features:
+        return features
+
+
+@ProcessorStepRegistry.register(name="gem_check_action")
+class CheckActionStep(PolicyActionProcessorStep):
+    """Stops before an action that is not finite reaches a robot.
+
+    Stands last, behind the step that copies actions to the CPU, which has waited for them already.
+    """
+
+    def action(self, action: Tensor) -> Tensor:
+        check_finite(
+            ACTION,
+            action,
+            {},
+            "The policy's own output is finite, so the statistics in its policy_postprocessor files are not: train it on a "
+            "dataset that lerobot-gem-check passes.",
+        )
+        return action
 
     def transform_features(self, features: Features) -> Features:
         return features
@@ -195,8 +245,11 @@ class PromptStep(ObservationProcessorStep):
         if self.answers:
             return self._conversations(transition, image_tokens, batch_size)
         tasks = self._tasks(transition, batch_size)
-        suffix = ACTION_SUFFIX if self.images.layout == "concat" else ""
-        prompts = [self._encode(user_turn(task, image_tokens) + suffix) for task in tasks]
+        suffix = ACTION_SUFFIX if self.images.layout == "concat" else ()
+        prompts = [
+            self._encoded(user_turn(task, image_tokens) + suffix, transition, sample)
+            for sample, task in enumerate(tasks)
+        ]
         return self._padded(prompts, side="left"), None
 
     def _conversations(
@@ -208,7 +261,7 @@ class PromptStep(ObservationProcessorStep):
         for sample in range(batch_size):
             for talk in conversations(messages[sample], self.images.cameras):
                 pieces = conversation(talk.exchanges, [image_tokens[camera] for camera in talk.cameras])
-                encoded = [(self._encode(text), learned) for text, learned in pieces]
+                encoded = [(self._encoded(piece, transition, sample), learned) for piece, learned in pieces]
                 prompts.append([token for tokens, _ in encoded for token in tokens])
                 labels.append(
                     [token if learned else IGNORED for tokens, learned in encoded for token in tokens]
@@ -223,14 +276,20 @@ class PromptStep(ObservationProcessorStep):
         }
         return texts, shown
 
+    def _encoded(self, prompt: Prompt, transition: EnvTransition, sample: int) -> list[int]:
+        try:
+            return self._encode(prompt)
+        except ValueError as error:
+            frame = frame_name(transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}, sample)
+            raise ValueError(f"{error} It is the text of {frame}.") from error
+
     def _padded(self, prompts: list[list[int]], side: Literal["left", "right"]) -> dict[str, Tensor]:
         mask = _pad([[1] * len(prompt) for prompt in prompts], 0, side).bool()
         tokens = _pad(prompts, self.tokenizer.pad_token_id, side)
         return {OBS_LANGUAGE_TOKENS: tokens, OBS_LANGUAGE_ATTENTION_MASK: mask}
 
-    def _tokenize(self, text: str) -> list[int]:
-        # The tokenizer itself: transformers' call around it takes longer than the work.
-        return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    def _tokenize(self, prompt: Prompt) -> list[int]:
+        return encode(self.tokenizer, prompt)
 
     @staticmethod
     def _tasks(transition: EnvTransition, batch_size: int) -> list[str]:
@@ -267,9 +326,19 @@ class PromptStep(ObservationProcessorStep):
         return features
 
 
-def _is_finite(values: Tensor) -> bool:
-    """Whether all values are finite; a sum passes NaN and infinity on, and takes a tenth of looking at each value."""
-    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+def _check_actions(actions: Tensor, frames: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the frame whose action is not finite, in chunks (B, T, A) or actions (B, A)."""
+    chunks = actions if actions.ndim == 3 else actions[:, None]
+    if is_finite(chunks):
+        return
+    place = tuple(int(position) for position in (~chunks.isfinite()).nonzero()[0])
+    sample, ahead = place[:2]
+    is_pad = frames.get(f"{ACTION}_is_pad")
+    if isinstance(is_pad, Tensor) and is_pad.shape[:2] == chunks.shape[:2]:
+        # Past the end of an episode, LeRobot repeats its last frame.
+        ahead = min(ahead, max(int((~is_pad[sample]).sum()) - 1, 0))
+    [*_, dimension] = place
+    raise not_finite(ACTION, chunks[place].item(), [dimension], frame_name(frames, sample, ahead), _LOOK)
 
 
 def _pad(rows: list[list[int]], value: int, side: Literal["left", "right"]) -> Tensor:

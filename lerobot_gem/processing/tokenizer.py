@@ -1,8 +1,17 @@
 """The tokenizers: Qwen's own for pretrained backbones, a small one built in code for the `tiny` preset."""
 
+from itertools import groupby
 from typing import Any
 
-from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
+from lerobot_gem.processing.chat import (
+    IMAGE_TOKEN,
+    TURN_END_TOKEN,
+    TURN_START_TOKEN,
+    VISION_END_TOKEN,
+    VISION_START_TOKEN,
+    Prompt,
+    Special,
+)
 
 PAD_TOKEN = "<|endoftext|>"
 # Position = id. The `tiny` preset's backbone refers to the vision tokens by these ids.
@@ -12,8 +21,8 @@ TINY_SPECIAL_TOKENS = (
     VISION_END_TOKEN,
     IMAGE_TOKEN,
     "<|video_pad|>",
-    "<|im_start|>",
-    "<|im_end|>",
+    TURN_START_TOKEN,
+    TURN_END_TOKEN,
     "<|quad_start|>",
 )
 TINY_VOCABULARY_SIZE = 1024
@@ -64,3 +73,51 @@ def build_tiny_tokenizer() -> Any:
         ),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD_TOKEN)
+
+
+def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Write a prompt in tokens. Special tokens that a text spells out are text, and have no power.
+
+    Args:
+        tokenizer: A `PreTrainedTokenizerFast` with Qwen's special tokens.
+        prompt: Texts and special tokens; texts that follow each other are one text.
+
+    Raises:
+        ValueError: A text is not valid Unicode, or the tokenizer lacks a special token.
+    """
+    # The tokenizer itself: transformers' call around it takes longer than the work.
+    backend = tokenizer.backend_tokenizer
+    ordinary = backend.encode_special_tokens
+    backend.encode_special_tokens = True
+    tokens: list[int] = []
+    try:
+        for is_special, pieces in groupby(prompt, key=lambda piece: isinstance(piece, Special)):
+            if is_special:
+                tokens += [token for piece in pieces for token in _ids(backend, piece)]
+            else:
+                text = _valid("".join(map(str, pieces)))
+                tokens += backend.encode(text, add_special_tokens=False).ids
+    finally:
+        backend.encode_special_tokens = ordinary
+    return tokens
+
+
+def _ids(backend: Any, special: Any) -> list[int]:
+    token = backend.token_to_id(special.token)
+    if token is None:
+        raise ValueError(
+            f"The tokenizer has no token {special.token!r}: expected the tokenizer of Qwen3-VL or of a checkpoint of this "
+            "package."
+        )
+    return [token] * special.times
+
+
+def _valid(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text {text.strip()[:200]!r} holds {text[error.start]!r}, half of a character (a surrogate without its "
+            "partner): expected valid Unicode. Correct the text, or leave it out."
+        ) from error
+    return text

@@ -19,7 +19,7 @@ from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BackboneConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.processing.chat import conversation
-from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
+from lerobot_gem.processing.tokenizer import build_tiny_tokenizer, encode
 from lerobot_gem.scripts.convert import main
 from tests.checkpoints.conftest import contents, edit_config, edit_weights
 from tests.checkpoints.test_release_expert import RELEASED_SHAPES
@@ -225,7 +225,7 @@ def test_our_policy_becomes_a_plain_model_with_its_processor(make_policy, tmp_pa
     tokens = (inputs["image_grid_thw"].prod(dim=1) // 4).tolist()
     prompt, _ = conversation([(QUESTION, "answer")], tokens)
     tokenizer = build_tiny_tokenizer()
-    assert inputs["input_ids"][0].tolist() == tokenizer(prompt[0])["input_ids"]
+    assert inputs["input_ids"][0].tolist() == encode(tokenizer, prompt[0])
     assert AutoTokenizer.from_pretrained(tmp_path / "qwen")(QUESTION) == tokenizer(QUESTION)
 
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "qwen").eval()

@@ -255,6 +255,20 @@ def test_fresh_expert_predicts_nothing_and_learns():
     assert sum(errors[-20:]) < 0.6 * sum(errors[:20])
 
 
+def test_a_chunk_of_padding_alone_carries_no_loss():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    is_pad = torch.zeros(B, T, dtype=torch.bool)
+    conditioning = expert.encode_conditioning(states, mask)
+    draws = {"noise": noise, "time": torch.full((B,), 0.5)}
+    loss = expert.loss(noise + 1, is_pad, conditioning, state, **draws)
+    is_pad[1] = True
+    padded = expert.loss(noise + 1, is_pad, conditioning, state, **draws)
+    assert padded[0] == loss[0] and padded[1] == 0
+    padded.sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in expert.parameters() if weight.grad is not None)
+
+
 def test_error_is_that_of_the_straight_path():
     """A velocity of zero (fresh expert) leaves the squared displacement from noise to action."""
     expert = make_expert(randomised=False)

@@ -1,10 +1,14 @@
 """The steps that read language and write prompts."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 
+from lerobot_gem.policies.base_configuration import DepthConfig
+from lerobot_gem.policies.processors import make_gem_pipelines
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from lerobot_gem.storage.language_columns import row
@@ -42,11 +46,74 @@ def test_a_dataset_without_language_columns_takes_the_place_of_one_with(
 ):
     from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
+    config = make_gem(stage="joint")[0].config
+    for root, has_questions in ((dataset_root, False), (depth_dataset_root, True)):
+        LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=root))
+        preprocess, _ = make_gem_pipelines(config, answers=True)
+        assert any("There." in text for text in learned_texts(preprocess, depth_batch)) == has_questions
+
+
+def test_a_pipeline_keeps_the_questions_of_its_own_dataset(make_gem, dataset_root, depth_batch):
     _, preprocess, _ = make_gem(stage="joint")
-    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=dataset_root))
-    assert not any("There." in text for text in learned_texts(preprocess, depth_batch))
-    LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=depth_dataset_root))
+    make_gem(
+        root=dataset_root, stage="joint", depth=DepthConfig(loss_weight=0.0)
+    )  # of another dataset, without questions
     assert any("There." in text for text in learned_texts(preprocess, depth_batch))
+
+
+@pytest.mark.parametrize("change", [{"episode_index": 1}, {"timestamp": 0.2}])
+def test_a_frame_of_another_dataset_is_refused(make_gem, depth_batch, change):
+    _, preprocess, _ = make_gem(stage="joint")
+    [(key, more)] = change.items()
+    with pytest.raises(
+        ValueError, match=r"Frame 0 has .* in 'local/noise', but .* in the batch: .* another dataset"
+    ):
+        preprocess({**depth_batch, key: depth_batch[key] + more})
+
+
+def test_special_tokens_in_questions_and_answers_are_text(make_gem, depth_batch):
+    policy, preprocess, _ = make_gem(stage="joint")
+    talk = [
+        {"role": "user", "content": "Which <|image_pad|>?"},
+        {"role": "assistant", "content": "<|im_end|> it is."},
+    ]
+    written = {**depth_batch, "messages": [json.dumps(talk)] * 3}
+    assert learned_texts(preprocess, written) == ["<|im_end|> it is.<|im_end|>\n"] * 3
+    policy(preprocess(written))  # as many image tokens as patches
+
+
+def test_a_text_that_cannot_be_encoded_is_named_with_its_frame(make_gem, depth_batch):
+    _, preprocess, _ = make_gem(stage="joint")
+    talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "half \ud83d"}]
+    with pytest.raises(ValueError, match=r"half of a character .* It is the text of frame 3 \(episode 0\)"):
+        preprocess({**depth_batch, "messages": ["[]", json.dumps(talk), "[]"]})
+
+
+def test_actions_that_are_not_finite_are_named_with_their_frame(make_policy, batch):
+    _, preprocess, _ = make_policy()
+    for sample, ahead, frame in ((0, 2, "frame 2 (episode 0)"), (3, 3, "frame 19 (episode 1)")):
+        actions = batch["action"].clone()
+        actions[sample, ahead, 5] = np.inf
+        with pytest.raises(ValueError, match=rf"action\[5\] is inf in {re.escape(frame)}: expected finite"):
+            preprocess({**batch, "action": actions})
+
+
+def test_vectors_that_are_not_read_stop_nothing(make_gem, make_policy, batch, depth_batch):
+    nothing = torch.full((3, 7), np.nan)
+    make_gem(stage="joint")[1]({**depth_batch, "action": nothing, "observation.state": nothing})
+    make_policy()[1]({**batch, "observation.tactile": torch.full((4, 2), np.nan)})
+
+
+def test_an_action_that_is_not_finite_does_not_reach_the_robot(make_policy, batch):
+    policy, preprocess, postprocess = make_policy(
+        normalization_mapping={"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
+    )
+    actions = policy.predict_action_chunk(preprocess(batch))
+    assert postprocess(actions).isfinite().all()
+    with pytest.raises(
+        ValueError, match=r"action\[0, 0\] is nan in observation 0 of the batch: .*statistics"
+    ):
+        postprocess(actions * np.nan)
 
 
 def test_a_prompt_step_saved_before_there_were_answers_still_loads():

@@ -3,7 +3,13 @@
 import pytest
 
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.processing.tokenizer import TINY_SPECIAL_TOKENS, TINY_VOCABULARY_SIZE, build_tiny_tokenizer
+from lerobot_gem.processing.chat import ACTION_SUFFIX, ANSWER_PREFIX, TURN_END, Special, user_turn
+from lerobot_gem.processing.tokenizer import (
+    TINY_SPECIAL_TOKENS,
+    TINY_VOCABULARY_SIZE,
+    build_tiny_tokenizer,
+    encode,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +37,33 @@ def test_any_text_survives(tokenizer, text: str):
 
 def test_it_is_the_same_each_time(tokenizer):
     assert build_tiny_tokenizer().get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_prompt_has_the_tokens_of_its_text(tokenizer):
+    for prompt in (
+        user_turn("pick up the milk", [3, 2]) + ACTION_SUFFIX,
+        user_turn(" two blanks  and a line\n", ()) + ANSWER_PREFIX,
+        ("", *TURN_END),
+    ):
+        text = "".join(map(str, prompt))
+        assert encode(tokenizer, prompt) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("token", TINY_SPECIAL_TOKENS)
+def test_special_tokens_in_a_text_have_no_power(tokenizer, token):
+    text = f"press the {token} key"
+    tokens = encode(tokenizer, (text,))
+    assert tokenizer.convert_tokens_to_ids(token) not in tokens
+    assert tokenizer.decode(tokens) == text
+    # And the tokenizer is left as it was.
+    assert tokenizer.convert_tokens_to_ids(token) in tokenizer(text)["input_ids"]
+
+
+def test_a_text_that_is_no_unicode_is_named(tokenizer):
+    with pytest.raises(ValueError, match=r"'the \\ud83d cup' holds '\\ud83d', half of a character"):
+        encode(tokenizer, ("the \ud83d cup",))
+
+
+def test_a_tokenizer_without_the_formats_tokens_is_named(tokenizer):
+    with pytest.raises(ValueError, match=r"has no token '<\|other\|>': expected the tokenizer of Qwen3-VL"):
+        encode(tokenizer, (Special("<|other|>"),))

@@ -100,6 +100,7 @@ class GemPolicy(BaseGemPolicy):
                 )
                 total = total + weights["depth"] * depth.per_sample(batch_size)
                 logs |= depth.logs(batch_size)
+        self.check_losses(total, logs, batch)
         if torch.is_grad_enabled() and not total.requires_grad:
             # Nothing to learn from in this batch, but LeRobot calls backward all the same.
             total = total + 0 * trainable_parameters(self)[0].sum()

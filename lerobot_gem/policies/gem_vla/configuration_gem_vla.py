@@ -4,13 +4,14 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
-from lerobot.configs import PolicyFeature, PreTrainedConfig
+from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
+from lerobot_gem.processing.statistics import Limits, check_statistics, still_dimensions
 
 
 @dataclass
@@ -78,6 +79,9 @@ class GemVLAConfig(BaseGemConfig):
             stay float32).
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
             where the release feeds them raw (this port: joint angles in degrees would swamp the rest).
+        outlier_limit: Largest size of a number of a normalised state or action, in standard deviations or half ranges; what
+            lies beyond is an outlier, and is cut off. With it, a number of the state that stands still in the dataset, or
+            nearly, is read as its mean. None does neither.
         optimizer_name: "adamw", or "muon", which learns from scratch with fewer samples (docs/demo.md).
         optimizer_lr: Learning rate of the expert.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
@@ -97,6 +101,7 @@ class GemVLAConfig(BaseGemConfig):
 
     chunk_size: int = 32
     n_action_steps: int | None = None
+    outlier_limit: float | None = 10.0
 
     rtc_config: RTCConfig | None = None
     action_feature_names: list[str] | None = None
@@ -125,6 +130,11 @@ class GemVLAConfig(BaseGemConfig):
             raise ValueError(
                 f"n_action_steps={self.n_action_steps}: expected 1 to chunk_size={self.chunk_size}, since no more "
                 "actions than a chunk holds can be executed from it."
+            )
+        if self.outlier_limit is not None and not self.outlier_limit > 1:
+            raise ValueError(
+                f"outlier_limit={self.outlier_limit}: expected more than 1, the size of ordinary values once they are "
+                "normalised, or null for no limit."
             )
         blocks = self.expert_architecture.depth
         if len(self.conditioning_layers) != blocks:
@@ -202,8 +212,30 @@ class GemVLAConfig(BaseGemConfig):
     def action_delta_indices(self) -> list[int]:
         return list(range(self.chunk_size))
 
+    @property
+    def limits(self) -> Limits:
+        """What bounds normalised states and actions; nothing bounds what is not normalised."""
+        if not self.built.is_bounded or self.outlier_limit is None:
+            return Limits()
+        state, action = (
+            None if self._normalization(kind) == NormalizationMode.IDENTITY else self.outlier_limit
+            for kind in ("STATE", "ACTION")
+        )
+        return Limits(state, action, tuple(self.built.still_state))
+
+    def settle_limits(self, meta: Any) -> None:
+        """Find what stands still in the dataset that normalises states."""
+        self.built.is_bounded = True
+        stats = (meta.stats or {}).get(OBS_STATE) if self.state_feature is not None else None
+        self.built.still_state = still_dimensions(stats or {}, self._normalization("STATE"))
+
+    def _normalization(self, kind: str) -> NormalizationMode:
+        return self.normalization_mapping.get(kind, NormalizationMode.IDENTITY)
+
     def check_dataset(self, meta: Any) -> None:
         super().check_dataset(meta)
+        vectors = {ACTION: "ACTION"} | ({} if self.state_feature is None else {OBS_STATE: "STATE"})
+        check_statistics(meta, {key: self._normalization(kind) for key, kind in vectors.items()})
         if self.state_feature is None:
             return
         if OBS_STATE not in meta.features:

@@ -18,6 +18,7 @@ from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_expert, build_generator
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES
 from lerobot_gem.training.stages import skipped_before
 
@@ -49,6 +50,9 @@ class GemVLAPolicy(BaseGemPolicy):
         config.validate_features()
         if dataset_meta is not None:
             config.check_dataset(dataset_meta)
+            if config.built.is_bounded or not weights_follow:
+                config.settle_limits(dataset_meta)
+                _warn_of_still_state(config)
         with_depth = dataset_meta is not None and "depth" in config.loss_weights
         # The expert's last state is the input of the first layer that acting does not need; depth is read off the last.
         num_layers = None if with_depth else max(config.conditioning_layers)
@@ -91,7 +95,11 @@ class GemVLAPolicy(BaseGemPolicy):
             conditioning, final_states = self._observe(batch)
             losses = {
                 "action": self.expert.loss(
-                    batch[ACTION], batch.get(f"{ACTION}_is_pad"), conditioning, self._state(batch), **draws
+                    self.config.limits.of_action(batch[ACTION]),
+                    batch.get(f"{ACTION}_is_pad"),
+                    conditioning,
+                    self._state(batch),
+                    **draws,
                 )
             }
             logs = {"action_loss": losses["action"].mean().item()}
@@ -100,6 +108,7 @@ class GemVLAPolicy(BaseGemPolicy):
                 logs |= depth_logs
         weighted = [weight * losses[loss] for loss, weight in self.config.loss_weights.items()]
         per_sample = torch.stack(weighted).sum(dim=0)
+        self.check_losses(per_sample, logs, batch)
         return (per_sample if reduction == "none" else per_sample.mean()), logs
 
     def _depth_losses(self, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -161,6 +170,9 @@ class GemVLAPolicy(BaseGemPolicy):
             inference_delay: Real-time chunking: actions executed while this chunk is computed.
             prev_chunk_left_over: Real-time chunking: the unexecuted rest of the last chunk.
             **kwargs: Not read; LeRobot passes what other policies need.
+
+        Raises:
+            ValueError: The chunk is not finite. Looking costs no time, since whoever asks for a chunk waits for it.
         """
         self.eval()
         integrate: Integrator | None = None
@@ -169,7 +181,13 @@ class GemVLAPolicy(BaseGemPolicy):
         with self.autocast():
             conditioning, _ = self._observe(batch, final=False)
             steps = self.config.expert.num_inference_steps  # may change after the policy was built
-            return self.expert.sample(conditioning, self._state(batch), noise, steps, integrate=integrate)
+            chunk = self.expert.sample(conditioning, self._state(batch), noise, steps, integrate=integrate)
+        if not is_finite(chunk):
+            self._find_cause(batch)
+            check_finite(
+                "The chunk of actions", chunk, batch, "Input and weights are finite: report this as a bug."
+            )
+        return chunk
 
     def supports_rtc(self) -> bool:
         """GEM-VLA samples by flow integration, which real-time chunking can guide."""
@@ -199,7 +217,9 @@ class GemVLAPolicy(BaseGemPolicy):
         return self.expert.encode_conditioning(states, mask), final_states
 
     def _state(self, batch: dict[str, Tensor]) -> Tensor | None:
-        return None if self.config.state_feature is None else batch[OBS_STATE]
+        if self.config.state_feature is None:
+            return None
+        return self.config.limits.of_state(batch[OBS_STATE])
 
     # Checkpoints
 
@@ -213,6 +233,16 @@ class GemVLAPolicy(BaseGemPolicy):
         leave_out = is_for_training if model.generator is None else None
         load_policy_weights(model, model_file, leave_out=leave_out)
         return model
+
+
+def _warn_of_still_state(config: GemVLAConfig) -> None:
+    still = config.limits.still
+    if still:
+        logger.warning(
+            f"{OBS_STATE}: the numbers {list(still)} stand still in the dataset, or nearly, and are read as their mean, so that "
+            "a sensor's tick does not become thousands of standard deviations. To read them all the same, train with "
+            "--policy.outlier_limit=null."
+        )
 
 
 def _warn_of_skipped_stages(done: Sequence[str]) -> None:

@@ -129,6 +129,12 @@ def test_labels_are_the_answers_and_images_are_grounded(make_gem, depth_batch):
     assert inputs[OBS_SHOWN].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]]
 
 
+def without_questions() -> dict[str, torch.Tensor]:
+    """Three frames of episode 0 that have no language rows."""
+    index = torch.tensor([4, 5, 6])
+    return {"index": index, "timestamp": index / 5}
+
+
 def test_a_stage_without_language_loss_runs_no_text(make_gem, depth_batch):
     losses, lengths = {}, {}
     for text in ("lift", "a much longer task that says a lot more"):
@@ -137,7 +143,7 @@ def test_a_stage_without_language_loss_runs_no_text(make_gem, depth_batch):
         policy.backbone.language_model.layers[0].register_forward_hook(
             lambda _, args, __, seen=seen: seen.append(args[0])
         )
-        inputs = preprocess({**depth_batch, "index": torch.tensor([4, 5, 6]), "task": [text] * 3})
+        inputs = preprocess({**depth_batch, **without_questions(), "task": [text] * 3})
         torch.manual_seed(2)
         losses[text] = policy.eval()(inputs)[0].item()
         lengths[text] = seen[0].shape[1]
@@ -193,7 +199,7 @@ def test_data_without_actions_and_state_trains(make_gem, tmp_path, messages):
 
 def test_a_frame_without_any_text_still_gives_depth_loss(make_gem, depth_batch):
     policy, preprocess, _ = make_gem(stage="joint")
-    raw = {**depth_batch, "index": torch.tensor([4, 5, 6]), "task": [""] * 3}
+    raw = {**depth_batch, **without_questions(), "task": [""] * 3}
     loss, logs = policy(preprocess(raw))
     loss.backward()
     assert (logs["frames_with_language"], logs["language_loss"]) == (0, 0)

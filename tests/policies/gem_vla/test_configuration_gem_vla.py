@@ -213,7 +213,9 @@ def test_non_finite_observations_are_named(make_policy, batch, key, value):
     _, preprocess, _ = make_policy()
     broken = batch[key].clone()
     broken.view(-1)[5] = value
-    with pytest.raises(ValueError, match=rf"{key} holds NaN or infinite values"):
+    with pytest.raises(
+        ValueError, match=rf"{key}\[.*\] is {value} in frame 0 \(episode 0\): expected finite"
+    ):
         preprocess({**batch, key: broken})
 
 

@@ -1,12 +1,17 @@
 """The policy's behaviour through LeRobot's own factory and processors."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
-from tests.conftest import ACTION_DIM, CAMERAS
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+from lerobot_gem.processing.statistics import Limits
+from tests.conftest import ACTION_DIM, CAMERAS, write_dataset
 
 
 def grads(module):
@@ -286,3 +291,107 @@ def test_flow_samples_average_several_draws_and_run_the_backbone_once(make_polic
     noise, time = torch.randn(12, 4, ACTION_DIM), torch.randn(12).sigmoid()
     one_by_one = [policy(inputs, noise=noise[i::3], time=time[i::3], reduction="none")[0] for i in range(3)]
     torch.testing.assert_close(loss, torch.stack(one_by_one).mean(dim=0))
+
+
+def test_what_is_not_finite_is_never_learned(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    inputs = preprocess(batch)
+    state = inputs["observation.state"].clone()
+    state[2, 4] = np.nan  # as statistics would do that are not finite
+    with pytest.raises(
+        ValueError,
+        match=r"observation.state, normalised,\[4\] is nan in frame 10 \(episode 1\): .*statistics",
+    ):
+        policy({**inputs, "observation.state": state})
+    noise = torch.zeros(4, 4, ACTION_DIM)
+    noise[1] = 3e38  # whose square overflows
+    with pytest.raises(
+        ValueError, match=r"The loss is inf in frame 3 \(episode 0\): .*lower the learning rate"
+    ):
+        policy(inputs, noise=noise, time=torch.full((4,), 0.5))
+    next(policy.expert.parameters()).data.view(-1)[0] = np.nan
+    with pytest.raises(
+        ValueError, match=r"The weights 'expert\..*' hold NaN or infinity: .*earlier checkpoint"
+    ):
+        policy(inputs)
+
+
+def test_what_is_not_finite_never_moves_a_robot(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    inputs = preprocess(batch)
+    state = inputs["observation.state"].clone()
+    state[2, 4] = np.nan
+    for act in (policy.predict_action_chunk, policy.select_action):
+        with pytest.raises(ValueError, match=r"observation.state, normalised,\[4\] is nan in frame 10"):
+            act({**inputs, "observation.state": state})
+    with pytest.raises(ValueError, match=r"The chunk of actions\[0, 0\] is nan in frame 0"):
+        policy.predict_action_chunk(inputs, noise=torch.full((4, 4, ACTION_DIM), np.nan))
+
+
+def test_a_step_that_breaks_the_weights_ends_before_they_are_saved(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    loss, _ = policy(preprocess(batch))
+    loss.backward()
+    next(policy.expert.parameters()).grad.view(-1)[0] = np.nan
+    policy.update()
+    torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+    torch.optim.SGD(policy.parameters(), lr=1e-3).step()
+    with pytest.raises(ValueError, match=r"last step made weights \('.*'\) that are not finite"):
+        policy.update()
+
+
+@pytest.fixture
+def still_policy(make_policy, tmp_path):
+    """A function that builds a policy on data whose state stands still in number 2."""
+    root = write_dataset(tmp_path / "data")
+    file = root / "meta" / "stats.json"
+    stats = json.loads(file.read_text())
+    stats["observation.state"]["mean"][2] = stats["observation.state"]["min"][2] = 0.5
+    stats["observation.state"]["max"][2], stats["observation.state"]["std"][2] = 0.5, 0.0
+    file.write_text(json.dumps(stats))
+    return lambda **overrides: make_policy(root=root, **overrides)
+
+
+def chunks_around(policy, preprocess, batch, *ticks: float) -> list[torch.Tensor]:
+    """Chunks for number 2 of the state at 0.5 plus each tick."""
+    warm(policy)
+    noise, chunks = torch.randn(4, 4, ACTION_DIM), []
+    for tick in ticks:
+        state = batch["observation.state"].clone()
+        state[:, 2] = 0.5 + tick
+        chunks.append(
+            policy.predict_action_chunk(preprocess({**batch, "observation.state": state}), noise=noise)
+        )
+    return chunks
+
+
+def test_a_tick_of_what_stands_still_has_no_effect(still_policy, batch, tmp_path, caplog):
+    policy, preprocess, _ = still_policy()
+    assert "the numbers [2] stand still" in caplog.text and "--policy.outlier_limit=null" in caplog.text
+    still, tick, more = chunks_around(policy, preprocess, batch, 0.0, 1e-6, 1.0)
+    assert tick.equal(still) and more.equal(still)
+    policy.save_pretrained(tmp_path / "saved")
+    assert GemVLAPolicy.from_pretrained(tmp_path / "saved").config.limits == policy.config.limits
+    # An older checkpoint goes on as it was trained.
+    policy.config.built.is_bounded = False
+    assert chunks_around(policy, preprocess, batch, 0.0)[0].isfinite().all()
+    assert policy.config.limits == Limits()
+
+
+def test_the_limit_can_be_turned_off(still_policy, batch):
+    policy, preprocess, _ = still_policy(outlier_limit=None)
+    still, tick = chunks_around(policy, preprocess, batch, 0.0, 1e-3)
+    assert (tick - still).abs().max() > 1
+
+
+def test_outliers_are_bounded(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    warm(policy)
+    noise = torch.randn(4, 4, ACTION_DIM)
+    far, farther = (
+        policy.predict_action_chunk(
+            preprocess({**batch, "observation.state": torch.full((4, 8), size)}), noise=noise
+        )
+        for size in (1e3, 1e6)
+    )
+    assert far.equal(farther)

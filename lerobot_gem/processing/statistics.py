@@ -1,0 +1,118 @@
+"""Statistics that normalisation divides by: whether they are finite, and which dimensions stand still.
+
+LeRobot's normaliser divides by a standard deviation or a range plus 1e-8. A dimension that is constant in the data then
+turns a sensor's tick of a thousandth into 100 000 standard deviations.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.configs import NormalizationMode
+from numpy.typing import NDArray
+from torch import Tensor
+
+# A dimension whose whole range is below this share of its largest value, or of 1, stands still: less than a millimetre, a
+# twentieth of a degree in radians, a tick of a 12-bit encoder at 90 degrees.
+STILL_RANGE = 1e-3
+
+# What each mode reads.
+_READ = {
+    NormalizationMode.MEAN_STD: ("mean", "std"),
+    NormalizationMode.MIN_MAX: ("min", "max"),
+    NormalizationMode.QUANTILES: ("q01", "q99"),
+    NormalizationMode.QUANTILE10: ("q10", "q90"),
+}
+
+Statistics = Mapping[str, Mapping[str, Any]]
+
+
+def still_dimensions(stats: Mapping[str, Any], mode: NormalizationMode) -> list[int]:
+    """Dimensions of a vector that are constant in the data, or nearly.
+
+    Args:
+        stats: Of the vector, as in meta/stats.json.
+        mode: How it is normalised. Without normalisation nothing can explode, and no dimension is listed.
+    """
+    if mode not in _READ or "min" not in stats or "max" not in stats:
+        return []
+    low, high = (np.atleast_1d(np.asarray(stats[name], dtype=np.float64)) for name in ("min", "max"))
+    scale = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
+    return np.flatnonzero(high - low <= STILL_RANGE * scale).tolist()
+
+
+def check_statistics(meta: Any, modes: Mapping[str, NormalizationMode]) -> None:
+    """Raise a ValueError if what normalisation reads is not finite.
+
+    Args:
+        meta: `LeRobotDatasetMetadata`.
+        modes: How each vector is normalised, by key.
+
+    Raises:
+        ValueError: A statistic is NaN or infinite; the message names the frames that are, if any.
+    """
+    for key, mode in modes.items():
+        stats = (meta.stats or {}).get(key) or {}
+        for name in _READ.get(mode, ()):
+            values = np.atleast_1d(np.asarray(stats.get(name, 0.0), dtype=np.float64))
+            broken = np.flatnonzero(~np.isfinite(values))
+            if not len(broken):
+                continue
+            dimension = int(broken[0])
+            frames = _broken_frames(Path(meta.root), key)
+            raise ValueError(
+                f"{key} has the statistic {name}[{dimension}] = {values[dimension]} in meta/stats.json of {meta.repo_id!r}: "
+                "expected finite numbers, since every frame is normalised with it. "
+                + (
+                    f"{key} is not finite in frame(s) {_listed(frames)}. Correct these frames or delete their episodes "
+                    "(lerobot-edit-dataset), and compute the statistics anew."
+                    if len(frames)
+                    else "All frames are finite: compute the statistics anew."
+                )
+            )
+
+
+def _broken_frames(root: Path, key: str) -> NDArray[np.int64]:
+    """Indices of the frames on disk whose vector is not finite; none where the files can't be read."""
+    import pyarrow.parquet as pq
+
+    found = [np.empty(0, dtype=np.int64)]
+    for file in sorted((root / "data").rglob("*.parquet")):
+        if {"index", key} <= set(pq.read_schema(file).names):
+            table = pq.read_table(file, columns=["index", key])
+            values = np.array(table[key].to_pylist(), dtype=np.float64).reshape(len(table), -1)
+            found.append(table["index"].to_numpy()[~np.isfinite(values).all(axis=1)])
+    return np.sort(np.concatenate(found))
+
+
+def _listed(frames: NDArray[np.int64], at_most: int = 10) -> str:
+    text = ", ".join(str(frame) for frame in frames[:at_most])
+    return text + (f" and {len(frames) - at_most} more" if len(frames) > at_most else "")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Keeps normalised vectors in bounds, behind the normaliser. NaN stays NaN.
+
+    Attributes:
+        state: Bound of the size of a number of the state; None bounds nothing.
+        action: Likewise of an action that is learned.
+        still: Dimensions of the state that stand still in the data, and are 0 whatever the sensor says.
+    """
+
+    state: float | None = None
+    action: float | None = None
+    still: tuple[int, ...] = ()
+
+    def of_state(self, state: Tensor) -> Tensor:
+        """The state (B, D) in bounds, and without what stands still."""
+        bounded = state.clone() if self.state is None else state.clamp(-self.state, self.state)
+        for dimension in self.still:
+            bounded[..., dimension] = 0
+        return bounded
+
+    def of_action(self, action: Tensor) -> Tensor:
+        """Actions (..., A) in bounds."""
+        return action if self.action is None else action.clamp(-self.action, self.action)

@@ -1,0 +1,55 @@
+"""What stands still in the data, and what is out of bounds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs import NormalizationMode
+
+from lerobot_gem.processing.statistics import Limits, check_statistics, still_dimensions
+from tests.conftest import write_dataset
+
+MODE = NormalizationMode.MEAN_STD
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "stands_still"),
+    [
+        (0.5, 0.5, True),
+        (0.5, 0.5009, True),  # less than a millimetre
+        (0.5, 0.502, False),
+        (89.96, 90.04, True),  # less than a tick of a 12-bit encoder, in degrees
+        (89.9, 90.1, False),
+        (0.0, 0.04, False),  # a gripper, in metres
+        (np.nan, np.nan, False),
+    ],
+)
+def test_what_stands_still(low: float, high: float, stands_still: bool):
+    stats = {"min": np.array([-1.0, low]), "max": np.array([1.0, high])}
+    assert still_dimensions(stats, MODE) == ([1] if stands_still else [])
+    assert still_dimensions(stats, NormalizationMode.IDENTITY) == []
+
+
+def test_bounds():
+    values = torch.tensor([[0.5, -50.0, 3.0, torch.nan]])
+    torch.testing.assert_close(Limits().of_state(values), values, equal_nan=True)
+    bounded = Limits(state=10.0, still=(2,)).of_state(values)
+    torch.testing.assert_close(bounded, torch.tensor([[0.5, -10.0, 0.0, torch.nan]]), equal_nan=True)
+    assert values[0, 2] == 3
+    assert Limits(action=10.0).of_action(values)[0, 1] == -10
+    assert Limits(state=10.0).of_action(values)[0, 1] == -50
+
+
+def test_statistics_that_are_not_finite_are_named_with_the_frames(tmp_path: Path):
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+    root = write_dataset(tmp_path / "data")
+    meta = LeRobotDatasetMetadata("local/noise", root=root)
+    check_statistics(meta, {"action": MODE})
+    meta.stats["action"]["std"][1] = np.inf
+    with pytest.raises(
+        ValueError, match=r"std\[1\] = inf in meta/stats.json of 'local/noise'.*All frames are finite"
+    ):
+        check_statistics(meta, {"action": MODE, "observation.state": MODE})
+    check_statistics(meta, {"action": NormalizationMode.MIN_MAX})  # which does not read it
