@@ -4,6 +4,7 @@ Fields hold what the user chose. What `None` stands for is filled in when a conf
 typed properties. What a policy was built with is in the block `built`.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, wraps
@@ -17,9 +18,11 @@ from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
 from lerobot_gem.models.presets import Preset, StateConvention, get_preset
 from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
+from lerobot_gem.processing.dataset_agreement import check_counts, check_first_pictures, check_rows
 from lerobot_gem.processing.dataset_names import check_names
-from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, is_depth, not_flagged, pair_depth
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, check_rgb, is_depth, pair_depth
 from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap
+from lerobot_gem.processing.image_transforms import check_transforms, names_places
 from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
@@ -27,11 +30,30 @@ from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
 if TYPE_CHECKING:
     from lerobot_gem.policies.building import Sources
 
+logger = logging.getLogger(__name__)
+
 DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
 DEFAULT_COLORMAP: Colormap = "spectral"
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
+
+
+def outside_observation(features: dict[str, dict[str, Any]]) -> list[str]:
+    """Cameras of a dataset that LeRobot does not hand to a policy, since they are not named observation.*."""
+    return [
+        name
+        for name, feature in features.items()
+        if feature["dtype"] in ("image", "video") and not name.startswith("observation.")
+    ]
+
+
+def left_out(name: str) -> str:
+    """What to say of such a camera."""
+    return (
+        f"The camera {name!r} is left out: LeRobot hands on the cameras that are named observation.images.<name>. Rename it in the "
+        "dataset if the policy is to see it."
+    )
 
 
 class ConfigurationError(ParsingError):
@@ -372,11 +394,11 @@ class BaseGemConfig(PreTrainedConfig):
         """LeRobot's hook, called with the dataset's features before the policy is built.
 
         Depth is supervision, never an input: depth cameras leave the input features, and are paired with the RGB
-        cameras if there is a depth loss.
+        cameras if there is a depth loss. So do cameras outside `observation`, which LeRobot does not hand on.
 
         Raises:
-            ValueError: A depth camera is not flagged as one. With a depth loss: it is missing, without RGB camera, of
-                another aspect ratio or of unknown unit.
+            ValueError: A camera has other axes or channels than RGB, or a depth camera is not flagged as one. With a
+                depth loss: it is missing, without RGB camera, of another aspect ratio or of unknown unit.
         """
         check_names(features, needs_action="action" in self.loss_weights)
         self.input_features = {
@@ -384,13 +406,17 @@ class BaseGemConfig(PreTrainedConfig):
             for name, feature in (self.input_features or {}).items()
             if name not in features or not is_depth(features[name])
         }
+        asked = self.camera_names
+        for name in outside_observation(features):
+            if name in self.input_features:
+                logger.warning("%s", left_out(name))
+                del self.input_features[name]
+        self.built.depth_cameras = {}
         if "depth" in self.loss_weights:
             self.built.depth_cameras = pair_depth(features, self.depth.cameras)
-            return
-        self.built.depth_cameras = {}
-        for name in self.input_features:
-            if name.endswith(DEPTH_SUFFIX) and {name, name.removesuffix(DEPTH_SUFFIX)} <= features.keys():
-                raise not_flagged(name)  # it would be taken for one more camera
+        for name in asked or list(self.image_features):
+            if name in features and name in self.input_features:
+                check_rgb(name, features[name], is_asked=name in asked)
 
     def check_dataset(self, meta: Any) -> None:
         """Compare the dataset with what the policy was built for, before hours of training are lost.
@@ -399,15 +425,27 @@ class BaseGemConfig(PreTrainedConfig):
             meta: `LeRobotDatasetMetadata`.
 
         Raises:
-            ValueError: It is empty; or with a depth loss, no camera has depth, or all depth is zero.
+            ValueError: It is empty, or its parts do not agree (`processing.dataset_agreement`). With a depth loss: no
+                camera has depth, all depth is zero, or image transforms would move pictures from their depth. With
+                questions about places: such transforms, too.
         """
         if meta.total_frames == 0:
             raise ValueError(
                 f"The dataset {meta.repo_id!r} is empty: expected at least one episode. Record some, or check "
                 "--dataset.root and --dataset.episodes."
             )
+        check_counts(meta)
+        check_rows(meta)
+        check_first_pictures(
+            meta,
+            [name for name in self.camera_names if name in meta.features],
+            self.built.depth_cameras.values(),
+        )
+        if "language" in self.loss_weights and names_places(meta):
+            check_transforms(meta, "what questions and answers say of places")
         if "depth" not in self.loss_weights:
             return
+        check_transforms(meta, "depth")
         pairs = {rgb: depth for rgb, depth in self.built.depth_cameras.items() if rgb in self.camera_names}
         if not pairs:
             raise ValueError(

@@ -11,7 +11,8 @@ _MOST_TASKS = 20
 _INSTALLATION = """
 > [!IMPORTANT]
 > This policy needs the plugin **`lerobot_policy_gem`** beside LeRobot: install it first. Without it, LeRobot stops with
-> "Policy type … is not registered".
+> "Policy type … is not registered". LeRobot's commands find it by themselves; in Python, write `import lerobot_policy_gem` before the
+> policy is loaded.
 
 GEM (arXiv [2605.28548](https://arxiv.org/abs/2605.28548)) teaches a vision-language model geometry by making it generate depth maps
 while it trains; GEM-VLA adds an action expert. Depth is needed for training only.

@@ -1,9 +1,12 @@
 """Which depth camera belongs to which RGB camera, and in which unit its values are."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+
+from lerobot_gem.processing.dataset_agreement import axes_of
 
 METRES = {"mm": 0.001, "m": 1.0}
 DEPTH_SUFFIX = "_depth"
@@ -24,8 +27,29 @@ def not_flagged(name: str) -> ValueError:
     """What to say of a depth camera that the dataset does not flag as one."""
     return ValueError(
         f"{name!r} is not flagged as depth: expected info.is_depth_map=true in the dataset's meta/info.json. Flag it if it "
-        "is depth, or rename it if it is not."
+        "is depth, rename it if it is not, or leave it out with --policy.cameras.names."
     )
+
+
+def check_rgb(name: str, feature: dict[str, Any], *, is_asked: bool) -> None:
+    """Check that a camera that the vision tower would read is one of RGB.
+
+    Args:
+        name: Of the camera.
+        feature: Of the dataset.
+        is_asked: Whether the user names it among the cameras; else one that is called depth is taken for a forgotten flag.
+
+    Raises:
+        ValueError: It has other axes or channels, or is called depth without being flagged.
+    """
+    channels = axes_of(name, feature)["channels"]
+    if channels == 1 or (not is_asked and "depth" in re.split(r"[._/-]", name)):
+        raise not_flagged(name)
+    if channels != 3:
+        raise ValueError(
+            f"{name!r} has {channels} channels: expected 3, red, green and blue. Convert its pictures, or leave the camera out "
+            "with --policy.cameras.names."
+        )
 
 
 def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None) -> dict[str, str]:
@@ -60,7 +84,16 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
                 f"The depth camera {depth!r} has no RGB camera: expected {rgb!r} in the dataset, which has {images}. "
                 'Name its partner with --policy.depth.cameras=\'{"<RGB key>": "' + depth + "\"}'."
             )
-        (height, width), (depth_height, depth_width) = _size(features[rgb]), _size(features[depth])
+        sides = axes_of(rgb, features[rgb])
+        depth_sides = axes_of(depth, features[depth])
+        height, width = sides["height"], sides["width"]
+        depth_height, depth_width = depth_sides["height"], depth_sides["width"]
+        if depth_sides["channels"] != 1:
+            raise ValueError(
+                f"The depth camera {depth!r} has {depth_sides['channels']} channels: expected 1, distances. A depth map that was "
+                "stored as a picture in colours can't be read back: record it as 16-bit millimetres, or label the data "
+                "(lerobot-gem-label-depth)."
+            )
         if abs(height * depth_width / (width * depth_height) - 1) > 0.01:
             raise ValueError(
                 f"{depth!r} is {depth_width} x {depth_height} pixels, {rgb!r} {width} x {height}: expected one aspect "
@@ -73,13 +106,6 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
                 "meta/info.json, without which LeRobot passes values on as they are."
             )
     return pairs
-
-
-def _size(feature: dict[str, Any]) -> tuple[int, int]:
-    """Height and width; LeRobot names the axes in one of two orders."""
-    names = feature.get("names") or ["height", "width", "channels"]
-    size = dict(zip(names, feature["shape"], strict=False))
-    return size["height"], size["width"]
 
 
 def metres(batch: Mapping[str, Tensor], key: str, unit: str) -> Tensor:

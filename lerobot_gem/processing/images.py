@@ -64,6 +64,12 @@ class CameraImages:
                 "Rename yours with --rename_map, or train with --policy.cameras.names set to the cameras you have."
             )
         frames = [observation[camera] for camera in self.cameras]
+        for camera, frame in zip(self.cameras, frames, strict=True):
+            if frame.shape[-3] != 3:
+                raise ValueError(
+                    f"{camera} has {frame.shape[-3]} channels: expected 3, red, green and blue. Convert the pictures, or flag the "
+                    "camera as depth (info.is_depth_map=true in the dataset's meta/info.json) if it is."
+                )
         if self.layout == "separate":
             return frames
         heights = {camera: frame.shape[-2] for camera, frame in zip(self.cameras, frames, strict=True)}

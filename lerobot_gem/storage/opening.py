@@ -11,6 +11,9 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils import constants
 
+from lerobot_gem.processing.dataset_agreement import check_counts
+from lerobot_gem.storage.reasons import reason
+
 
 @dataclass
 class DatasetOptions:
@@ -33,16 +36,19 @@ def open_metadata(options: DatasetOptions) -> LeRobotDatasetMetadata:
     """Open a dataset's metadata.
 
     Raises:
-        FileNotFoundError: `root` holds no dataset.
+        FileNotFoundError: `root` holds no dataset, or lacks files of it.
         OSError: It can't be read or downloaded.
-        ValueError: It is of an older format, has no frames, or lacks some of the episodes.
+        ValueError: It is of an older format, has no frames, lacks some of the episodes, or its counts do not agree.
     """
     require_current_format(options.repo_id, options.root)
-    with _explained(options.repo_id):
+    with _explained(options.repo_id, options.root):
         meta = LeRobotDatasetMetadata(options.repo_id, root=options.root, revision=options.revision)
     if meta.total_frames == 0:
         raise ValueError(f"The dataset {options.repo_id!r} has no frames: record some, or choose another.")
     require_episodes(meta, options.episodes)
+    check_counts(meta)
+    if options.root is not None:
+        require_files(meta, options.episodes)
     return meta
 
 
@@ -59,7 +65,7 @@ def open_dataset(options: DatasetOptions, **arguments: Any) -> LeRobotDataset:
         ValueError: See `open_metadata`.
     """
     open_metadata(options)
-    with _explained(options.repo_id):
+    with _explained(options.repo_id, options.root):
         return LeRobotDataset(
             options.repo_id,
             root=options.root,
@@ -70,15 +76,29 @@ def open_dataset(options: DatasetOptions, **arguments: Any) -> LeRobotDataset:
 
 
 @contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
+def _explained(repo_id: str, root: Path | str | None) -> Iterator[None]:
     """Say what to do about a dataset that can't be read."""
     try:
         yield
     except OSError as error:
         raise OSError(
-            f"Can't read the dataset {repo_id!r}: {error} Expected the Hub id of a LeRobotDataset, which needs a network "
-            "the first time, or a local folder in --dataset.root."
+            f"Can't read the dataset {repo_id!r}: {reason(error)} {where_to_look(repo_id, root)}"
         ) from error
+
+
+def where_to_look(repo_id: str, root: Path | str | None) -> str:
+    """What to try where a dataset can't be read.
+
+    Args:
+        repo_id: LeRobot's name of the dataset.
+        root: Its folder, if one was given.
+    """
+    if root is not None:
+        return f"It was read from the folder {root}, as --dataset.root says: copy or record it again."
+    return (
+        f"There is no folder {repo_id} here, and none of that name in {constants.HF_LEROBOT_HOME}: expected the Hub id of a "
+        "LeRobotDataset, which needs a network the first time, or a local folder in --dataset.root."
+    )
 
 
 def require_current_format(repo_id: str, root: Path | str | None) -> Path:
@@ -92,8 +112,8 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
         Its folder, which exists if `root` was given.
 
     Raises:
-        FileNotFoundError: `root` holds no dataset.
-        ValueError: It is of an older format; the message names LeRobot's converter.
+        FileNotFoundError: `root` holds no dataset, or not all of its metadata.
+        ValueError: It is of an older format; the message names LeRobot's converter. Or meta/info.json can't be read.
     """
     folder = Path(root) if root else constants.HF_LEROBOT_HOME / repo_id
     info = folder / "meta" / "info.json"
@@ -104,7 +124,13 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
                 "repo id of the Hub instead of a folder."
             )
         return folder
-    version = json.loads(info.read_text()).get("codebase_version")
+    try:
+        described = json.loads(info.read_text())
+        version = described.get("codebase_version")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{info} can't be read ({error}): expected LeRobot's description of a dataset as JSON. Copy the dataset again."
+        ) from error
     if version is not None and version.startswith(("v1", "v2")):
         older = ", which reads v2.1: bring it to v2.1 with an older LeRobot first."
         raise ValueError(
@@ -112,7 +138,51 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
             f"lerobot.scripts.convert_dataset_v21_to_v30 --repo-id={repo_id} --root={folder} --push-to-hub=false`"
             + ("." if version == "v2.1" else older)
         )
+    if root:
+        _require_metadata(folder, described)
     return folder
+
+
+def _require_metadata(folder: Path, info: dict[str, Any]) -> None:
+    """Raise a FileNotFoundError if tables of metadata are missing, which LeRobot would ask the Hub for."""
+    tables = (
+        ("total_tasks", "meta/tasks.parquet"),
+        ("total_episodes", "meta/episodes/*/*.parquet"),
+    )
+    for count, pattern in tables:
+        if info.get(count) and not any(folder.glob(pattern)):
+            raise FileNotFoundError(
+                f"{folder} has no {pattern}, though meta/info.json says {count}={info[count]}: expected a whole LeRobotDataset "
+                "v3.0. Copy the dataset again."
+            )
+
+
+def require_files(meta: Any, episodes: Sequence[int] | None) -> None:
+    """Check that a folder holds the files of its episodes, which LeRobot would ask the Hub for.
+
+    Args:
+        meta: `LeRobotDatasetMetadata`, whose counts agree.
+        episodes: Indices of the episodes that are read; None is all.
+
+    Raises:
+        FileNotFoundError: A file is missing; the first three are named.
+    """
+    wanted = range(meta.total_episodes) if episodes is None else episodes
+    files: dict[Path, int] = {}
+    for episode in wanted:
+        for path in (
+            meta.get_data_file_path(episode),
+            *(meta.get_video_file_path(episode, key) for key in meta.video_keys),
+        ):
+            files.setdefault(path, episode)
+    missing = {path: episode for path, episode in files.items() if not (meta.root / path).is_file()}
+    if missing:
+        named = ", ".join(f"{path} (episode {episode})" for path, episode in list(missing.items())[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise FileNotFoundError(
+            f"{meta.root} lacks {named}{more}: expected all files that meta/episodes names. Copy the dataset again, or read other "
+            "episodes with --dataset.episodes."
+        )
 
 
 def require_episodes(meta: Any, episodes: Sequence[int] | None) -> None:

@@ -46,3 +46,11 @@ def test_values_of_the_other_unit_are_named(unit: str, values: float):
         metres({"d": torch.full((1, 1, 4, 4), values)}, "d", unit)
     with pytest.raises(ValueError, match="lacks 'd'"):
         metres({}, "d", unit)
+
+
+def test_depth_with_three_channels_is_one_sentence():
+    axes = ["height", "width", "channels"]
+    image = {"dtype": "image", "shape": (8, 8, 3), "names": axes}
+    features = {"a": image, "a_depth": {**image, "info": {"is_depth_map": True, "depth_unit": "mm"}}}
+    with pytest.raises(ValueError, match="'a_depth' has 3 channels: expected 1, distances"):
+        pair_depth(features, None)

@@ -53,3 +53,11 @@ def test_side_by_side_images_are_one() -> None:
     observation[CAMERAS[1]] = torch.ones(1, 3, 32, 64)
     with pytest.raises(ValueError, match="needs cameras of one height"):
         images.token_counts(observation)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_frames_of_other_channels_are_named(channels: int):
+    with pytest.raises(ValueError, match=f"{CAMERAS[1]} has {channels} channels: expected 3"):
+        images_of().patches(
+            {CAMERAS[0]: torch.zeros(1, 3, 64, 64), CAMERAS[1]: torch.zeros(1, channels, 64, 64)}
+        )

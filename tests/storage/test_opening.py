@@ -1,6 +1,7 @@
 """What is said of datasets that LeRobot would not open."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,38 @@ def test_a_dataset_without_frames(tmp_path: Path) -> None:
     LeRobotDataset.create("local/x", fps=5, root=tmp_path / "empty", features=features, use_videos=False)
     with pytest.raises(ValueError, match="'local/x' has no frames"):
         open_dataset(DatasetOptions("local/x", tmp_path / "empty"))
+
+
+# -- a folder that is not whole ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(dataset_root: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(dataset_root, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("data/chunk-000/file-000.parquet", r"lacks data/chunk-000/file-000.parquet \(episode 0\)"),
+        ("meta/tasks.parquet", "has no meta/tasks.parquet, though meta/info.json says total_tasks=2"),
+        ("meta/episodes/chunk-000/file-000.parquet", r"has no meta/episodes/\*/\*.parquet"),
+    ],
+)
+def test_missing_files_are_named_and_the_hub_is_not_asked(copy: Path, missing: str, message: str) -> None:
+    (copy / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=message):
+        open_dataset(DatasetOptions("local/noise", copy))
+
+
+def test_counts_that_differ(copy: Path) -> None:
+    file = copy / "meta" / "info.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"total_episodes": 5}))
+    with pytest.raises(ValueError, match=f"says total_episodes=5, but meta/episodes has {EPISODES}"):
+        open_metadata(DatasetOptions("local/noise", copy))
+
+
+def test_a_description_that_is_no_json(copy: Path) -> None:
+    (copy / "meta" / "info.json").write_text("{")
+    with pytest.raises(ValueError, match="info.json can't be read .*as JSON"):
+        open_metadata(DatasetOptions("local/noise", copy))

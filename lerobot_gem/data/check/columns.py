@@ -114,6 +114,16 @@ def observation_vectors(dataset: LeRobotDataset) -> dict[str, Tensor]:
     }
 
 
+def unread_vectors(dataset: LeRobotDataset) -> dict[str, int]:
+    """Frames with NaN or infinite values in vectors that no policy of ours reads, by key; those with any."""
+    counts = {
+        key: int((~values.isfinite()).any(dim=1).sum())
+        for key, values in observation_vectors(dataset).items()
+        if key != OBS_STATE
+    }
+    return {key: count for key, count in counts.items() if count}
+
+
 def _names(names: Any, dim: int) -> list[str]:
     """Names of dimensions: LeRobot stores a list, a dictionary of lists, or none."""
     if isinstance(names, dict):

@@ -232,6 +232,9 @@ class Inspection:
         prompts: Of `gem` and `gem_vla`, as far as they can be trained.
         vectors: Actions and state.
         tasks: The most frequent first.
+        outside: Cameras that LeRobot hands to no policy, for their names.
+        state_like: Vectors that may be the state, where the dataset has none of that name.
+        unread: Vectors that no policy reads -> frames with NaN or infinite values.
         colormap: How the depth of `shown` is painted.
         shown: Frames to look at.
     """
@@ -253,6 +256,9 @@ class Inspection:
     prompts: list[PromptFacts] = field(default_factory=list)
     vectors: list[VectorFacts] = field(default_factory=list)
     tasks: list[TaskFacts] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    state_like: list[str] = field(default_factory=list)
+    unread: Mapping[str, int] = field(default_factory=dict)
     colormap: Colormap = "spectral"
     shown: list[ShownFrame] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.collate import lerobot_collate_fn
-from lerobot.utils.constants import ACTION
+from lerobot.utils.constants import ACTION, OBS_STATE
 
 from lerobot_gem.data.check.cameras import CameraReader
 from lerobot_gem.data.check.columns import (
@@ -22,6 +22,7 @@ from lerobot_gem.data.check.columns import (
     padding,
     tasks,
     texts_of_frames,
+    unread_vectors,
     vector_facts,
 )
 from lerobot_gem.data.check.facts import Inspection, PromptFacts, ShownFrame, StageFacts, VectorFacts
@@ -37,11 +38,17 @@ from lerobot_gem.data.check.stage_checks import (
     stage_of,
     text_batches,
 )
-from lerobot_gem.data.check.training_path import Item, open_dataset, reason
-from lerobot_gem.policies.base_configuration import BaseGemConfig, DepthSupervision, checked
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.data.check.training_path import Item, open_dataset
+from lerobot_gem.policies.base_configuration import (
+    BaseGemConfig,
+    DepthSupervision,
+    checked,
+    outside_observation,
+)
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig, state_like
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import Message
+from lerobot_gem.storage.reasons import reason
 from lerobot_gem.training.stages import STAGES
 
 # Frames on the page with pictures.
@@ -153,9 +160,19 @@ def inspect(config: CheckConfig) -> Inspection:
         prompts=_prompt_facts(policies),
         vectors=vectors,
         tasks=tasks(dataset),
+        outside=outside_observation(meta.features),
+        state_like=_state_like(given, meta.features),
+        unread=unread_vectors(dataset),
         colormap=supervision.colormap,
         shown=_show(reader, dataset, policies, random) if config.html is not None else [],
     )
+
+
+def _state_like(given: BaseGemConfig | None, features: dict[str, dict[str, Any]]) -> list[str]:
+    """Vectors that may be the state that the policy asks for and the dataset lacks."""
+    if OBS_STATE in features or (isinstance(given, GemVLAConfig) and not given.expert.use_state):
+        return []
+    return state_like(features)
 
 
 def _supervision(config: BaseGemConfig, meta: LeRobotDatasetMetadata) -> DepthSupervision:

@@ -14,7 +14,7 @@ from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK
 from lerobot.utils.feature_utils import dataset_to_policy_features
 from torch import Tensor
 
-from lerobot_gem.data.check.training_path import Item, bind, make_preprocessor, reason
+from lerobot_gem.data.check.training_path import Item, bind, make_preprocessor
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BaseGemConfig, DepthSupervision
 from lerobot_gem.policies.depth_loss import depth_losses
@@ -30,6 +30,7 @@ from lerobot_gem.processing.steps import (
     LanguageRowsStep,
     PromptStep,
 )
+from lerobot_gem.storage.reasons import reason
 from lerobot_gem.training.stages import PRETRAINING, STAGES
 
 # Policy -> the stages that train it.

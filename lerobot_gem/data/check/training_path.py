@@ -5,9 +5,12 @@ offers them: how a checkpoint's preprocessor is adapted to the dataset (`make_pr
 video become floats (`as_floats`). tests/data/check/test_training_path.py compares both with a run of `train()`.
 """
 
+import logging
 import sys
 from contextlib import redirect_stdout
 from copy import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +23,15 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.processor import PolicyProcessorPipeline
 
-from lerobot_gem.storage.opening import require_current_format, require_episodes
+from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.processing.dataset_agreement import axes_of, check_counts
+from lerobot_gem.storage.opening import (
+    require_current_format,
+    require_episodes,
+    require_files,
+    where_to_look,
+)
+from lerobot_gem.storage.reasons import reason
 
 Item = dict[str, Any]
 
@@ -30,30 +41,64 @@ def open_dataset(
 ) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
     """Open what a training of `policy` reads: the whole dataset, or its part for training with `dataset.eval_split`.
 
+    A training that streams is opened as such, too, so that its errors are found; what is inspected is on disk.
+
     Returns:
         Metadata, and the dataset, which is None if it has no frames.
 
     Raises:
-        FileNotFoundError: There is no dataset.
-        ValueError: It is of another format, or LeRobot can't open it; with what LeRobot says.
+        FileNotFoundError: There is no dataset, or files of it are missing.
+        ValueError: It is of another format, its parts do not agree, or LeRobot can't open it; with what LeRobot says.
     """
     data = config.dataset
     folder = require_current_format(data.repo_id, data.root)
-    if data.streaming:
-        raise ValueError("dataset.streaming=true: expected false, since the check reads the dataset on disk.")
     training = copy(config)
     training.policy = policy
     try:
         meta = LeRobotDatasetMetadata(data.repo_id, root=data.root, revision=data.revision)
-        require_episodes(meta, data.episodes)
-        if meta.total_frames == 0:
-            return meta, None
+    except Exception as error:  # Hub client, pyarrow and draccus have their own; nothing can be inspected
+        raise _not_opened(config, folder, reason(error), where_to_look(data.repo_id, data.root)) from error
+    require_episodes(meta, data.episodes)
+    if meta.total_frames == 0:
+        return meta, None
+    check_counts(meta)
+    if data.root is not None:
+        require_files(meta, data.episodes)
+    for key in meta.camera_keys:
+        axes_of(key, meta.features[key])  # without which LeRobot has a TypeError, or another size
+    try:
         dataset, _ = make_train_eval_datasets(training)
-    except Exception as error:  # Hub client, pyarrow and decoders have their own; nothing can be inspected
-        raise ValueError(
-            f"The dataset {data.repo_id!r} can't be opened ({folder}): {reason(error)}"
-        ) from error
+        if data.streaming:
+            training.dataset = replace(data, streaming=False)
+            dataset, _ = make_train_eval_datasets(training)
+    except (KeyError, TypeError) as error:
+        raise _not_opened(config, folder, _of_statistics(config, meta) or reason(error)) from error
+    except Exception as error:
+        raise _not_opened(config, folder, reason(error)) from error
     return dataset.meta, dataset
+
+
+def _not_opened(config: TrainPipelineConfig, folder: Path, *why: str) -> ValueError:
+    return ValueError(f"The dataset {config.dataset.repo_id!r} can't be opened ({folder}): {' '.join(why)}")
+
+
+def _of_statistics(config: TrainPipelineConfig, meta: LeRobotDatasetMetadata) -> str | None:
+    """Why LeRobot fails to replace cameras' statistics by ImageNet's, in words; None if it has all that it needs."""
+    if not config.dataset.use_imagenet_stats:
+        return None
+    lacking = [key for key in meta.camera_keys if key not in (meta.stats or {})]
+    if not lacking:
+        return None
+    what = (
+        "meta/stats.json is missing"
+        if meta.stats is None
+        else f"meta/stats.json has no entry for {', '.join(lacking)}"
+    )
+    return (
+        f"{what}: expected statistics of each camera, which LeRobot replaces by ImageNet's. Recompute them with "
+        "lerobot-edit-dataset --operation.type=recompute_stats, or, since these policies use none of images, take "
+        "--dataset.use_imagenet_stats=false."
+    )
 
 
 def bind(config: PreTrainedConfig, meta: LeRobotDatasetMetadata, rename_map: dict[str, str]) -> None:
@@ -68,12 +113,16 @@ def bind(config: PreTrainedConfig, meta: LeRobotDatasetMetadata, rename_map: dic
         Exception: Whatever training would raise.
     """
     device, config.device = config.device, "meta"
+    warnings = logging.getLogger(BaseGemConfig.__module__.rpartition(".")[0])
+    level = warnings.level
+    warnings.setLevel(logging.ERROR)  # the report has them, once for all stages
     try:
         # LeRobot prints that it loads weights, which is no part of our page.
         with init_empty_weights(), redirect_stdout(sys.stderr):
             make_policy(config, ds_meta=meta, rename_map=rename_map)
     finally:
         config.device = device
+        warnings.setLevel(level)
 
 
 def make_preprocessor(
@@ -114,8 +163,3 @@ def as_floats(item: Item, cameras: list[str]) -> Item:
     """A frame with the pixels of its RGB cameras in [0, 1]; those of videos LeRobot delivers as uint8."""
     pixels = {key: item[key] for key in cameras if key in item and item[key].dtype == torch.uint8}
     return {**item, **{key: values.to(dtype=torch.float32) / 255.0 for key, values in pixels.items()}}
-
-
-def reason(error: Exception) -> str:
-    """What an error says, with its type where the words alone tell little, as those of a KeyError."""
-    return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"

@@ -3,6 +3,8 @@
 from lerobot.utils.constants import ACTION
 
 from lerobot_gem.data.check.facts import Inspection
+from lerobot_gem.policies.base_configuration import left_out
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import no_state
 from lerobot_gem.training.stages import PRETRAINING
 
 # Of the language rows, training reads these (processing/language.py); LeRobot has more.
@@ -16,7 +18,7 @@ def warnings_of(found: Inspection) -> list[str]:
 
 
 def _pictures(found: Inspection) -> list[str]:
-    warnings = []
+    warnings = [left_out(camera) for camera in found.outside]
     for camera in found.cameras:
         if camera.one_colour:
             warnings.append(
@@ -67,9 +69,14 @@ def _language(found: Inspection) -> list[str]:
 
 
 def _vectors(found: Inspection) -> list[str]:
+    warnings = [
+        f"{key} holds NaN or infinite values in {frames:,} frame(s); no policy of ours reads it, so it stops nothing."
+        for key, frames in found.unread.items()
+    ]
     if found.asked in PRETRAINING:
-        return []  # actions and states are not used
-    warnings = []
+        return warnings  # actions and states are not used
+    if found.state_like:
+        warnings.append(no_state(found.state_like))
     for vector in found.vectors:
         if vector.constant:
             warnings.append(

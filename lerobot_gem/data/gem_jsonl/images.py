@@ -76,16 +76,34 @@ def read_rgb(path: Path) -> RgbFile:
     """Decode an image.
 
     Raises:
-        RecordError: It is broken.
+        RecordError: It is broken, or of floats.
     """
     try:
         with Image.open(path) as image:
             image.load()
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
             lossy = image.format in _LOSSY
-            return RgbFile(image.convert("RGB"), image.mode == "RGB" and upright, lossy)
     except _BROKEN as error:
         raise RecordError("broken image", f"{path}: {error}") from error
+    usable = image.mode == "RGB" and upright
+    return RgbFile(_eight_bits(image, path).convert("RGB"), usable, lossy)
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """A picture of 16 bits for each pixel scaled to 8, where Pillow would clip it to white; any other as it is.
+
+    Raises:
+        RecordError: It has values without a known largest one, such as floats.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise RecordError(
+            "image format",
+            f"{path}: the mode {image.mode!r} has no largest value: expected 8 or 16 bits for each channel",
+        )
+    return image
 
 
 def read_depth(path: Path) -> DepthFile:

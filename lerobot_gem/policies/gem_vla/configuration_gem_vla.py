@@ -1,17 +1,23 @@
 """Configuration of GEM-VLA: stage 4 of GEM and inference."""
 
+import logging
+import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
-from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
 from lerobot_gem.processing.statistics import Limits, check_statistics, still_dimensions
+
+logger = logging.getLogger(__name__)
+
+_STATE_WORDS = re.compile(r"state|joint|qpos|proprio|pose|position", re.IGNORECASE)
 
 
 @dataclass
@@ -60,6 +66,60 @@ class ExpertConfig(OldExpertFields):
             raise ValueError(
                 f"expert.num_inference_steps={self.num_inference_steps}: expected at least 1 (5 in the release)."
             )
+
+
+def state_like(features: dict[str, dict[str, Any]]) -> list[str]:
+    """Vectors of a dataset that look like a robot's state, beside `observation.state`, the one that is read."""
+    return [
+        name
+        for name, feature in features.items()
+        if feature["dtype"].startswith("float")
+        and not name.startswith((ACTION, "next."))
+        and name not in (OBS_STATE, OBS_ENV_STATE)
+        and _STATE_WORDS.search(name)
+    ]
+
+
+def no_state(others: list[str]) -> str:
+    """What to say of a dataset without `observation.state` that has vectors which look like one."""
+    return (
+        f"No {OBS_STATE!r}: the policy acts on images and task alone, though {', '.join(map(repr, others))} may be the robot's state. "
+        f"Rename it to {OBS_STATE} in the dataset (lerobot-edit-dataset), or say that this is meant with "
+        "--policy.expert.use_state=false."
+    )
+
+
+def flat_names(names: Any, dim: int) -> list[str]:
+    """Names of an action's numbers, in order.
+
+    Args:
+        names: As a dataset has them: a list, a list of lists, or a dictionary of lists or of positions.
+        dim: How many numbers there are.
+
+    Raises:
+        ValueError: They are nested, and more or fewer than the numbers.
+    """
+
+    def leaves(part: Any) -> list[str]:
+        if isinstance(part, dict):
+            groups = ((key, value) for key, value in part.items())
+            return [
+                leaf
+                for key, value in groups
+                for leaf in leaves(value if isinstance(value, dict | list) else key)
+            ]
+        if isinstance(part, list | tuple):
+            return [leaf for entry in part for leaf in leaves(entry)]
+        return [str(part)]
+
+    flat = leaves(names)
+    is_nested = isinstance(names, dict) or any(not isinstance(name, str) for name in names)
+    if is_nested and len(flat) != dim:
+        raise ValueError(
+            f"The names of {ACTION!r} in meta/info.json are {names!r}: expected a list of {dim} names, or null. Correct "
+            f"features.{ACTION}.names there."
+        )
+    return flat
 
 
 @PreTrainedConfig.register_subclass("gem_vla")
@@ -212,6 +272,12 @@ class GemVLAConfig(BaseGemConfig):
     def action_delta_indices(self) -> list[int]:
         return list(range(self.chunk_size))
 
+    def set_dataset_feature_metadata(self, features: dict[str, dict[str, Any]]) -> None:
+        super().set_dataset_feature_metadata(features)
+        action = features.get(ACTION) or {}
+        if action.get("names"):
+            self.action_feature_names = flat_names(action["names"], action["shape"][0])
+
     @property
     def limits(self) -> Limits:
         """What bounds normalised states and actions; nothing bounds what is not normalised."""
@@ -236,6 +302,8 @@ class GemVLAConfig(BaseGemConfig):
         super().check_dataset(meta)
         vectors = {ACTION: "ACTION"} | ({} if self.state_feature is None else {OBS_STATE: "STATE"})
         check_statistics(meta, {key: self._normalization(kind) for key, kind in vectors.items()})
+        if self.expert.use_state and OBS_STATE not in meta.features and state_like(meta.features):
+            logger.warning("%s", no_state(state_like(meta.features)))
         if self.state_feature is None:
             return
         if OBS_STATE not in meta.features:

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.configs.default import DatasetConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.transforms import ImageTransformsConfig
 from PIL import Image
 
 from lerobot_gem.data.check.inspector import CheckConfig, inspect, spread
 from lerobot_gem.policies.base_configuration import CamerasConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
 from tests.conftest import (
     CAMERAS,
     EPISODES,
@@ -311,9 +312,53 @@ def test_a_folder_without_dataset_is_an_error_and_stays_as_it_is(tmp_path: Path)
     assert not (tmp_path / "nothing").exists()
 
 
-def test_streaming_is_refused(depth_dataset_root: Path):
-    with pytest.raises(ValueError, match="dataset.streaming=true: expected false"):
-        check(depth_dataset_root, dataset={"streaming": True})
+def test_vectors_that_no_policy_reads_are_told_of(tmp_path: Path):
+    image = {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
+    vector = {"dtype": "float32", "shape": (3,), "names": None}
+    dataset = LeRobotDataset.create(
+        "local/noise",
+        root=tmp_path / "data",
+        fps=5,
+        use_videos=False,
+        features={FRONT: image, "extra": image, "observation.joints": vector, "action": vector},
+    )
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for frame in range(4):
+        joints = np.full(3, np.nan if frame == 2 else frame, dtype=np.float32)
+        other = np.full(3, frame, dtype=np.float32)
+        values = {FRONT: picture, "extra": picture, "observation.joints": joints, "action": other}
+        dataset.add_frame({**values, "task": "look"})
+    dataset.save_episode()
+    dataset.finalize()
+    found = check(tmp_path / "data", num_frames=1)
+    assert (found.outside, found.state_like) == (["extra"], ["observation.joints"])
+    assert found.unread == {"observation.joints": 1}
+    blind = gem_vla(expert=ExpertConfig(use_state=False))
+    assert check(tmp_path / "data", blind, num_frames=1).state_like == []
+
+
+def test_image_transforms_that_move_pixels_are_an_error_beside_depth(depth_dataset_root: Path):
+    moving = {"image_transforms": ImageTransformsConfig(enable=True)}
+    found = check(depth_dataset_root, gem(), dataset=moving, num_frames=2)
+    assert any("image_transforms moves pixels (affine), but depth stays" in error for error in found.errors)
+    assert check(depth_dataset_root, gem_vla(), dataset=moving, num_frames=2).errors == []
+    colours = {name: kind for name, kind in ImageTransformsConfig().tfs.items() if name != "affine"}
+    still = {"image_transforms": ImageTransformsConfig(enable=True, tfs=colours)}
+    assert check(depth_dataset_root, gem(), dataset=still, num_frames=2).errors == []
+
+
+def shift_rows(root: Path) -> None:
+    for frame in range(TOTAL):
+        edit_cell(root, "index", frame, lambda index: index + 100)
+
+
+def test_rows_that_are_elsewhere_than_the_metadata_says_are_the_error_of_training(copy: Path):
+    shift_rows(copy)
+    [error] = check(copy, gem_vla(), num_frames=2).errors
+    with pytest.raises(ValueError) as caught:
+        build_policy(gem_vla(), copy)
+    assert str(caught.value) == error
+    assert "has index=100 in episode 0" in error
 
 
 def test_another_policy_is_refused(depth_dataset_root: Path):

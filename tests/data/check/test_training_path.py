@@ -15,7 +15,7 @@ from lerobot.scripts import lerobot_train
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from lerobot_gem.data.check import training_path
-from lerobot_gem.data.check.training_path import as_floats, bind, make_preprocessor, open_dataset, reason
+from lerobot_gem.data.check.training_path import as_floats, bind, make_preprocessor, open_dataset
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from tests.conftest import CAMERAS, build_policy
@@ -101,16 +101,53 @@ def test_a_dataset_is_opened_as_its_training_opens_it(dataset_root: Path):
     assert dataset.num_episodes == 1  # of the two of one task; the only one of the other is held out
 
 
-def test_what_lerobot_says_of_a_dataset_is_one_error(dataset_root: Path, tmp_path: Path):
-    """LeRobot's lookup of a camera's statistics fails with a KeyError, which says the camera and nothing else."""
+def test_statistics_that_lerobot_looks_up_are_named(dataset_root: Path, tmp_path: Path):
+    """Its own errors are a KeyError with the camera's name, and a TypeError."""
     root = shutil.copytree(dataset_root, tmp_path / "copy")
-    stats = json.loads((root / "meta" / "stats.json").read_text())
+    file = root / "meta" / "stats.json"
+    stats = json.loads(file.read_text())
     del stats[FRONT]
-    (root / "meta" / "stats.json").write_text(json.dumps(stats))
-    with pytest.raises(ValueError, match=f"can't be opened .* KeyError: '{FRONT}'"):
+    file.write_text(json.dumps(stats))
+    with pytest.raises(ValueError, match=f"can't be opened .* no entry for {FRONT}: expected statistics"):
         open_dataset(training(root, gem()), gem())
+    assert open_dataset(training(root, gem(), use_imagenet_stats=False), gem())[1] is not None
+    file.unlink()
+    with pytest.raises(
+        ValueError, match="can't be opened .* meta/stats.json is missing.*use_imagenet_stats=false"
+    ):
+        open_dataset(training(root, gem()), gem())
+
+
+def test_what_lerobot_says_of_a_dataset_is_one_error(dataset_root: Path):
     with pytest.raises(ValueError, match="expected some of 0 to 2"):
-        open_dataset(training(root, gem(), episodes=[7]), gem())
+        open_dataset(training(dataset_root, gem(), episodes=[7]), gem())
+    with pytest.raises(ValueError, match="can't be opened .*eval_split=0.9 leaves 0 training episodes"):
+        open_dataset(training(dataset_root, gem(), eval_split=0.9), gem())
+
+
+def test_a_training_that_streams_is_opened_as_such(dataset_root: Path, monkeypatch):
+    opened = []
+    lerobots = training_path.make_train_eval_datasets
+
+    def record(config):
+        opened.append(config.dataset.streaming)
+        return lerobots(config)
+
+    monkeypatch.setattr(training_path, "make_train_eval_datasets", record)
+    config = GemVLAConfig(preset="tiny", device="cpu", chunk_size=4)
+    _, dataset = open_dataset(training(dataset_root, config, streaming=True), config)
+    assert opened == [True, False]
+    assert dataset[0]["action"].shape == (4, 7)
+
+
+def test_cameras_without_named_axes_are_one_line(dataset_root: Path, tmp_path: Path):
+    root = shutil.copytree(dataset_root, tmp_path / "copy")
+    file = root / "meta" / "info.json"
+    info = json.loads(file.read_text())
+    info["features"][FRONT]["names"] = None
+    file.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r'axes None .* Write "names"'):
+        open_dataset(training(root, gem()), gem())
 
 
 def test_the_preprocessor_of_a_checkpoint_is_that_of_lerobot_train(
@@ -168,8 +205,3 @@ def test_pixels_of_videos_are_those_that_training_reads(tmp_path: Path, monkeypa
         item = dataset[index]
         assert item[FRONT].dtype == torch.uint8
         assert torch.equal(as_floats(item, [FRONT])[FRONT], batch[FRONT][position])
-
-
-def test_errors_that_say_little_are_given_with_their_type():
-    assert reason(ValueError("is broken")) == "is broken"
-    assert reason(KeyError("front")) == "KeyError: 'front'"

@@ -52,6 +52,9 @@ def test_a_good_dataset_has_none():
         ({"vectors": [replace(ACTION, maximum=np.array([1.0, 0.0]))]}, ["action", "grip"]),
         ({"vectors": [replace(ACTION, has_stats=False)]}, ["action", "meta/stats.json"]),
         ({"vectors": [replace(ACTION, stale=["x"])]}, ["action", "meta/stats.json", " x"]),
+        ({"outside": ["extra_cam"]}, ["extra_cam", "observation.images.<name>"]),
+        ({"unread": {"observation.effort": 3}}, ["observation.effort", "3 frame(s)", "stops nothing"]),
+        ({"state_like": ["observation.joints"]}, ["observation.joints", "--policy.expert.use_state=false"]),
         ({"padding": 0.8}, ["80.0%", "--policy.chunk_size"]),
     ],
 )

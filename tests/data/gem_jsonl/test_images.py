@@ -39,6 +39,19 @@ def test_which_files_can_be_used_as_they_are(
     assert image_size(path) == found.image.size == (64, 48)
 
 
+def test_16_bits_are_scaled_and_not_clipped(folder: GemFolder) -> None:
+    path = folder.root / "grey.png"
+    values = np.linspace(0, 65535, 64 * 48).reshape(48, 64).round().astype(np.uint16)
+    Image.fromarray(values).save(path)
+    found = read_rgb(path)
+    assert not found.is_usable
+    scaled = np.asarray(found.image).astype(float)
+    assert np.abs(scaled - values[..., None] / 257).max() <= 0.51
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(folder.root / "float.tiff")
+    with pytest.raises(RecordError, match="image format.*mode 'F' has no largest value"):
+        read_rgb(folder.root / "float.tiff")
+
+
 def test_an_orientation_tag_is_ignored_as_in_the_release(folder: GemFolder) -> None:
     path = folder.root / folder.image("a.jpg")
     exif = Image.Exif()

@@ -16,7 +16,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig, state_like
 from lerobot_gem.training.stages import PRETRAINING
 from tests.conftest import CAMERAS, write_dataset
 
@@ -153,12 +153,81 @@ def test_depth_cameras_are_no_inputs():
         key: PolicyFeature(FeatureType.VISUAL, (channels, 8, 8))
         for key, channels in (("observation.images.image", 3), ("observation.images.image_depth", 1))
     }
+    image = {"dtype": "image", "names": ["height", "width", "channels"]}
     features = {
-        "observation.images.image": {"dtype": "image", "info": None},
-        "observation.images.image_depth": {"dtype": "image", "info": {"is_depth_map": True}},
+        "observation.images.image": {**image, "shape": (8, 8, 3), "info": None},
+        "observation.images.image_depth": {**image, "shape": (8, 8, 1), "info": {"is_depth_map": True}},
     }
     config.set_dataset_feature_metadata(features)
     assert list(config.input_features) == ["observation.images.image"]
+
+
+IMAGE = {"dtype": "image", "names": ["height", "width", "channels"], "shape": (8, 8, 3), "info": None}
+TOP = "observation.images.top"
+
+
+def told(features: dict[str, dict], **settings) -> GemVLAConfig:
+    config = GemVLAConfig(preset="tiny", device="cpu", **settings)
+    config.input_features = {
+        key: PolicyFeature(FeatureType.VISUAL, (3, 8, 8))
+        for key, value in features.items()
+        if value["dtype"] == "image"
+    }
+    config.set_dataset_feature_metadata(features)
+    return config
+
+
+def test_cameras_that_lerobot_does_not_hand_on_are_left_out(caplog: pytest.LogCaptureFixture):
+    assert list(told({TOP: IMAGE, "extra_cam": IMAGE}).input_features) == [TOP]
+    assert "'extra_cam' is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "message"),
+    [
+        ("observation.images.depth", 3, "not flagged as depth"),
+        ("observation.images.top_depth", 3, "not flagged as depth"),
+        ("observation.images.side", 1, "not flagged as depth"),
+        ("observation.images.side", 4, "has 4 channels: expected 3"),
+    ],
+)
+def test_what_is_no_rgb_never_reaches_the_vision_tower(name: str, channels: int, message: str):
+    features = {TOP: IMAGE, name: {**IMAGE, "shape": (8, 8, channels)}}
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        told(features)
+    told(features, cameras=CamerasConfig(names=[TOP]))
+    if channels == 3:
+        told(features, cameras=CamerasConfig(names=[TOP, name]))  # the user says that it is meant
+
+
+@pytest.mark.parametrize(
+    ("names", "flat"),
+    [
+        (["x", "y"], ["x", "y"]),
+        ([["x", "y"]], ["x", "y"]),
+        ({"motors": ["x", "y"]}, ["x", "y"]),
+        ({"arm": ["x"], "hand": ["y"]}, ["x", "y"]),
+        ({"x": 0, "y": 1}, ["x", "y"]),
+    ],
+)
+def test_names_of_actions_are_flat(names: object, flat: list[str]):
+    action = {"dtype": "float32", "shape": (2,), "names": names}
+    assert told({TOP: IMAGE, "action": action}).action_feature_names == flat
+    nested = {**action, "names": {"motors": ["x"]}}
+    with pytest.raises(ValueError, match="names of 'action' .* expected a list of 2 names"):
+        told({TOP: IMAGE, "action": nested})
+
+
+def test_vectors_that_look_like_a_state():
+    vector = {"dtype": "float32", "shape": (6,)}
+    names = (
+        "observation.joint_positions",
+        "state",
+        "observation.state",
+        "observation.effort",
+        "action.joints",
+    )
+    assert state_like({TOP: IMAGE} | dict.fromkeys(names, vector)) == list(names[:2])
 
 
 @pytest.mark.parametrize("size", ["action_dim", "state_dim"])

@@ -1,0 +1,64 @@
+"""Which image transforms move pixels, and where that matters."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.transforms import ImageTransforms, ImageTransformsConfig
+from lerobot.transforms.transforms import ImageTransformConfig
+from torchvision.transforms import v2
+
+from lerobot_gem.processing.image_transforms import check_transforms, moving, names_places, transforms_of
+from tests.conftest import CAMERAS, add_language_rows, row
+
+FRONT, _ = CAMERAS
+
+
+def lerobots(**types: str) -> ImageTransforms:
+    kwargs = {"RandomResizedCrop": {"size": (64, 64)}, "RandomAffine": {"degrees": 5}}
+    tfs = {name: ImageTransformConfig(type=kind, kwargs=kwargs.get(kind, {})) for name, kind in types.items()}
+    return ImageTransforms(ImageTransformsConfig(enable=True, tfs=tfs))
+
+
+def test_of_lerobots_defaults_affine_moves_pixels() -> None:
+    assert moving(ImageTransforms(ImageTransformsConfig(enable=True))) == ["affine"]
+    assert moving(None) == []
+
+
+def test_transforms_that_are_not_known_count_as_moving() -> None:
+    assert moving(
+        lerobots(crop="RandomResizedCrop", flip="RandomHorizontalFlip", grey="RandomGrayscale")
+    ) == ["crop", "flip"]
+    assert moving(v2.RandomRotation(5)) == ["RandomRotation"]
+    assert moving(lambda image: image) == ["function"]
+    assert moving(v2.ColorJitter(0.1)) == []
+
+
+def test_transforms_are_those_of_the_dataset_that_holds_the_metadata(dataset_root: Path) -> None:
+    plain = LeRobotDataset("local/noise", root=dataset_root)
+    turned = LeRobotDataset("local/noise", root=dataset_root, image_transforms=lerobots(turn="RandomAffine"))
+    assert transforms_of(plain.meta) is None
+    assert transforms_of(turned.meta) is turned.image_transforms
+    check_transforms(plain.meta, "depth")
+    with pytest.raises(ValueError, match=r"moves pixels \(turn\), but depth stays where it is: .*tfs"):
+        check_transforms(turned.meta, "depth")
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_place"),
+    [
+        ("There.", False),
+        ("2, perhaps 3 (or 4)", False),
+        ('{"point_2d": [500, 400]}', True),
+        ("At [[120, 40, 300, 90]].", True),
+        ("(0.25, 0.5)", True),
+        ("<box>(1,2),(3,4)</box>", True),
+    ],
+)
+def test_places_in_language_rows(dataset_root: Path, tmp_path: Path, answer: str, is_place: bool) -> None:
+    root = shutil.copytree(dataset_root, tmp_path / "copy")
+    rows = [row("user", "Where?", "vqa", FRONT), row("assistant", answer, "vqa", FRONT)]
+    add_language_rows(root, [], {7: rows})
+    assert names_places(LeRobotDataset("local/noise", root=root).meta) is is_place
+    assert not names_places(LeRobotDataset("local/noise", root=dataset_root).meta)
