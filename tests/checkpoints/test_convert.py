@@ -347,7 +347,7 @@ def run(monkeypatch, source: Path | str, output_dir: Path, *options: str) -> Non
 
 def test_output_is_never_overwritten(gem_2b, monkeypatch):
     for output in (gem_2b, gem_2b / "config.json"):
-        with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
+        with pytest.raises(SystemExit, match="exists and is not an empty folder"):
             run(monkeypatch, gem_2b, output)
 
 

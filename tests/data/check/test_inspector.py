@@ -202,7 +202,7 @@ def training_error(root: Path, config) -> str:
         (zero_statistics, gem, "is zero in the whole dataset"),
         (name_unknown_camera, gem, "Unknown camera(s) ['observation.images.top']"),
         (drop_answer, gem, "frame 3: A frame has 1 vqa question(s) and 0 answer(s)"),
-        (write_nan, gem_vla, "observation.state holds NaN"),
+        (write_nan, gem_vla, "observation.state[0] is nan"),
         (forget_task, gem_vla, "frame 10: No task text"),
         (
             None,
