@@ -138,8 +138,19 @@ def evaluate(
     )
 
 
-def train(output: Path, name: str, config: str, *arguments: str, steps: int, log_every: int) -> None:
-    """lerobot-train with a file of configs/policy, into `output / name`; goes on from the last checkpoint, if there is one."""
+def train(
+    output: Path,
+    name: str,
+    config: str,
+    *arguments: str,
+    steps: int,
+    log_every: int,
+    data: Path | None = None,
+) -> None:
+    """lerobot-train with a file of configs/policy, into `output / name`; goes on from the last checkpoint, if there is one.
+
+    The dataset is `output / "data"`, unless `data` is another.
+    """
     folder, log = output / name, output / "logs" / f"{name}.log"
     save_every = max(1, steps // 8 // log_every) * log_every
     last = checkpoint(output, name)
@@ -151,7 +162,7 @@ def train(output: Path, name: str, config: str, *arguments: str, steps: int, log
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted before it saved anything
         command = [
             f"--config_path={ROOT / 'configs' / 'policy' / config}.yaml",
-            f"--dataset.root={output / 'data'}",
+            f"--dataset.root={data or output / 'data'}",
             f"--output_dir={folder}",
             f"--steps={steps}",
             f"--log_freq={log_every}",

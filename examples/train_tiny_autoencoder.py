@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of datasets with depth")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1000)
     options = parser.parse_args(arguments)

@@ -165,8 +165,8 @@ def _autoencoder(
     channels: list[int], *, layers: tuple[list[int], list[int]], **values: Any
 ) -> dict[str, Any]:
     """Fill in what the DC-AEs share that SANA 1.5 and `tiny` use; `layers` are the encoder's and the decoder's."""
-    blocks = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
-    scales: list[list[int]] = [[], [], [], [5], [5], [5]]
+    blocks = ["ResBlock"] * 3 + ["EfficientViTBlock"] * (len(channels) - 3)
+    scales: list[list[int]] = [[] if block == "ResBlock" else [5] for block in blocks]
     return {
         "in_channels": 3,
         "encoder_block_types": blocks,
@@ -282,9 +282,9 @@ PRESETS: dict[str, Preset] = {
                 **_SANA,
             },
             autoencoder=_autoencoder(
-                [16, 16, 32, 32, 64, 64],
+                [16, 16, 32, 64, 64],
                 # Nothing at full resolution, as in DC-AE's own f32 models for ImageNet: half the time.
-                layers=([0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]),
+                layers=([0, 1, 1, 1, 1], [0, 1, 1, 1, 1]),
                 latent_channels=16,
                 attention_head_dim=16,
                 scaling_factor=1.0,
@@ -293,7 +293,7 @@ PRESETS: dict[str, Preset] = {
         autoencoder=Path(__file__).parent / "tiny_autoencoder",
         min_pixels=64 * 64,
         max_pixels=128 * 128,
-        max_depth_side=128,
+        max_depth_side=64,
     ),
     "2b": Preset(
         backbone=_qwen3_vl(

@@ -36,7 +36,8 @@ def make_inputs() -> tuple[Tensor, Tensor, Tensor]:
 def make_noise(generator: DepthGenerator) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(2)
     channels = generator.transformer.config.in_channels
-    noise = torch.randn(N, channels, SIZE[0] // 32, SIZE[1] // 32, generator=random)
+    ratio = generator.autoencoder.spatial_compression_ratio
+    noise = torch.randn(N, channels, SIZE[0] // ratio, SIZE[1] // ratio, generator=random)
     return noise, torch.tensor([0, 400, 999])
 
 
@@ -291,7 +292,7 @@ def test_parts_must_share_their_latent_channels():
     [
         ({"conditioning": torch.zeros(N, S, D + 1)}, r"shape \(N, S, 12\) but got \(3, 5, 13\)"),
         ({"mask": torch.ones(N, S - 1, dtype=torch.bool)}, r"mask of shape \(3, 5\) but got \(3, 4\)"),
-        ({"targets": torch.zeros(N, 3, 48, 64)}, "multiples of 32.*48 x 64"),
+        ({"targets": torch.zeros(N, 3, 40, 64)}, "multiples of 16.*40 x 64"),
     ],
 )
 def test_shapes_that_do_not_fit(change, message):

@@ -390,5 +390,5 @@ def test_frames_to_look_at_are_those_with_text(depth_dataset_root: Path, tmp_pat
     picture = first.views[0]
     raw = read_batch(depth_dataset_root, [0])
     assert np.array_equal(picture.rgb, (raw[FRONT][0].movedim(0, -1) * 255).round().byte().numpy())
-    assert picture.depth.shape == (128, 128, 3)
+    assert picture.depth.shape == (64, 64, 3)
     assert picture.depth_range == pytest.approx((0.3, 4.5), abs=0.05)
