@@ -1,17 +1,82 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) as an optimiser of LeRobot.
 
 What is learned from random weights is learned from a third of the samples that AdamW needs (docs/demo.md). torch's own Muon
-takes matrices alone, and LeRobot's training loop one optimiser alone: this one hands each group to torch's Muon or AdamW.
+takes matrices alone, and LeRobot's training loop one optimiser alone: this one hands each group to Muon or torch's AdamW.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lerobot.optim.optimizers import OptimizerConfig, OptimizerParams
+from torch import Tensor
 
 MATRICES = "matrices"  # a parameter group's flag
+
+
+class BatchedMuon(torch.optim.Muon):
+    """torch's Muon with Nesterov's momentum, which updates matrices of one shape together.
+
+    torch's takes one matrix after the other, which is most of the time where there are many small ones
+    (benchmarks/optimizer.py). Options, state and results are its own, but for the last bits of bfloat16.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update."""
+        for group in self.param_groups:
+            params = [param for param in group["params"] if param.grad is not None]
+            if not params:
+                continue
+            grads: list[Tensor] = [param.grad for param in params]
+            momentum, lr = group["momentum"], group["lr"]
+            for param in params:
+                if "momentum_buffer" not in self.state[param]:
+                    self.state[param]["momentum_buffer"] = torch.zeros_like(param)
+            buffers: list[Tensor] = [self.state[param]["momentum_buffer"] for param in params]
+            torch._foreach_lerp_(buffers, grads, 1 - momentum)
+            directions = torch._foreach_lerp(grads, buffers, momentum)
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+            for place, param in enumerate(params):
+                by_shape[tuple(param.shape)].append(place)
+            for shape, places in by_shape.items():
+                updates = orthogonalize(
+                    torch.stack([directions[place] for place in places]),
+                    group["ns_coefficients"],
+                    group["ns_steps"],
+                    group["eps"],
+                )
+                # "match_rms_adamw" (Liu et al. 2025, arXiv 2502.16982, section 2.2)
+                scale = 0.2 * max(shape) ** 0.5
+                torch._foreach_add_([params[place] for place in places], list(updates), alpha=-lr * scale)
+
+
+def orthogonalize(
+    matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Tensor:
+    """Nearly orthogonal matrices by Newton and Schulz's iteration, in bfloat16 as torch's (Jordan et al. 2024).
+
+    Args:
+        matrices: (N, rows, columns).
+        coefficients: Of the quintic polynomial.
+        steps: How often it is applied.
+        eps: Least norm that a matrix is divided by.
+
+    Returns:
+        (N, rows, columns), of the dtype of `matrices`.
+    """
+    a, b, c = coefficients
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if is_tall else x).to(matrices.dtype)
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -41,7 +106,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         others = [group for group in groups if not group[MATRICES]]
         self._optimizers: dict[bool, torch.optim.Optimizer] = {}
         if matrices:
-            self._optimizers[True] = torch.optim.Muon(
+            self._optimizers[True] = BatchedMuon(
                 matrices,
                 lr=lr,
                 weight_decay=weight_decay,

@@ -5,7 +5,7 @@ import torch
 from lerobot.optim.optimizers import load_optimizer_state, save_optimizer_state
 from torch import nn
 
-from lerobot_gem.training.muon import MATRICES, MuonConfig
+from lerobot_gem.training.muon import MATRICES, BatchedMuon, MuonConfig
 
 
 def make(seed: int = 0) -> tuple[nn.Linear, torch.optim.Optimizer]:
@@ -39,6 +39,23 @@ def test_each_group_is_updated_as_by_torchs_own_optimisers():
         adamw.step()
     torch.testing.assert_close(layer.weight, twin.weight, rtol=0, atol=0)
     torch.testing.assert_close(layer.bias, twin.bias, rtol=0, atol=0)
+
+
+def test_matrices_of_one_shape_are_updated_together_as_torch_updates_each():
+    torch.manual_seed(0)
+    shapes = [(4, 6), (6, 4), (4, 6), (5, 5), (4, 6), (6, 4)]
+    ours, theirs = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    options: dict = {"lr": 0.1, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    optimizers = BatchedMuon(ours, **options), torch.optim.Muon(theirs, **options)
+    for _ in range(3):
+        for own, other in zip(ours[:-1], theirs[:-1], strict=True):  # the last one has no gradient
+            own.grad = torch.randn_like(own)
+            other.grad = own.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-3)
+    assert optimizers[0].state_dict()["state"].keys() == optimizers[1].state_dict()["state"].keys()
 
 
 def test_a_scheduler_drives_both_groups():
