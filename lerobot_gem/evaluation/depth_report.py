@@ -138,7 +138,7 @@ def write_depth_report(config: DepthReportConfig) -> dict[str, CameraReport]:
         FileExistsError: `output_dir` is not empty.
         FileNotFoundError: No dataset at `dataset.root`.
         ImportError: `display` without rerun.
-        ValueError: `policy` is no `gem` checkpoint; `num_frames`, `batch_size` or `fps` is below 1; or the dataset
+        ValueError: `policy` is no `gem` checkpoint, or paints no depth; `num_frames`, `batch_size` or `fps` is below 1; or the dataset
             lacks the policy's cameras, or depth for them.
     """
     checkpoint = _checked(config)
@@ -273,6 +273,11 @@ def _checked(config: DepthReportConfig) -> GemConfig:
         raise ValueError(
             f"policy.path={policy.pretrained_path} is a {policy.type!r} checkpoint: expected a 'gem' checkpoint (stages 1 "
             "to 3) with its depth generator. A 'gem_vla' acts without one; take the checkpoint that it started from."
+        )
+    if policy.depth.target != "depth":
+        raise ValueError(
+            f"policy.path={policy.pretrained_path} paints no depth, but depth.target={policy.depth.target!r}, the camera's picture "
+            "itself: expected a checkpoint that was trained with --policy.depth.target=depth."
         )
     for name in ("num_frames", "batch_size", "fps"):
         if getattr(config, name) < 1:

@@ -21,7 +21,7 @@ from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthF
 from lerobot_gem.processing.dataset_agreement import check_counts, check_first_pictures, check_rows
 from lerobot_gem.processing.dataset_names import check_names
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, check_rgb, is_depth, pair_depth
-from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap
+from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap, Target
 from lerobot_gem.processing.image_transforms import check_transforms, names_places
 from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.training.muon import MuonConfig
@@ -144,6 +144,9 @@ class DepthConfig(OldDepthFields):
             one in this package.
         loss_weight: Lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
             `gem_vla`, which then needs no depth and never builds a generator; 0.1 there too in the paper.
+        target: What the generator learns to paint of a camera: its "depth", or "rgb", its picture itself, which is the control
+            arm of GEM's ablation (arXiv 2605.28548) and no way to train a policy. The data needs depth for "rgb" as well:
+            both learn from the same frames.
         colormap: How depth becomes an image: "spectral" (the release's VLM stages; None is this) or "inferno" (its VLA stage).
         max_side: Longest side of the picture, in pixels. None takes the preset's.
         cameras: RGB key -> depth key. None pairs `X` with `X_depth`.
@@ -155,6 +158,7 @@ class DepthConfig(OldDepthFields):
     pretrained: str | None = None
     autoencoder: str | None = None
     loss_weight: float | None = None
+    target: Target = "depth"
     colormap: Colormap | None = None
     max_side: int | None = None
     cameras: dict[str, str] | None = None
@@ -164,6 +168,7 @@ class DepthConfig(OldDepthFields):
 
     @checked
     def __post_init__(self) -> None:
+        require(self.target, get_args(Target), "depth.target")
         require(self.colormap, (None, *get_args(Colormap)), "depth.colormap")
         require(self.unit, tuple(METRES), "depth.unit")
         if self.loss_weight is not None and self.loss_weight < 0:
@@ -213,12 +218,14 @@ class DepthSupervision:
         unit: Of depth in a batch, "mm" or "m".
         colormap: How depth becomes an image.
         max_side: Longest side of that image, in pixels.
+        target: Whether the generator paints that image, or the camera's picture at the same size ("rgb").
     """
 
     cameras: dict[str, str]
     unit: str
     colormap: Colormap
     max_side: int
+    target: Target = "depth"
 
 
 @dataclass
@@ -370,6 +377,7 @@ class BaseGemConfig(PreTrainedConfig):
             self.depth.unit,
             self.depth.colormap or DEFAULT_COLORMAP,
             self.depth.max_side or self.sizes.max_depth_side,
+            self.depth.target,
         )
 
     def settle_cameras(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import DepthSupervision
 from lerobot_gem.processing.depth_cameras import metres
-from lerobot_gem.processing.depth_target import depth_target
+from lerobot_gem.processing.depth_target import depth_target, rgb_target
 
 
 class DepthLosses(NamedTuple):
@@ -50,12 +50,15 @@ def depth_losses(
 ) -> DepthLosses:
     """Losses of the generated depth of every image whose camera has a depth camera.
 
+    With `supervision.target` "rgb" the images are painted instead of their depth; which images they are still depends on depth
+    alone.
+
     Args:
         generator: Predicts the depth.
         spans: (N, S, D), final states of the images' tokens.
         mask: (N, S), True at tokens.
         shown: Sample and camera of each of the N images.
-        batch: Holds depth (B, 1, H, W) in `supervision.unit` under each paired depth key.
+        batch: Holds depth (B, 1, H, W) in `supervision.unit` under each paired depth key, and the cameras' RGB images.
         cameras: Keys of the RGB cameras.
         supervision: Which depth is learned, and how.
 
@@ -79,9 +82,12 @@ def depth_losses(
             max_side=supervision.max_side,
             rgb_size=(height, width),
         )
+        pictures = targets.pictures
+        if supervision.target == "rgb":
+            pictures = rgb_target(batch[camera][samples], (pictures.shape[-2], pictures.shape[-1]))
         keep = targets.has_depth
         skipped += int((~keep).sum())
-        by_size[targets.pictures.shape[1:]].append((images[keep], samples[keep], targets.pictures[keep]))
+        by_size[pictures.shape[1:]].append((images[keep], samples[keep], pictures[keep]))
     losses, owners = [spans.new_zeros(0, dtype=torch.float32)], [mask.new_zeros(0, dtype=torch.long)]
     for group in by_size.values():
         images, samples, pictures = (torch.cat(parts) for parts in zip(*group, strict=True))

@@ -153,6 +153,13 @@ def test_a_policy_that_acts_is_named(dataset_root, tmp_path):
         write_depth_report(asked)
 
 
+def test_a_policy_that_paints_no_depth_is_named(checkpoint, depth_dataset_root, tmp_path):
+    config = request(checkpoint, depth_dataset_root, tmp_path / "viz")
+    config.policy.depth.target = "rgb"
+    with pytest.raises(ValueError, match=r"paints no depth, but depth.target='rgb', the camera's picture"):
+        write_depth_report(config)
+
+
 @pytest.mark.parametrize("layout", ["released", "nowhere", "nobody/no-such-policy"])
 def test_what_is_no_policy_is_named(tmp_path, layout):
     path = {"released": tmp_path, "nowhere": tmp_path / "nowhere"}.get(layout, layout)

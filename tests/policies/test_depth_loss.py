@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK
 from torch import Tensor
 
@@ -18,10 +19,10 @@ from lerobot_gem.policies.base_configuration import (
 )
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
-from lerobot_gem.processing.depth_target import depth_target
+from lerobot_gem.processing.depth_target import depth_target, rgb_target
 from lerobot_gem.processing.steps import OBS_SHOWN
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
-from tests.conftest import CAMERAS, read_batch
+from tests.conftest import CAMERAS, build_policy, read_batch
 from tests.policies.gem_vla.test_modeling_gem_vla import warm
 
 FIRST, SECOND = CAMERAS
@@ -283,6 +284,67 @@ def test_generated_depth_is_that_of_each_cameras_own_image(case, make_gem, depth
             torch.testing.assert_close(
                 pictures[position, :, 0, 0], paint(spans[position, camera]), rtol=1e-3, atol=1e-4
             )
+
+
+def test_the_control_learns_the_pictures_of_the_same_images(make_gem, depth_dataset_root, monkeypatch):
+    """`depth.target` "rgb": what is painted differs, and nothing else; what has no depth is left out of both."""
+    rows = {}
+    raw = Case(wide=True).batch(depth_dataset_root)
+    for target in ("depth", "rgb"):
+        policy, preprocess, _ = make_gem(stage="joint", depth=DepthConfig(target=target, max_side=64))
+        rows[target] = painted(warm(policy).eval(), monkeypatch, preprocess(raw))
+    kept = [
+        (sample, camera)
+        for sample in range(SAMPLES)
+        for camera in CAMERAS
+        if (sample, DEPTH[camera]) not in BLANK
+    ]
+    assert len(rows["rgb"]) == len(rows["depth"]) == len(kept) == 7
+    for (states, picture), (depth_states, depth_picture) in zip(rows["rgb"], rows["depth"], strict=True):
+        assert states.equal(depth_states) and picture.shape == depth_picture.shape
+    sizes = [tuple(picture.shape[1:]) for _, picture in rows["rgb"]]
+    assert sizes.count((64, 64)) == 3 and sizes.count((32, 64)) == 4
+    learned = [picture for _, picture in rows["rgb"]]
+    for sample, camera in kept:
+        image = raw[camera][sample : sample + 1]
+        height, width = image.shape[-2:]
+        own = rgb_target(image, (64 * height // max(height, width), 64 * width // max(height, width)))[0]
+        assert sum(own.shape == other.shape and own.allclose(other, atol=1e-5) for other in learned) == 1
+
+
+@pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
+def test_the_control_teaches_the_backbone_and_its_checkpoint_goes_on(
+    policy_type, make_gem, make_policy, depth_dataset_root, tmp_path, monkeypatch
+):
+    policy, preprocess, postprocess = make_gem(stage="joint", depth=DepthConfig(target="rgb"))
+    raw = Case().batch(depth_dataset_root)
+    if policy_type == "gem_vla":
+        for part in (policy, preprocess, postprocess):
+            part.save_pretrained(tmp_path / "gem")
+        policy, preprocess, postprocess = make_policy(
+            depth_dataset_root,
+            backbone=BackboneConfig(pretrained=str(tmp_path / "gem")),
+            depth=DepthConfig(target="rgb", loss_weight=0.1),
+        )
+    inputs = preprocess(raw)
+    warm(policy).train()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(policy.config), "loss_weights", property(lambda _: {"depth": 1.0}))
+        policy(inputs)[0].backward()
+    seen = policy.backbone.language_model.layers[-1].mlp.down_proj.weight.grad
+    assert seen is not None and seen.abs().sum() > 0
+
+    for part in (policy, preprocess, postprocess):
+        part.save_pretrained(tmp_path / "saved")
+    config = PreTrainedConfig.from_pretrained(tmp_path / "saved")
+    assert config.depth.target == "rgb"
+    config.pretrained_path = tmp_path / "saved"
+    again, *_ = build_policy(config, depth_dataset_root)
+    losses = []
+    for one in (policy, again):
+        torch.manual_seed(0)
+        losses.append(one.eval()(inputs)[1]["depth_loss"])
+    assert losses[0] == losses[1] > 0
 
 
 def test_images_may_be_shown_in_any_order():

@@ -11,6 +11,7 @@ from lerobot_gem.processing.depth_target import (
     is_inverse,
     paint,
     relative_depth,
+    rgb_target,
     target_size,
 )
 
@@ -173,6 +174,15 @@ def test_sizes(size, max_side, spectral, inferno):
         depth = torch.rand(1, 1, *size) + 1
         pictures, _ = depth_target(depth, colormap=colormap, max_side=max_side)
         assert pictures.shape[-2:] == expected
+
+
+def test_the_control_is_the_picture_at_the_size_of_its_depth():
+    images = torch.rand(2, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    same = rgb_target(images, (40, 60))
+    torch.testing.assert_close(same / 2 + 0.5, images)
+    small = rgb_target(images, target_size(40, 60, colormap="inferno", max_side=32))
+    assert small.shape == (2, 3, 32, 32) and small.abs().max() <= 1
+    torch.testing.assert_close(small.mean(dim=(2, 3)) / 2 + 0.5, images.mean(dim=(2, 3)), atol=0.02, rtol=0)
 
 
 def test_depth_of_another_size_is_not_blended():

@@ -139,7 +139,7 @@ class GemPolicy(BaseGemPolicy):
 
         Returns:
             Camera -> pictures (B, 3, h, w) in [0, 1], coloured by `depth.colormap`; `relative_depth` of
-            processing/depth_target.py inverts that.
+            processing/depth_target.py inverts that. With `depth.target` "rgb": the camera's picture, as it was learned.
 
         Raises:
             ValueError: The policy was trained without a depth loss, and has no generator.
