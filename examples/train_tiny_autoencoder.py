@@ -4,13 +4,16 @@
 
 takes the depth of all cameras of these datasets, paints it in both colormaps, and prints how well pictures of every tenth
 episode, which is not trained on, are reconstructed. A policy takes the result with --policy.depth.autoencoder.
+
+With --rgb it learns the cameras' own pictures too, for runs that compare --policy.depth.target=rgb with depth: the packaged one
+hardly knows them, and both must be painted in the same latents.
 """
 
 import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -19,40 +22,74 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor
 
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.processing.depth_target import depth_target
+from lerobot_gem.processing.depth_cameras import pair_depth
+from lerobot_gem.processing.depth_target import depth_target, rgb_target
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
 
 TINY = get_preset("tiny")
 COLORMAPS = ("spectral", "inferno")
+RGB = "rgb"
 HELD_OUT = 10  # every tenth episode
 # Standard deviation of noise on latents in training, as a share of theirs: what the generator paints is never exact.
 LATENT_NOISE = 0.1
 
 
-def read_depth(root: Path) -> tuple[Tensor, Tensor]:
-    """Depth maps (N, 1, H, W) in metres to train on, and those to measure on."""
-    dataset = open_depth_dataset(DatasetOptions(f"local/{root.name}", root))
-    depth: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for frame in read_frames(dataset, range(len(dataset)), batch_size=1):
-        is_held_out = frame["episode_index"].item() % HELD_OUT == 0
-        depth[is_held_out].extend(frame[key] for key in dataset.meta.depth_keys)
-    return torch.cat(depth[False]), torch.cat(depth[True])
+class Views(NamedTuple):
+    """What cameras saw.
+
+    Attributes:
+        depth: (N, 1, H, W) in metres.
+        rgb: (N, 3, H, W) in [0, 1].
+    """
+
+    depth: Tensor
+    rgb: Tensor
+
+    def at(self, chosen: Tensor) -> "Views":
+        """Those at these positions."""
+        return Views(self.depth[chosen], self.rgb[chosen])
 
 
-def paint(depth: Tensor, colormap: str) -> Tensor:
-    """Pictures (N, 3, h, w) in [-1, 1] of the depth maps (N, 1, H, W) that are not empty."""
-    pictures, has_depth = depth_target(depth, colormap=colormap, max_side=TINY.max_depth_side)
+def read_views(roots: Sequence[Path]) -> tuple[Views, Views]:
+    """Views to train on, and those to measure on."""
+    views: tuple[list[Views], list[Views]] = ([], [])
+    for root in roots:
+        dataset = open_depth_dataset(DatasetOptions(f"local/{root.name}", root))
+        pairs = pair_depth(dataset.meta.features, None)
+        for frame in read_frames(dataset, range(len(dataset)), batch_size=1):
+            is_held_out = frame["episode_index"].item() % HELD_OUT == 0
+            views[is_held_out].extend(Views(frame[depth], frame[rgb]) for rgb, depth in pairs.items())
+    trained_on, held_out = (Views(*map(torch.cat, zip(*part, strict=True))) for part in views)
+    return trained_on, held_out
+
+
+def paint(views: Views, target: str) -> Tensor:
+    """Pictures (N, 3, h, w) in [-1, 1], in a colormap or as the camera saw it, of the views whose depth is not empty."""
+    colormap = COLORMAPS[0] if target == RGB else target
+    pictures, has_depth = depth_target(views.depth, colormap=colormap, max_side=TINY.max_depth_side)
+    if target == RGB:
+        pictures = rgb_target(views.rgb, (pictures.shape[-2], pictures.shape[-1]))
     return pictures[has_depth]
 
 
-def train(autoencoder: Any, depth: Tensor, *, steps: int, batch_size: int, learning_rate: float) -> None:
-    """Reconstruct pictures, half of each batch in each colormap and half of them mirrored, from noisy latents."""
+def train(
+    autoencoder: Any,
+    views: Views,
+    targets: Sequence[str],
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+) -> None:
+    """Reconstruct pictures, equal parts of each batch of each and half of them mirrored, from noisy latents."""
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=learning_rate, weight_decay=0)
     scheduler = get_cosine_schedule_with_warmup(optimizer, steps // 50, steps)
     for step in range(1, steps + 1):
-        halves = depth[torch.randint(len(depth), (batch_size,))].chunk(2)
-        pictures = torch.cat([paint(half, name) for half, name in zip(halves, COLORMAPS, strict=True)])
+        parts = torch.randint(len(views.depth), (batch_size,)).tensor_split(len(targets))
+        pictures = torch.cat(
+            [paint(views.at(part), target) for part, target in zip(parts, targets, strict=True)]
+        )
         pictures[::2] = pictures[::2].flip(-1)
         latents = autoencoder.encode(pictures).latent
         noise = LATENT_NOISE * latents.detach().square().mean().sqrt() * torch.randn_like(latents)
@@ -90,26 +127,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--rgb", action="store_true", help="learn the cameras' own pictures too")
     options = parser.parse_args(arguments)
 
     torch.manual_seed(options.seed)
-    trained_on, held_out = (torch.cat(parts) for parts in zip(*map(read_depth, options.data), strict=True))
+    trained_on, held_out = read_views(options.data)
+    targets = (*COLORMAPS, RGB) if options.rgb else COLORMAPS
     autoencoder: Any = AutoencoderDC.from_config(TINY.depth.autoencoder)
     train(
         autoencoder,
         trained_on,
+        targets,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
     )
-    pictures = {name: paint(held_out, name) for name in COLORMAPS}
+    pictures = {name: paint(held_out, name) for name in targets}
     autoencoder.register_to_config(
         scaling_factor=scaling_factor(autoencoder, torch.cat(list(pictures.values())))
     )
     autoencoder.half().save_pretrained(options.output_dir)
     saved = AutoencoderDC.from_pretrained(options.output_dir, torch_dtype=torch.float32)
     print(
-        f"{options.output_dir}: trained on {len(trained_on)} depth maps, scaling factor {saved.config.scaling_factor:.4f}"
+        f"{options.output_dir}: trained on {len(trained_on.depth)} depth maps, scaling factor {saved.config.scaling_factor:.4f}"
     )
     for name, measured in pictures.items():
         print(f"{name}: PSNR of {len(measured)} held-out pictures {psnr(saved, measured):.1f} dB")

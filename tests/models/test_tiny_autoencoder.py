@@ -81,11 +81,12 @@ def test_another_one_is_trained_by_the_example_and_takes_its_place(
 ):
     main = runpy.run_path(str(EXAMPLE))["main"]
     folder = tmp_path / "another"
-    main(["--data", str(depth_dataset_root), "--output_dir", str(folder), "--steps=2", "--batch_size=4"])
+    options = ["--steps=2", "--batch_size=4", "--rgb"]
+    main(["--data", str(depth_dataset_root), "--output_dir", str(folder), *options])
     printed = capsys.readouterr().out
     assert f"trained on {2 * FRAMES * len(CAMERAS)} depth maps, scaling factor" in printed
     held_out = FRAMES * len(CAMERAS)
-    assert all(f"{name}: PSNR of {held_out} held-out" in printed for name in ("spectral", "inferno"))
+    assert all(f"{name}: PSNR of {held_out} held-out" in printed for name in ("spectral", "inferno", "rgb"))
 
     policy, *_ = make_gem(depth=DepthConfig(autoencoder=str(folder)))
     stored = load_file(folder / "diffusion_pytorch_model.safetensors")
