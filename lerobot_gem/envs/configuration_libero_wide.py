@@ -8,14 +8,16 @@ from typing import Any
 
 from lerobot.envs.configs import EnvConfig, LiberoEnv as LiberoEnvConfig
 
+from lerobot_gem.simulation.scene_changes import Amount, SceneChanges
+
 
 @EnvConfig.register_subclass("libero_wide")
 @dataclass
 class LiberoWideEnvConfig(LiberoEnvConfig):
     """LeRobot's `libero` env with wide placements: same observations, actions, tasks and success test.
 
-    The placement of an episode depends on the seed given to reset alone (`lerobot-eval` counts up from `--seed`) and is
-    never one that `lerobot-gem-libero-demos` draws. Resets are always soft; `init_states` and `hard_reset` have no
+    Where objects are on the ground depends on the seed given to reset alone (`lerobot-eval` counts up from `--seed`), on
+    no option here, and is never what `lerobot-gem-libero-demos` draws. Resets are always soft; `init_states` and `hard_reset` have no
     effect here.
 
     Attributes:
@@ -24,21 +26,34 @@ class LiberoWideEnvConfig(LiberoEnvConfig):
             `lerobot-gem-libero-demos`, since images cost half then; set it to what the policy was trained on.
         blank_images: The policy's images are black (videos are not). A policy that looks then fails; one that merely
             repeats what it remembers does not.
+        camera_turn: Degrees that the fixed camera is turned about the vertical through the middle of the workspace,
+            anticlockwise as seen from above; one number, or [lowest, highest], from which each layout draws its own.
+        table_height: Metres that the ground on which the objects stand is raised; the same.
+        distractors: Number of objects of the suite's other tasks that are added, 0 to 4.
     """
 
     task: str = "libero_object"
     multisampling: bool = False
     blank_images: bool = False
+    camera_turn: Amount = 0.0
+    table_height: Amount = 0.0
+    distractors: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.is_libero_plus:
             raise ValueError("libero_wide has no LIBERO-plus variants: leave env.is_libero_plus false.")
+        self.changes()  # checks the amounts
+
+    def changes(self) -> SceneChanges:
+        """What differs from LIBERO's scene."""
+        return SceneChanges(self.camera_turn, self.table_height)
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
         kwargs = super().gym_kwargs
         kwargs.pop("hard_reset")
+        kwargs |= {"changes": self.changes(), "distractors": self.distractors}
         return {**kwargs, "multisampling": self.multisampling, "blank_images": self.blank_images}
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:

@@ -1,17 +1,17 @@
 """The gym environment behind `--env.type=libero_wide`."""
 
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from lerobot.envs.libero import LiberoEnv, _get_suite, _select_task_ids
-from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
+from lerobot.envs.libero import LiberoEnv, _get_suite
 from numpy.typing import NDArray
 
+from lerobot_gem.envs.vector_envs import vector_envs
 from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, require_wide, stream_rng
 from lerobot_gem.simulation.rendering import flip
 from lerobot_gem.simulation.scene import LiberoScene
+from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, SceneChanges
 
 
 class LiberoWideEnv(LiberoEnv):
@@ -23,6 +23,8 @@ class LiberoWideEnv(LiberoEnv):
         task_suite_name: The suite's name.
         multisampling: 4x antialiasing.
         blank_images: Observations hold black images.
+        changes: What differs from LIBERO's scene.
+        distractors: Number of objects that are added to it.
         **kwargs: Of LeRobot's `LiberoEnv`.
     """
 
@@ -33,11 +35,14 @@ class LiberoWideEnv(LiberoEnv):
         task_suite_name: str,
         multisampling: bool = False,
         blank_images: bool = False,
+        changes: SceneChanges = LIBEROS_OWN,
+        distractors: int = 0,
         **kwargs: Any,
     ):
         super().__init__(task_suite, task_id, task_suite_name, init_states=False, **kwargs)
         self.suite_name = task_suite_name
         self.multisampling, self.blank_images = multisampling, blank_images
+        self.changes, self.distractors = changes, distractors
         # Videos then play in real time.
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": self.control_freq}
         self._scene: LiberoScene | None = None
@@ -52,6 +57,7 @@ class LiberoWideEnv(LiberoEnv):
                 self.observation_height,
                 self.observation_width,
                 self.multisampling,
+                distractors=self.distractors,
             )
             self._env = self._scene.control
 
@@ -76,11 +82,11 @@ class LiberoWideEnv(LiberoEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Draw the placement that belongs to `seed` (without one: to the next number of the last seed's generator)."""
+        """Draw the layout that belongs to `seed` (without one: to the next number of the last seed's generator)."""
         scene = self._scene_now()
         gym.Env.reset(self, seed=seed)
         number = int(self.np_random.integers(2**31)) if seed is None else seed
-        apply_wide(scene, stream_rng("evaluation", int(seed is None), number, self.task_id))
+        apply_wide(scene, stream_rng("evaluation", int(seed is None), number, self.task_id), self.changes)
         for robot in scene.env.robots:
             robot.controller.use_delta = self.control_mode == "relative"
         return self._format_raw_obs(scene.env._get_observations()), {"is_success": False}
@@ -91,49 +97,22 @@ class LiberoWideEnv(LiberoEnv):
             self._scene = self._env = None
 
 
-def create_libero_wide_envs(
-    suites: list[str],
-    task_ids: list[int] | None,
-    n_envs: int,
-    use_async_envs: bool,
-    **env_kwargs: Any,
-) -> dict[str, dict[int, Any]]:
-    """Vector environments as LeRobot's `create_libero_envs` gives them: {suite: {task_id: vector env}}.
+def create_libero_wide_envs(suites: list[str], **kwargs: Any) -> dict[str, dict[int, Any]]:
+    """Vector environments {suite: {task_id: vector env}}.
 
     Args:
         suites: LIBERO suites.
-        task_ids: Tasks of each suite, all when None.
-        n_envs: Environments for each task.
-        use_async_envs: One process for each environment.
-        **env_kwargs: Of `LiberoWideEnv`.
+        **kwargs: Of `vector_envs`.
 
     Raises:
-        ValueError: No suite, an unknown suite or task, one without wide placements, or an unknown control mode.
+        ValueError: No suite, an unknown one, or one without wide placements.
     """
     if not suites:
         raise ValueError(
             f"env.task names no LIBERO suite; there are wide placements for {', '.join(WIDE_RULES)}."
         )
-    if env_kwargs.get("control_mode", "relative") not in ("relative", "absolute"):
-        raise ValueError(f"env.control_mode is relative or absolute, but is {env_kwargs['control_mode']!r}.")
-    result: dict[str, dict[int, Any]] = {}
-    for suite_name in suites:
-        suite = _get_suite(suite_name)
-        require_wide(suite_name)
-        result[suite_name] = {}
-        for task_id in _select_task_ids(len(suite.tasks), task_ids):
-            fns = [
-                partial(
-                    LiberoWideEnv, suite, task_id, suite_name, episode_index=i, n_envs=n_envs, **env_kwargs
-                )
-                for i in range(n_envs)
-            ]
-            result[suite_name][task_id] = (
-                _LazyAsyncVectorEnv(fns)
-                if use_async_envs
-                else gym.vector.SyncVectorEnv(
-                    [freeze_after_episode_end(fn) for fn in fns],
-                    autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
-                )
-            )
-    return result
+    opened = {}
+    for name in suites:
+        opened[name] = _get_suite(name)
+        require_wide(name)
+    return vector_envs(LiberoWideEnv, opened, **kwargs)

@@ -13,7 +13,7 @@ _TRIES = 50
 _NEWTON_STEPS, _TOLERANCE, _DAMPING = 30, 1e-3, 0.05
 # Bisections of the fingers' opening: to less than a millimetre.
 _FINGER_STEPS = 6
-# Heights of the point between the finger tips over the workspace, metres.
+# Heights of the point between the finger tips over the ground, metres.
 _HEIGHTS = (0.03, 0.30)
 # Share of free arm poses that are drawn around the grasp point, where an approach needs to be precise.
 _NEAR_TARGET = 0.5
@@ -85,15 +85,17 @@ class ArmPoses:
         scene, policy = self.scene, self.policy
         for _ in range(_TRIES):
             yaw = rng.uniform(-0.5, 0.5)
-            scene.place({policy.target: turned(scene.rest[0][policy.target], yaw)})
+            at_rest = turned(scene.rest[0][policy.target], yaw)
+            at_rest[2] += scene.ground
+            scene.place({policy.target: at_rest})
             to_grasp = policy.grasp_point() - scene.position(policy.target)
             point = self._over_workspace(rng)
             if rng.random() < 0.3:  # around the place where it is let go
                 point[:2] = scene.position(policy.container)[:2] + rng.normal(0, 0.06, 2)
-                point[2] = rng.uniform(0.2, _HEIGHTS[1])
+                point[2] = scene.ground + rng.uniform(0.2, _HEIGHTS[1])
             pose = scene.pose(policy.target)
             pose[:3] = point - to_grasp
-            if pose[2] + policy.shape.low[2] < 0.0 or not self._reach(
+            if pose[2] + policy.shape.low[2] < scene.ground or not self._reach(
                 point, yaw if policy.elongated else 0.0
             ):
                 continue
@@ -112,7 +114,7 @@ class ArmPoses:
         rule = WIDE_RULES[self.scene.suite]
         low = np.minimum([rule.objects.x[0], rule.objects.y[0]], [rule.container.x[0], rule.container.y[0]])
         high = np.maximum([rule.objects.x[1], rule.objects.y[1]], [rule.container.x[1], rule.container.y[1]])
-        return np.append(rng.uniform(low, high), rng.uniform(*_HEIGHTS))
+        return np.append(rng.uniform(low, high), self.scene.ground + rng.uniform(*_HEIGHTS))
 
     def _reach(self, point: NDArray[np.float64], yaw: float) -> bool:
         """Bring the point between the finger tips to `point`, gripper down, turned by `yaw`; damped least squares."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.simulation.scene import LiberoScene
+from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, SceneChanges
 
 PLACEMENTS = ("benchmark", "wide")
 # First words of the seed: placements of one stream never meet those of another, whatever numbers follow.
@@ -35,6 +36,7 @@ class WideRule:
     Attributes:
         objects: Body origins of everything but the container.
         container: Body origin of what the goal puts things into.
+        distractors: Body origins of objects that are added to the suite's own; nobody needs to reach them.
         reach: Largest distance of an object from the robot's base; farther out the arm stretches until it locks.
         yaw: Largest turn of an object either way, radians. The container keeps its yaw: LIBERO's test whether
             something is inside is only right for the suite's own.
@@ -45,6 +47,7 @@ class WideRule:
 
     objects: Area
     container: Area
+    distractors: Area
     reach: float
     yaw: float
     gap: float = 0.01
@@ -56,6 +59,7 @@ WIDE_RULES = {
     "libero_object": WideRule(
         objects=Area((-0.21, 0.13), (-0.28, 0.06)),
         container=Area((-0.10, 0.10), (0.22, 0.27)),
+        distractors=Area((-0.30, 0.22), (-0.34, 0.36)),
         reach=0.75,
         yaw=0.5,
     ),
@@ -113,10 +117,10 @@ def turned(pose: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
 
 
 def wide_placement(scene: LiberoScene, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Draw the poses of all objects at rest height, without overlap and with room for the hand at the target.
+    """Draw the poses of the suite's own objects at rest height, without overlap and with room for the hand at the target.
 
     Returns:
-        {object: (7,) pose}, for `LiberoScene.place`.
+        {object: (7,) pose}, for `LiberoScene.place`; distractors are not among them.
 
     Raises:
         ValueError: No `wide` rule for this suite.
@@ -125,10 +129,10 @@ def wide_placement(scene: LiberoScene, rng: np.random.Generator) -> dict[str, ND
     rule = WIDE_RULES[scene.suite]
     poses, shapes = scene.rest
     target, container = target_and_container(scene)
-    # The hand's palm when the fingers close: neighbours that reach higher are in its way.
-    reach = max(poses[target][2] + PALM_CLEARANCE, poses[target][2] + shapes[target].high[2])
+    reach = _palm_height(scene, target)
+    names = [name for name in scene.objects if name not in scene.distractors]
     # The target first: its place is then uniform over the area, whatever the others need.
-    order = sorted(scene.objects, key=lambda name: (name != target, name != container, -shapes[name].radius))
+    order = sorted(names, key=lambda name: (name != target, name != container, -shapes[name].radius))
     placed: dict[str, NDArray[np.float64]] = {}
     for draw in range(1, _MAX_DRAWS + 1):
         if draw % _DRAWS_PER_TARGET == 0:
@@ -136,10 +140,9 @@ def wide_placement(scene: LiberoScene, rng: np.random.Generator) -> dict[str, ND
         name = order[len(placed)]
         area = rule.container if name == container else rule.objects
         point = area.draw(rng)
-        yaw = 0.0 if name == container else rng.uniform(-rule.yaw, rule.yaw)
-        pose = turned(poses[name], yaw)
-        pose[:2] = point
-        if _fits(name, point, placed, scene, target, reach, rule):
+        pose = _pose(scene, name, point, 0.0 if name == container else rng.uniform(-rule.yaw, rule.yaw))
+        within_reach = np.hypot(*(point - _ROBOT_BASE)) <= rule.reach
+        if within_reach and _fits(name, point, placed, scene, target, reach, rule):
             placed[name] = pose
             if len(placed) == len(order):
                 return placed
@@ -147,6 +150,43 @@ def wide_placement(scene: LiberoScene, rng: np.random.Generator) -> dict[str, ND
             # A corner that leaves no room for the rest: give up everything but the target.
             placed = {target: placed[target]} if target in placed else {}
     raise RuntimeError(f"No wide placement of {len(order)} objects found in {_MAX_DRAWS} draws.")
+
+
+def with_distractors(
+    scene: LiberoScene, placement: dict[str, NDArray[np.float64]], rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    """Add the scene's distractors to a wide placement, where they leave the target as much room as the others do.
+
+    Returns:
+        {object: (7,) pose} of all objects.
+    """
+    rule = WIDE_RULES[scene.suite]
+    target, _ = target_and_container(scene)
+    reach = _palm_height(scene, target)
+    placed = dict(placement)
+    for name in scene.distractors:
+        for _ in range(_MAX_DRAWS):
+            point, yaw = rule.distractors.draw(rng), rng.uniform(-rule.yaw, rule.yaw)
+            if _fits(name, point, placed, scene, target, reach, rule):
+                placed[name] = _pose(scene, name, point, yaw)
+                break
+        else:
+            raise RuntimeError(f"No place for {name} found in {_MAX_DRAWS} draws.")
+    return placed
+
+
+def _palm_height(scene: LiberoScene, target: str) -> float:
+    """Height at rest of the hand's palm when the fingers close: neighbours that reach higher are in its way."""
+    poses, shapes = scene.rest
+    return float(max(poses[target][2] + PALM_CLEARANCE, poses[target][2] + shapes[target].high[2]))
+
+
+def _pose(scene: LiberoScene, name: str, point: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
+    """(7,) an object at rest at a point (2,) of the ground, turned by `yaw` radians."""
+    pose = turned(scene.rest[0][name], yaw)
+    pose[:2] = point
+    pose[2] += scene.ground
+    return pose
 
 
 def _fits(
@@ -159,8 +199,6 @@ def _fits(
     rule: WideRule,
 ) -> bool:
     poses, shapes = scene.rest
-    if np.hypot(*(point - _ROBOT_BASE)) > rule.reach:
-        return False
     for other, pose in placed.items():
         gap = rule.gap
         if target in (name, other):
@@ -172,9 +210,25 @@ def _fits(
     return True
 
 
-def apply_wide(scene: LiberoScene, rng: np.random.Generator, settle_seconds: float = 0.2) -> None:
-    """Reset the scene to a wide placement and let it come to rest."""
-    placement = wide_placement(scene, rng)
+def apply_wide(
+    scene: LiberoScene,
+    rng: np.random.Generator,
+    changes: SceneChanges = LIBEROS_OWN,
+    settle_seconds: float = 0.2,
+) -> None:
+    """Reset the scene to a wide placement and let it come to rest.
+
+    Args:
+        scene: The scene.
+        rng: Draws the layout. Where the suite's own objects are on the ground depends neither on `changes` nor on the
+            scene's distractors.
+        changes: What else differs from LIBERO's scene.
+        settle_seconds: To come to rest.
+    """
+    # Generators of their own: what they draw moves nothing else.
+    for_changes, for_distractors = rng.spawn(2)
+    changes.apply(scene, for_changes)
+    placement = with_distractors(scene, wide_placement(scene, rng), for_distractors)
     scene.reset()
     scene.place(placement)
     scene.settle(settle_seconds)

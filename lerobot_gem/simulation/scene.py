@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lerobot_gem.simulation.distractors import definition_with
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.rendering import Renderer, flip
 
@@ -73,10 +75,14 @@ class LiberoScene:
         width: Of the images in pixels.
         multisampling: See `Renderer`.
         mesh_triangles: See `Renderer`.
+        distractors: Objects of the suite's other tasks that are added to the scene.
+
+    Attributes:
+        distractors: Their names; they are among `objects`.
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
-        ValueError: Unknown suite or task, or a control frequency that is not positive.
+        ValueError: Unknown suite or task, more distractors than there are, or a control frequency that is not positive.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class LiberoScene:
         width: int = 128,
         multisampling: bool = False,
         mesh_triangles: int | None = None,
+        distractors: int = 0,
     ):
         require_libero()
         from libero.libero import benchmark, get_libero_path
@@ -108,12 +115,14 @@ class LiberoScene:
         self._init_states_file = os.path.join(
             get_libero_path("init_states"), task.problem_folder, task.init_states_file
         )
-        with _numpy_seed(_FIXTURE_SEED):
+        own_bddl = Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
+        with (
+            _numpy_seed(_FIXTURE_SEED),
+            definition_with(own_bddl, suite, distractors) as (bddl_file, self.distractors),
+        ):
             # No cameras among the observables and no renderer of its own: this class draws.
             self.control = ControlEnv(
-                bddl_file_name=os.path.join(
-                    get_libero_path("bddl_files"), task.problem_folder, task.bddl_file
-                ),
+                bddl_file_name=str(bddl_file),
                 has_offscreen_renderer=False,
                 use_camera_obs=False,
                 hard_reset=False,
@@ -122,11 +131,19 @@ class LiberoScene:
             )
         self.env = self.control.env
         self._caches_are_old = False
+        # How far the fixed camera is turned, degrees, and the ground that objects stand on is raised, metres.
+        self.camera_turn, self.ground = 0.0, 0.0
+        model = self.env.sim.model._model
+        self._fixed_camera = model.camera(CAMERAS["image"]).id
+        self._camera_pose = (
+            model.cam_pos[self._fixed_camera].copy(),
+            model.cam_quat[self._fixed_camera].copy(),
+        )
         # Resets restore the robot and leave placing objects to `place` and `set_state`.
         self.env.deterministic_reset = True
         # Made here since making it recomputes positions, which would set the first image apart from all others.
         self.renderer = Renderer(self.env.sim, height, width, multisampling, mesh_triangles)
-        # {object: (7,) pose} and {object: shape} after the suite's first placement came to rest.
+        # {object: (7,) pose} and {object: shape} after the suite's first placement came to rest, on the suite's own ground.
         self.rest = self._find_rest()
 
     # -- objects ---------------------------------------------------------------------------------------------------
@@ -165,11 +182,59 @@ class LiberoScene:
         return ObjectShape(points.min(0), points.max(0))
 
     def _find_rest(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, ObjectShape]]:
+        # The suite knows no state of distractors: they start where LIBERO's sampler put them.
+        starts = {name: self.pose(name) for name in self.distractors}
         self.reset()
-        self.set_state(self.init_states[0])
+        self.set_state(self._with_distractors(self.init_states[0]))
+        if starts:
+            self.place(starts)
         self.settle(2.0)
         poses = {name: self.pose(name) for name in self.objects}
         return poses, {name: self._collision_bounds(name) for name in self.objects}
+
+    # -- surroundings ----------------------------------------------------------------------------------------------
+
+    def turn_camera(self, degrees: float) -> None:
+        """Turn the fixed camera about the vertical through the middle of the workspace.
+
+        Args:
+            degrees: From where LIBERO has it, anticlockwise as seen from above.
+        """
+        import mujoco
+
+        if degrees == self.camera_turn:
+            return
+        turn, quaternion = np.zeros(4), np.zeros(4)
+        mujoco.mju_axisAngle2Quat(turn, np.array([0.0, 0.0, 1.0]), np.deg2rad(degrees))
+        position, orientation = self._camera_pose
+        middle = np.asarray(self.env.workspace_offset) * [1, 1, 0]
+        mujoco.mju_mulQuat(quaternion, turn, orientation)
+        model = self.env.sim.model._model
+        model.cam_pos[self._fixed_camera] = middle + rotation(turn) @ (position - middle)
+        model.cam_quat[self._fixed_camera] = quaternion
+        self.camera_turn = degrees
+        self._state_changed()
+
+    def raise_ground(self, height: float) -> None:
+        """Raise the ground that objects stand on; they are to be placed again afterwards.
+
+        Args:
+            height: Above the suite's own, metres.
+
+        Raises:
+            ValueError: The objects stand on a table, whose fixtures would stay where they are.
+        """
+        if height == self.ground:
+            return
+        if self.env.workspace_name != "floor":
+            raise ValueError(
+                f"The ground can be raised where objects stand on the floor, as in libero_object, not in {self.suite}."
+            )
+        model = self.env.sim.model._model
+        # LIBERO's floor is at height 0.
+        model.body_pos[model.body("floor").id, 2] = height
+        self.ground = height
+        self._state_changed()
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -180,6 +245,14 @@ class LiberoScene:
 
         # A trusted file of the installed package: a pickled numpy array.
         return np.asarray(torch.load(self._init_states_file, weights_only=False))  # nosec B614
+
+    def _with_distractors(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A state of the suite with zeros for the distractors, which follow the suite's own objects."""
+        added = len(self.distractors)
+        positions = 1 + self.env.sim.model.nq - 7 * added
+        return np.concatenate(
+            [state[:positions], np.zeros(7 * added), state[positions:], np.zeros(6 * added)]
+        )
 
     def reset(self) -> None:
         """Robot to its start pose, controllers reset, nothing rendered. Objects are then placed by the caller."""

@@ -130,13 +130,17 @@ class DropIntoContainer(ScriptedPickAndPlace):
     def __init__(self, scene: LiberoScene):
         super().__init__(scene)
         self._others = [name for name in scene.objects if name not in (self.target, self.container)]
-        self.rim = self.container_rest[2] + self.container_shape.high[2]
         x, y, _ = self.shape.size
         # Boxes are gripped across their short side, round things at any yaw.
         self.elongated = abs(x - y) > 0.015
         self._across = 0.0 if x > y else np.pi / 2
         self._body = scene.env.obj_body_id[self.target]
         self._rest_rotation = rotation(self.rest[3:])
+
+    @property
+    def rim(self) -> float:
+        """Height of the container's rim, metres."""
+        return float(self.container_rest[2] + self.container_shape.high[2] + self.scene.ground)
 
     def _object_yaw(self) -> float:
         """Turn of the object away from its rest pose."""
@@ -148,7 +152,8 @@ class DropIntoContainer(ScriptedPickAndPlace):
         centre = (self.shape.low[:2] + self.shape.high[:2]) / 2
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         position = self.scene.position(self.target)
-        height = max(position[2], position[2] + self.shape.high[2] - PALM_CLEARANCE, LOWEST_GRASP)
+        lowest = LOWEST_GRASP + self.scene.ground
+        height = max(position[2], position[2] + self.shape.high[2] - PALM_CLEARANCE, lowest)
         middle = position[:2] + turn @ centre
         if self.elongated:
             along = np.array([np.cos(yaw + self._across), np.sin(yaw + self._across)])
@@ -190,7 +195,7 @@ class DropIntoContainer(ScriptedPickAndPlace):
             offset[:2] *= _ramp(offset[2], 0.06, 0.02)
             return _towards(offset), GRIPPER_CLOSE
         # To the edge of the entry circle, so that height is reached there; off the ground before across.
-        offset[:2] *= (1.05 - self.entry_radius / lateral) * _ramp(bottom, 0.005, 0.025)
+        offset[:2] *= (1.05 - self.entry_radius / lateral) * _ramp(bottom - self.scene.ground, 0.005, 0.025)
         return _towards(offset, full_speed=True), GRIPPER_CLOSE
 
 

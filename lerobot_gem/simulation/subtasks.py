@@ -28,7 +28,7 @@ def current_step(policy: ScriptedPickAndPlace, action: NDArray[np.floating]) -> 
         if opens:
             return STEPS.index("release")
         offset = policy.scene.position(policy.target) - policy.scene.position(policy.container)
-        raised = policy.scene.position(policy.target)[2] - policy.rest[2]
+        raised = policy.scene.position(policy.target)[2] - policy.rest[2] - policy.scene.ground
         lifted = raised > _RAISED or np.hypot(*offset[:2]) < _AT_GOAL
         return STEPS.index("carry" if lifted else "lift")
     if policy.delivered():

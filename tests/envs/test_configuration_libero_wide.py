@@ -52,3 +52,11 @@ def test_importing_the_configuration_imports_no_simulator() -> None:
 def test_libero_plus_is_refused() -> None:
     with pytest.raises(ValueError, match="is_libero_plus"):
         LiberoWideEnvConfig(is_libero_plus=True)
+
+
+def test_changes_are_numbers_or_ranges() -> None:
+    config = parse("--env.camera_turn=10", "--env.table_height=[0,0.06]", "--env.distractors=2")
+    assert isinstance(config, LiberoWideEnvConfig)
+    assert (config.camera_turn, config.table_height, config.distractors) == (10.0, [0.0, 0.06], 2)
+    with pytest.raises(ValueError, match="camera_turn is one number"):
+        LiberoWideEnvConfig(camera_turn=[1.0, 2.0, 3.0])

@@ -62,3 +62,20 @@ def test_blank_images_blind_the_policy_but_not_the_video(env) -> None:
         assert env.call("render")[0].any()
     finally:
         inner.blank_images = False
+
+
+@pytest.mark.libero
+def test_changes_reach_the_scene_and_leave_the_layout(env) -> None:
+    plain, _ = env.reset(seed=[3])
+    poses = [env.envs[0].unwrapped._scene.pose(name) for name in env.envs[0].unwrapped._scene.objects]
+    config = parse("--env.camera_turn=-15", "--env.table_height=0.04", "--env.distractors=1")
+    changed_env = config.create_envs(n_envs=1)["libero_object"][1]
+    try:
+        changed, _ = changed_env.reset(seed=[3])
+        scene = changed_env.envs[0].unwrapped._scene
+        assert (scene.camera_turn, scene.ground, len(scene.distractors)) == (-15.0, 0.04, 1)
+        for pose, name in zip(poses, scene.objects, strict=False):
+            np.testing.assert_allclose(scene.pose(name)[:2], pose[:2], atol=1e-3)
+    finally:
+        changed_env.close()
+    assert np.abs(changed["pixels"]["image"].astype(int) - plain["pixels"]["image"]).mean() > 10

@@ -68,7 +68,7 @@ def simulate_demonstration(config: LiberoDemosConfig, attempt: Attempt) -> Recor
     scene = _scene(config, attempt)
     rng = stream_rng("training", config.seed, 0, attempt.task_id, attempt.number)
     if config.placement == "wide":
-        apply_wide(scene, rng)
+        apply_wide(scene, rng, config.changes())
     else:
         apply_benchmark(scene, attempt.number)
     policy = make_scripted_policy(scene)
@@ -94,6 +94,7 @@ def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
     recorder = _Recorder(config, batch, scene, policy)
     rng = stream_rng("training", config.seed, 1, batch.task_id, batch.number)
     while len(recorder.frames) < SCENES_PER_BATCH:
+        config.changes().apply(scene, rng.spawn(1)[0])
         # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
         scene.place(wide_placement(scene, rng))
         draw = rng.random()

@@ -5,6 +5,7 @@ from typing import Any
 
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.simulation.placements import PLACEMENTS
+from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, Amount, SceneChanges
 from lerobot_gem.storage.output_folder import OutputDataset
 
 MODES = ("demonstrations", "scenes")
@@ -26,6 +27,8 @@ class LiberoDemosConfig:
             scripted policy's action.
         placement: `wide` or `benchmark`, of the demonstrations. Wide placements, scenes and random starts are for suites
             in `WIDE_RULES`.
+        camera_turn: Degrees that the fixed camera is turned, as in `--env.type=libero_wide`; of wide placements and scenes.
+        table_height: Metres that the ground is raised, in the same way.
         fps: Control steps, and frames, per second.
         image_size: Height and width of both cameras in pixels.
         depth: Store both cameras' depth in metres.
@@ -48,6 +51,8 @@ class LiberoDemosConfig:
     episodes_per_task: int = 50
     scenes_per_task: int = 0
     placement: str = "wide"
+    camera_turn: Amount = 0.0
+    table_height: Amount = 0.0
     fps: int = 20
     image_size: int = 128
     depth: bool = True
@@ -77,8 +82,16 @@ class LiberoDemosConfig:
                 raise ValueError(f"{name} must be at least {bound}, but is {getattr(self, name)}.")
         if not self.episodes_per_task and not self.scenes_per_task:
             raise ValueError("episodes_per_task and scenes_per_task are both 0: there is nothing to collect.")
+        if self.changes() != LIBEROS_OWN and self.episodes_per_task and self.placement != "wide":
+            raise ValueError(
+                f"camera_turn and table_height change wide placements, but placement is {self.placement}."
+            )
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite contradict each other: choose one.")
+
+    def changes(self) -> SceneChanges:
+        """What differs from LIBERO's scene."""
+        return SceneChanges(self.camera_turn, self.table_height)
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""

@@ -8,7 +8,12 @@ import pytest
 
 from lerobot_gem.data.libero_demos import attempts
 from lerobot_gem.data.libero_demos.attempt_files import Attempt
-from lerobot_gem.data.libero_demos.attempts import OpenScene, open_scene, simulate_demonstration
+from lerobot_gem.data.libero_demos.attempts import (
+    OpenScene,
+    open_scene,
+    simulate_demonstration,
+    simulate_scenes,
+)
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.storage.output_folder import OutputDataset
 
@@ -65,3 +70,24 @@ def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
     # The scripted policy's straight lines: full deflection in one axis wherever it travels.
     largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
     assert (largest > 0.999).mean() > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.libero
+@pytest.mark.usefixtures("simulator")
+def test_each_scene_draws_its_camera_and_ground(tmp_path: Path) -> None:
+    config = LiberoDemosConfig(
+        OutputDataset(tmp_path / "set"),
+        fps=5,
+        image_size=64,
+        mode="scenes",
+        scenes_per_task=1,
+        camera_turn=[-20.0, 20.0],
+        table_height=[0.0, 0.06],
+    )
+    recording = simulate_scenes(config, Attempt(0, 0, True))
+    # The far corners of a camera's depth see ground and walls alone: they differ where camera or ground do.
+    corners = np.array([frame["observation.images.image_depth"][0, :, 0] for frame in recording.frames])
+    assert np.abs(np.diff(corners, axis=0)).max(axis=1).min() > 1e-3
+    # The arm's lowest poses follow the ground.
+    assert min(frame["observation.state"][2] for frame in recording.frames) > 0.02

@@ -1,0 +1,51 @@
+"""Vector environments as `lerobot-eval` wants them."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from lerobot.envs.libero import _select_task_ids
+from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
+
+
+def vector_envs(
+    env_class: Callable[..., gym.Env],
+    suites: Mapping[str, Any],
+    task_ids: list[int] | None,
+    n_envs: int,
+    use_async_envs: bool,
+    **env_kwargs: Any,
+) -> dict[str, dict[int, Any]]:
+    """Vector environments as LeRobot's `create_libero_envs` gives them: {suite: {task_id: vector env}}.
+
+    Args:
+        env_class: A subclass of LeRobot's `LiberoEnv`.
+        suites: {name: suite}, with `tasks`.
+        task_ids: Tasks of each suite, all when None.
+        n_envs: Environments for each task.
+        use_async_envs: One process for each environment.
+        **env_kwargs: Of `env_class`.
+
+    Raises:
+        ValueError: No suite, an unknown task, or an unknown control mode.
+    """
+    if env_kwargs.get("control_mode", "relative") not in ("relative", "absolute"):
+        raise ValueError(f"env.control_mode is relative or absolute, but is {env_kwargs['control_mode']!r}.")
+    result: dict[str, dict[int, Any]] = {}
+    for name, suite in suites.items():
+        result[name] = {}
+        for task_id in _select_task_ids(len(suite.tasks), task_ids):
+            fns = [
+                partial(env_class, suite, task_id, name, episode_index=i, n_envs=n_envs, **env_kwargs)
+                for i in range(n_envs)
+            ]
+            result[name][task_id] = (
+                _LazyAsyncVectorEnv(fns)
+                if use_async_envs
+                else gym.vector.SyncVectorEnv(
+                    [freeze_after_episode_end(fn) for fn in fns],
+                    autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
+                )
+            )
+    return result
