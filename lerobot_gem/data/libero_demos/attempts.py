@@ -93,6 +93,7 @@ def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
     poses = ArmPoses(scene, policy)
     recorder = _Recorder(config, batch, scene, policy)
     rng = stream_rng("training", config.seed, 1, batch.task_id, batch.number)
+    stride = config.qa.scene_interval if config.qa else 1
     while len(recorder.frames) < SCENES_PER_BATCH:
         config.changes().apply(scene, rng.spawn(1)[0])
         # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
@@ -105,7 +106,7 @@ def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
         else:
             placed = poses.place_free(rng)
         if placed:
-            recorder.record(ask=True)
+            recorder.record(ask=len(recorder.frames) % stride == 0)
     return recorder.scenes()
 
 

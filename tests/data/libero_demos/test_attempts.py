@@ -15,6 +15,7 @@ from lerobot_gem.data.libero_demos.attempts import (
     simulate_scenes,
 )
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
+from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.storage.output_folder import OutputDataset
 
 
@@ -91,3 +92,22 @@ def test_each_scene_draws_its_camera_and_ground(tmp_path: Path) -> None:
     assert np.abs(np.diff(corners, axis=0)).max(axis=1).min() > 1e-3
     # The arm's lowest poses follow the ground.
     assert min(frame["observation.state"][2] for frame in recording.frames) > 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.libero
+@pytest.mark.usefixtures("simulator")
+def test_every_fourth_scene_is_asked_about(tmp_path: Path) -> None:
+    config = LiberoDemosConfig(
+        OutputDataset(tmp_path / "set"),
+        fps=5,
+        image_size=64,
+        mode="scenes",
+        scenes_per_task=1,
+        qa=QuestionsConfig(scene_interval=4),
+    )
+    languages = simulate_scenes(config, Attempt(0, 0, True)).language
+    assert languages is not None
+    asked = [number for number, language in enumerate(languages) if language.questions]
+    assert asked == list(range(0, len(languages), 4))
+    assert all(language.subtask for language in languages)

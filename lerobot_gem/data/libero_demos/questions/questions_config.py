@@ -13,11 +13,13 @@ class QuestionsConfig:
         kinds: Some of `KINDS`; all of them when None.
         questions_per_image: Largest number of questions about each image. LeRobot's own recipes read one; `gem` reads any number.
         interval: Seconds between the frames of a demonstration that get questions.
+        scene_interval: Every which single scene gets questions; 1 is each, 4 every fourth.
     """
 
     kinds: list[str] | None = None
     questions_per_image: int = 1
     interval: float = 0.5
+    scene_interval: int = 1
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.kinds or ()) - set(KINDS))
@@ -31,6 +33,11 @@ class QuestionsConfig:
             )
         if self.interval <= 0:
             raise ValueError(f"qa.interval must be positive, but is {self.interval}.")
+
+        if self.scene_interval < 1:
+            raise ValueError(
+                f"qa.scene_interval must be at least 1, which asks about each scene, but is {self.scene_interval}."
+            )
 
     def asked(self) -> list[str]:
         """The kinds, in the order of `KINDS`."""

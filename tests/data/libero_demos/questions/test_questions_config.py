@@ -18,6 +18,7 @@ def test_all_kinds_or_those_that_are_named() -> None:
         ({"kinds": []}, r"qa.kinds=\[\]: expected some of"),
         ({"questions_per_image": 0}, "qa.questions_per_image must be at least 1, but is 0"),
         ({"interval": 0}, "qa.interval must be positive, but is 0"),
+        ({"scene_interval": 0}, "qa.scene_interval must be at least 1.*but is 0"),
     ],
 )
 def test_wrong_settings(change: dict, message: str) -> None:
