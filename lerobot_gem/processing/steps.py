@@ -22,7 +22,7 @@ from lerobot.processor import (
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
-from lerobot_gem.processing.chat import ACTION_SUFFIX, Prompt, conversation, user_turn
+from lerobot_gem.processing.chat import ACTION_SUFFIX, TURN_END, Prompt, conversation, user_turn
 from lerobot_gem.processing.finite import check_finite, frame_name, is_finite, not_finite
 from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.processing.language import (
@@ -44,6 +44,7 @@ OBS_PIXEL_VALUES = (
     "observation.pixel_values"  # (P, patch_dim), the patches of all images of the prompts, in order
 )
 OBS_GRID_THW = "observation.grid_thw"  # (N, 3), patches of each image in time, height and width
+OBS_INSTRUCTION = "observation.language.instruction"  # (B, L) bool, True at the task's tokens, when acting
 OBS_LABELS = "observation.language.labels"  # (R, L): the token where it is learned, else IGNORED
 OBS_ROW_SAMPLES = "observation.language.samples"  # (R,): which sample a prompt belongs to
 OBS_SHOWN = "observation.language.images"  # (N, 2): sample and camera of each vision span, in order
@@ -200,7 +201,7 @@ class PromptStep(ObservationProcessorStep):
 
     For acting, each sample has one prompt of all its images and its task. It adds
     `observation.language.tokens` (B, L) int64, padded on the left, `observation.language.attention_mask` (B, L) bool,
-    `OBS_PIXEL_VALUES` and `OBS_GRID_THW`, all on the device of the frames.
+    `OBS_INSTRUCTION`, `OBS_PIXEL_VALUES` and `OBS_GRID_THW`, all on the device of the frames.
 
     With `answers`, each sample has one prompt or more, which show each of its images once (`conversations`), and it adds
     the tokens and mask of all R prompts, padded on the right, and `OBS_LABELS`, `OBS_ROW_SAMPLES` and `OBS_SHOWN`.
@@ -250,7 +251,14 @@ class PromptStep(ObservationProcessorStep):
             self._encoded(user_turn(task, image_tokens) + suffix, transition, sample)
             for sample, task in enumerate(tasks)
         ]
-        return self._padded(prompts, side="left"), None
+        # Special tokens stand on both sides of the task, so that its tokens are what an empty one lacks.
+        without = len(self._encode(user_turn("", image_tokens) + suffix))
+        after = len(self._encode(TURN_END + suffix))
+        is_task = [
+            [0] * (without - after) + [1] * (len(prompt) - without) + [0] * after for prompt in prompts
+        ]
+        texts = self._padded(prompts, side="left") | {OBS_INSTRUCTION: _pad(is_task, 0, side="left").bool()}
+        return texts, None
 
     def _conversations(
         self, transition: EnvTransition, image_tokens: list[int], batch_size: int

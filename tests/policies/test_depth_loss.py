@@ -20,6 +20,7 @@ from lerobot_gem.policies.base_configuration import (
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
 from lerobot_gem.processing.depth_target import depth_target, rgb_target
+from lerobot_gem.processing.prompt_dropout import draw_kept
 from lerobot_gem.processing.steps import OBS_SHOWN
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from tests.conftest import CAMERAS, build_policy, read_batch
@@ -228,6 +229,31 @@ def test_a_depth_map_is_learned_from_its_own_image_beside_actions(
     rows = painted(policy, monkeypatch, inputs)
     spans = own_spans(policy, raw, [(sample, case.names) for sample in range(SAMPLES)])
     check_pairing(rows, spans, pictures_of(raw, case.expected_pairs, policy.config.depth))
+
+
+def test_a_camera_that_is_left_out_has_no_depth_loss_and_moves_no_others(
+    make_vla, depth_dataset_root, monkeypatch
+):
+    case = CASES["two sizes, other order"]
+    policy, preprocess, _ = make_vla(case)
+    warm(policy).train()
+    policy.config.camera_dropout = policy.config.instruction_dropout = 0.4
+    raw = case.batch(depth_dataset_root)
+    torch.manual_seed(5)
+    kept = draw_kept(SAMPLES, 2, camera_dropout=0.4, instruction_dropout=0.4, device=torch.device("cpu"))
+    shown = {(sample, case.names[camera]): None for sample, camera in kept.cameras.nonzero().tolist()}
+    assert SAMPLES < len(shown) < 2 * SAMPLES
+    torch.manual_seed(5)
+    rows = painted(policy, monkeypatch, preprocess(raw))
+    prompts = [
+        (sample, tuple(name for name in case.names if (sample, name) in shown)) for sample in range(SAMPLES)
+    ]
+    pictures = pictures_of(raw, case.expected_pairs, policy.config.depth)
+    check_pairing(
+        rows,
+        own_spans(policy, raw, prompts),
+        {image: picture for image, picture in pictures.items() if image in shown},
+    )
 
 
 @pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])

@@ -139,6 +139,9 @@ class GemVLAConfig(BaseGemConfig):
             stay float32).
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
             where the release feeds them raw (this port: joint angles in degrees would swamp the rest).
+        camera_dropout: Probability to leave each camera out of the prompt in training; one always stays. 0.1 in the release
+            (`cond_mask_prob` in its GEM-VLA/train/dataset.py).
+        instruction_dropout: Probability to empty the instruction in training; 0.1 in the release, by the same field.
         outlier_limit: Largest size of a number of a normalised state or action, in standard deviations or half ranges; what
             lies beyond is an outlier, and is cut off. With it, a number of the state that stands still in the dataset, or
             nearly, is read as its mean. None does neither.
@@ -147,7 +150,7 @@ class GemVLAConfig(BaseGemConfig):
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
         optimizer_betas: AdamW's betas (torch's default; the release states none).
         optimizer_eps: AdamW's epsilon.
-        optimizer_weight_decay: Weight decay.
+        optimizer_weight_decay: Weight decay; 0.01 in the release's VLA scripts (docs/provenance.md).
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
@@ -161,6 +164,8 @@ class GemVLAConfig(BaseGemConfig):
 
     chunk_size: int = 32
     n_action_steps: int | None = None
+    camera_dropout: float = 0.0
+    instruction_dropout: float = 0.0
     outlier_limit: float | None = 10.0
 
     rtc_config: RTCConfig | None = None
@@ -195,6 +200,16 @@ class GemVLAConfig(BaseGemConfig):
             raise ValueError(
                 f"outlier_limit={self.outlier_limit}: expected more than 1, the size of ordinary values once they are "
                 "normalised, or null for no limit."
+            )
+        for name in ("camera_dropout", "instruction_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: expected a probability from 0 to below 1 (0.1 in the release)."
+                )
+        if self.camera_dropout and self.cameras.layout != "separate":
+            raise ValueError(
+                f"camera_dropout={self.camera_dropout} with cameras.layout={self.cameras.layout!r}, where all cameras are one "
+                "image: expected 'separate', or camera_dropout=0."
             )
         blocks = self.expert_architecture.depth
         if len(self.conditioning_layers) != blocks:

@@ -19,7 +19,8 @@ from lerobot_gem.policies.building import build_backbone, build_expert, build_ge
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.finite import check_finite, is_finite
-from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES
+from lerobot_gem.processing.prompt_dropout import draw_kept, leave_out
+from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.stages import skipped_before
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class GemVLAPolicy(BaseGemPolicy):
                 f"depth.loss_weight={self.config.depth_loss_weight}, but this policy was loaded to act and has no depth "
                 "generator: expected LeRobot's make_policy with the metadata of the dataset, or depth.loss_weight=0."
             )
+        batch = self._with_dropout(batch)
         with self.autocast():
             conditioning, final_states = self._observe(batch)
             losses = {
@@ -111,11 +113,31 @@ class GemVLAPolicy(BaseGemPolicy):
         self.check_losses(per_sample, logs, batch)
         return (per_sample if reduction == "none" else per_sample.mean()), logs
 
+    def _with_dropout(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch, in training mode without the cameras and instructions that are left out at random."""
+        config = self.config
+        if not self.training or config.camera_dropout == config.instruction_dropout == 0:
+            return batch
+        tokens = batch[OBS_LANGUAGE_TOKENS]
+        kept = draw_kept(
+            len(tokens),
+            len(config.camera_names) if config.cameras.layout == "separate" else 1,
+            camera_dropout=config.camera_dropout,
+            instruction_dropout=config.instruction_dropout,
+            device=tokens.device,
+        )
+        vision = self.backbone.config
+        return leave_out(
+            batch, kept, vision_start=vision.vision_start_token_id, vision_end=vision.vision_end_token_id
+        )
+
     def _depth_losses(self, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Shares of the depth loss (B,), and its logs."""
         assert self.generator is not None
         cameras = self.config.camera_names
         shown = [(sample, camera) for sample in range(len(states)) for camera in range(len(cameras))]
+        if OBS_SHOWN in batch:  # some cameras were left out
+            shown = [(sample, camera) for sample, camera in batch[OBS_SHOWN].tolist()]
         spans, mask = self.backbone.vision_spans(states, batch[OBS_LANGUAGE_TOKENS])
         losses = depth_losses(
             self.generator, spans, mask, shown, batch, cameras, self.config.depth_supervision

@@ -102,6 +102,12 @@ def test_a_configuration_survives_saving(tmp_path: Path):
         ({"chunk_size": 0}, r"chunk_size=0: expected at least 1"),
         ({"chunk_size": 4, "n_action_steps": 5}, r"n_action_steps=5: expected 1 to chunk_size=4"),
         ({"n_action_steps": 0}, r"n_action_steps=0: expected 1 to"),
+        ({"camera_dropout": 1.0}, r"camera_dropout=1.0: expected a probability from 0 to below 1"),
+        ({"instruction_dropout": -0.1}, r"instruction_dropout=-0.1: expected a probability"),
+        (
+            {"camera_dropout": 0.1, "cameras": lambda: CamerasConfig(layout="concat")},
+            r"camera_dropout=0.1 with cameras.layout='concat', where all cameras are one image",
+        ),
         ({"dtype": "float16"}, r"dtype='float16' is unknown: expected one of 'float32', 'bfloat16'"),
         ({"scheduler_name": "step"}, r"scheduler_name='step' is unknown"),
         (

@@ -56,6 +56,45 @@ def test_mean_loss_is_the_mean_of_the_sample_losses(make_policy, batch):
     assert logs == {"action_loss": loss.item()}
 
 
+def test_cameras_and_instructions_are_left_out_in_training_alone(make_policy, batch, monkeypatch):
+    policy, preprocess, _ = make_policy(camera_dropout=0.5, instruction_dropout=0.5)
+    warm(policy)
+    inputs = preprocess(batch)
+    seen = []
+    backbone = type(policy.backbone).forward
+
+    def forward(self, tokens, *args, **kwargs):
+        seen.append(tokens)
+        return backbone(self, tokens, *args, **kwargs)
+
+    monkeypatch.setattr(type(policy.backbone), "forward", forward)
+
+    def loss(seed: int) -> float:
+        torch.manual_seed(seed)
+        noise, time = torch.zeros(4, 4, ACTION_DIM), torch.full((4,), 0.5)
+        return policy(inputs, noise=noise, time=time)[0].item()
+
+    policy.train()
+    assert loss(0) == loss(0) != loss(1)
+    assert not any(tokens.equal(inputs["observation.language.tokens"]) for tokens in seen)
+    for mode in (policy.eval, lambda: policy.predict_action_chunk(inputs)):  # validation; acting
+        seen.clear()
+        mode()
+        assert loss(0) == loss(1)
+        assert all(tokens.equal(inputs["observation.language.tokens"]) for tokens in seen) and seen
+
+
+def test_without_dropout_training_draws_what_it_drew_before(make_policy, batch):
+    policy, preprocess, _ = make_policy()
+    warm(policy).train()
+    inputs = preprocess(batch)
+    noise, time = torch.zeros(4, 4, ACTION_DIM), torch.full((4,), 0.5)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    policy(inputs, noise=noise, time=time)
+    assert torch.get_rng_state().equal(before)
+
+
 def test_every_part_learns_by_default(make_policy, batch):
     policy, preprocess, _ = make_policy()
     warm(policy)
