@@ -16,6 +16,20 @@ def test_the_8b_files_differ_from_the_2b_files_in_the_model_alone(large: Path):
     assert yaml.safe_load(large.read_text()) == yaml.safe_load(small)
 
 
+@pytest.mark.parametrize("size", ["2b", "8b"])
+def test_gem_vla_with_and_without_depth_differ_in_the_depth_loss_alone(size: str):
+    """But for the names of what is written, and for the dataset, which needs depth."""
+    plain, depth = (
+        yaml.safe_load((FOLDER / f"gem_vla_{size}{kind}.yaml").read_text()) for kind in ("", "_depth")
+    )
+    assert depth["policy"].pop("depth")["loss_weight"] == 0.1
+    for config in (plain, depth):
+        for name in ("output_dir", "job_name"):
+            del config[name]
+        del config["dataset"]["repo_id"]
+    assert plain == depth
+
+
 @pytest.mark.parametrize("name", [*SUITES, "libero"])
 def test_evaluations_share_a_protocol_and_no_folder(name: str):
     """One policy's results would lie in another's folder; LeRobot makes a new one where none is named."""

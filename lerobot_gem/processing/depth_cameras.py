@@ -75,7 +75,8 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
     for rgb, depth in pairs.items():
         if depth not in images:
             raise ValueError(
-                f"depth.cameras names {depth!r}, which the dataset lacks: expected one of its images {images}."
+                f"depth.cameras names {depth!r}, which the dataset lacks: expected one of its images {images}. "
+                "--policy.depth.cameras=null takes every camera X that has its X_depth."
             )
         if not is_depth(features[depth]):
             raise not_flagged(depth)

@@ -12,11 +12,13 @@ from lerobot.configs import FeatureType, PolicyFeature, parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.transforms.transforms import ImageTransforms
 
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig, state_like
+from lerobot_gem.processing.image_transforms import moving
 from lerobot_gem.training.stages import PRETRAINING
 from tests.conftest import CAMERAS, write_dataset
 
@@ -66,12 +68,26 @@ def test_policy_files_are_complete_and_the_command_line_overrides_them(file: Pat
         assert config.policy.stage == PRETRAINING[int(file.stem[-1]) - 1]
 
 
-def test_the_published_recipe():
-    config = parse(TrainPipelineConfig, CONFIGS / "policy" / "gem_vla_2b.yaml")
+@pytest.mark.parametrize("name", ["gem_vla_2b", "gem_vla_2b_depth"])
+def test_the_published_recipe(name: str):
+    config = parse(TrainPipelineConfig, CONFIGS / "policy" / f"{name}.yaml")
     policy = config.policy
     assert (config.steps, 8 * config.batch_size, policy.optimizer_lr) == (50_000, 256, 1e-5)
     assert (policy.chunk_size, policy.dtype, policy.expert_architecture.depth) == (32, "bfloat16", 14)
     assert policy.expert.conditioning_layers == list(range(14))
+    assert (policy.camera_dropout, policy.instruction_dropout) == (0.1, 0.1)
+    optimizer = policy.get_optimizer_preset()
+    assert (optimizer.weight_decay, optimizer.betas, optimizer.eps) == (0.01, (0.9, 0.999), 1e-8)
+    transforms = ImageTransforms(config.dataset.image_transforms)
+    assert moving(transforms) == []
+    image = torch.rand(3, 64, 64)
+    torch.manual_seed(0)
+    changed = [not transforms(image).equal(image) for _ in range(400)]
+    assert sum(changed) / len(changed) == pytest.approx(0.5, abs=0.06)
+    if name.endswith("_depth"):
+        assert policy.depth.cameras == {"observation.images.image": "observation.images.image_depth"}
+        file = CONFIGS / "policy" / f"{name}.yaml"
+        assert parse(TrainPipelineConfig, file, "--policy.depth.cameras=null").policy.depth.cameras is None
 
 
 @pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
