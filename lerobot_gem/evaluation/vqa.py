@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import draccus
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from tqdm import tqdm
 
+from lerobot_gem.evaluation.vqa_benchmark_scores import Average, score_benchmark, score_benchmark_answer
+from lerobot_gem.evaluation.vqa_benchmarks import BenchmarkOptions, BenchmarkRow, read_benchmark
 from lerobot_gem.evaluation.vqa_models import load_answerer
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
 from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
-from lerobot_gem.inference.answering import Question
+from lerobot_gem.inference.answering import Answerer, Question
 from lerobot_gem.policies.base_configuration import DTYPES, require
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 from lerobot_gem.storage.output_folder import check_empty
@@ -49,8 +51,9 @@ class VqaEvaluationConfig:
 
     Attributes:
         policy: The model.
-        dataset: A dataset with questions.
         output_dir: Folder to write `predictions.jsonl` and `scores.json` to; absent or empty.
+        dataset: A dataset with questions.
+        benchmark: A public benchmark in its place.
         kinds: Kinds of questions to ask; None for all.
         max_rows: Largest number of questions, spread evenly over the kinds; None for all.
         batch_size: Questions that are answered together.
@@ -62,8 +65,9 @@ class VqaEvaluationConfig:
     """
 
     policy: AskedPolicy
-    dataset: DatasetOptions
     output_dir: Path
+    dataset: DatasetOptions | None = None
+    benchmark: BenchmarkOptions | None = None
     kinds: list[str] | None = None
     max_rows: int | None = None
     batch_size: int = 16
@@ -73,6 +77,11 @@ class VqaEvaluationConfig:
     seed: int = 1000
 
     def __post_init__(self) -> None:
+        if (self.dataset is None) == (self.benchmark is None):
+            raise ValueError(
+                "Expected either the questions of a dataset (--dataset.repo_id=..., --dataset.root=...) or of a public benchmark "
+                "(--benchmark.name=..., --benchmark.root=...)."
+            )
         for name in ("max_rows", "batch_size", "max_new_tokens", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -88,12 +97,14 @@ class VqaReport:
         rows: Questions that were answered.
         skipped: Reason -> questions of the dataset that could not be asked.
         seconds: Time that reading frames and answering took.
+        averages: Of a public benchmark, by their names there.
     """
 
     scores: list[KindScores]
     rows: int
     skipped: dict[str, int]
     seconds: float
+    averages: dict[str, Average] = field(default_factory=dict)
 
 
 def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
@@ -101,30 +112,14 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
 
     Raises:
         FileExistsError: `output_dir` is not empty.
-        FileNotFoundError: There is no such model.
+        FileNotFoundError: There is no such model, or a file of the benchmark is missing.
         ValueError: The dataset has no questions, or none of a kind that was asked for; or the model can't answer.
     """
     check_empty(config.output_dir)
-    dataset = open_dataset(config.dataset)
-    found = read_rows(dataset)
-    rows = select_rows(found.rows, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
-    logger.info(f"{len(rows)} of {len(found.rows)} questions, {sum(found.skipped.values())} skipped")
-    answerer = load_answerer(
-        config.policy.path,
-        device=config.policy.device,
-        dtype=config.policy.dtype,
-        min_pixels=config.min_pixels,
-        max_pixels=config.max_pixels,
-        max_new_tokens=config.max_new_tokens,
-    )
-    start = time.perf_counter()
-    answers = ask(dataset, rows, answerer.answer, config.batch_size, config.output_dir / "predictions.jsonl")
-    seconds = time.perf_counter() - start
-    scores = score_answers(rows, answers, seed=config.seed)
-    report = VqaReport(scores, len(rows), dict(found.skipped), seconds)
+    report, device = _of_benchmark(config) if config.benchmark else _of_dataset(config)
     values = {
         "config": draccus.encode(config),
-        "device": str(next(answerer.backbone.parameters()).device),
+        "device": device,
         "versions": {
             name: version(name) for name in ("lerobot", "lerobot_policy_gem", "torch", "transformers")
         },
@@ -132,6 +127,51 @@ def evaluate_vqa(config: VqaEvaluationConfig) -> VqaReport:
     }
     (config.output_dir / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
     return report
+
+
+def _of_dataset(config: VqaEvaluationConfig) -> tuple[VqaReport, str]:
+    """The report, and the device that answered."""
+    assert config.dataset is not None
+    dataset = open_dataset(config.dataset)
+    found = read_rows(dataset)
+    rows = select_rows(found.rows, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
+    logger.info(f"{len(rows)} of {len(found.rows)} questions, {sum(found.skipped.values())} skipped")
+    answerer = _load(config)
+    start = time.perf_counter()
+    answers = ask(dataset, rows, answerer.answer, config.batch_size, config.output_dir / "predictions.jsonl")
+    seconds = time.perf_counter() - start
+    scores = score_answers(rows, answers, seed=config.seed)
+    return VqaReport(scores, len(rows), dict(found.skipped), seconds), _device(answerer)
+
+
+def _of_benchmark(config: VqaEvaluationConfig) -> tuple[VqaReport, str]:
+    assert config.benchmark is not None
+    name = config.benchmark.name
+    found = read_benchmark(config.benchmark)
+    rows = select_rows(found, kinds=config.kinds, max_rows=config.max_rows, seed=config.seed)
+    logger.info(f"{len(rows)} of {len(found)} questions of {name}")
+    score_benchmark(name, rows, [""] * len(rows))  # a wrong answer key shows before hours of answering
+    answerer = _load(config)
+    start = time.perf_counter()
+    answers = ask_benchmark(rows, answerer.answer, config.batch_size, config.output_dir / "predictions.jsonl")
+    seconds = time.perf_counter() - start
+    scores, averages = score_benchmark(name, rows, answers, seed=config.seed)
+    return VqaReport(scores, len(rows), {}, seconds, averages), _device(answerer)
+
+
+def _load(config: VqaEvaluationConfig) -> Answerer:
+    return load_answerer(
+        config.policy.path,
+        device=config.policy.device,
+        dtype=config.policy.dtype,
+        min_pixels=config.min_pixels,
+        max_pixels=config.max_pixels,
+        max_new_tokens=config.max_new_tokens,
+    )
+
+
+def _device(answerer: Answerer) -> str:
+    return str(next(answerer.backbone.parameters()).device)
 
 
 def table(report: VqaReport) -> str:
@@ -150,6 +190,10 @@ def table(report: VqaReport) -> str:
             lines.append(
                 f"{kind.kind:16} {kind.without_region:6d} of them not in in_object: no question asks for the object's box"
             )
+    lines += [
+        f"{name}: {average.score:.3f} (always one answer: {average.constant:.3f}, guessing: {average.random:.3f})"
+        for name, average in report.averages.items()
+    ]
     lines += [f"skipped: {count} ({reason})" for reason, count in report.skipped.items()]
     return "\n".join(lines)
 
@@ -170,15 +214,35 @@ def ask(
         batch_size: Questions in it.
         predictions: File to write, one line of JSON for each question.
     """
+    return _ask(rows, _questions(dataset, rows), answer, batch_size, predictions, _prediction)
+
+
+def ask_benchmark(
+    rows: Sequence[BenchmarkRow],
+    answer: Callable[[Sequence[Question]], list[str]],
+    batch_size: int,
+    predictions: Path,
+) -> list[str]:
+    """The same for questions of a public benchmark, whose images are read once for those that follow each other."""
+    return _ask(rows, _benchmark_questions(rows), answer, batch_size, predictions, _benchmark_prediction)
+
+
+def _ask[Row](
+    rows: Sequence[Row],
+    questions: Iterator[Question],
+    answer: Callable[[Sequence[Question]], list[str]],
+    batch_size: int,
+    predictions: Path,
+    describe: Callable[[Row, str], dict[str, Any]],
+) -> list[str]:
     predictions.parent.mkdir(parents=True, exist_ok=True)
     answers: list[str] = []
-    questions = _questions(dataset, rows)
     with predictions.open("w") as file:
         for start in tqdm(range(0, len(rows), batch_size), desc="Answering", unit="batch"):
             batch = rows[start : start + batch_size]
             written = answer([next(questions) for _ in batch])
             for row, text in zip(batch, written, strict=True):
-                file.write(json.dumps(_prediction(row, text)) + "\n")
+                file.write(json.dumps(describe(row, text)) + "\n")
             file.flush()
             answers += written
     return answers
@@ -194,6 +258,27 @@ def _questions(dataset: LeRobotDataset, rows: Sequence[VqaRow]) -> Iterator[Ques
         if row.index != index:
             index, frame = row.index, dataset[positions[row.index]]
         yield [frame[camera] for camera in row.cameras], row.question
+
+
+def _benchmark_questions(rows: Sequence[BenchmarkRow]) -> Iterator[Question]:
+    loaded, images = None, []
+    for row in rows:
+        if row.images != loaded:
+            loaded, images = row.images, row.load()
+        yield images, row.question
+
+
+def _benchmark_prediction(row: BenchmarkRow, answer: str) -> dict[str, Any]:
+    return {
+        "id": row.name,
+        "kind": row.kind,
+        "group": row.group,
+        "images": row.images,
+        "question": row.question,
+        "answer": row.answer,
+        "prediction": answer,
+        "score": score_benchmark_answer(row, answer),
+    }
 
 
 def _prediction(row: VqaRow, answer: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Any, Protocol
 
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.feature_utils import dataset_to_policy_features
@@ -99,9 +99,15 @@ def read_rows(dataset: LeRobotDataset) -> VqaRows:
     return VqaRows(rows, skipped)
 
 
-def select_rows(
-    rows: Sequence[VqaRow], *, kinds: Sequence[str] | None, max_rows: int | None, seed: int
-) -> list[VqaRow]:
+class _OfAKind(Protocol):
+    @property
+    def kind(self) -> str:
+        """Kind of the question."""
+
+
+def select_rows[Row: _OfAKind](
+    rows: Sequence[Row], *, kinds: Sequence[str] | None, max_rows: int | None, seed: int
+) -> list[Row]:
     """Some of the questions, in their order.
 
     Args:
@@ -117,7 +123,7 @@ def select_rows(
     unknown = [kind for kind in kinds or () if kind not in found]
     if unknown:
         raise ValueError(
-            f"kinds={unknown}: the dataset has no such questions; expected some of "
+            f"kinds={unknown}: there are no such questions; expected some of "
             f"{', '.join(f'{kind!r} ({n})' for kind, n in sorted(found.items()))}."
         )
     by_kind: dict[str, list[int]] = defaultdict(list)

@@ -127,17 +127,22 @@ class KindScores:
     metrics: list[MetricScore]
 
 
-def mean_relative_accuracy(predicted: Decimal, truth: Decimal) -> float:
+def mean_relative_accuracy(predicted: Decimal, truth: Decimal, *, at_the_limit: bool = False) -> float:
     """VSI-Bench's MRA: share of thresholds theta with `|predicted - truth| / |truth| < 1 - theta`.
 
     Decimals, so that an error that equals a limit is not decided by rounding. Where the truth is zero the relative error
-    does not exist: 1 for zero, else 0. The benchmark's code counts an error that equals a limit as right (`<=`); its
-    paper, followed here, does not.
+    does not exist: 1 for zero, else 0.
+
+    Args:
+        predicted: The answer.
+        truth: The right one.
+        at_the_limit: Count an error that equals a limit as right, as the benchmark's code does; its paper does not.
     """
     if truth == 0:
         return float(predicted == 0)
     error = abs(predicted - truth) / abs(truth)
-    return sum(error < 1 - theta for theta in MRA_THRESHOLDS) / len(MRA_THRESHOLDS)
+    within = (error <= 1 - theta if at_the_limit else error < 1 - theta for theta in MRA_THRESHOLDS)
+    return sum(within) / len(MRA_THRESHOLDS)
 
 
 def boxes_iou(predicted: Sequence[Box], truth: Sequence[Box]) -> float:

@@ -12,18 +12,20 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
-from lerobot_gem.evaluation.vqa import AskedPolicy, VqaEvaluationConfig, ask, evaluate_vqa
+from lerobot_gem.evaluation.vqa import AskedPolicy, VqaEvaluationConfig, ask, evaluate_vqa, table
+from lerobot_gem.evaluation.vqa_benchmarks import BenchmarkOptions
 from lerobot_gem.evaluation.vqa_questions import read_rows
 from lerobot_gem.evaluation.vqa_scores import score_answers
 from lerobot_gem.inference.answering import Answerer
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.storage.opening import DatasetOptions
+from tests.evaluation.benchmark_files import vsi_bench
 
 
 def config_of(model: Path, data: Path, output: Path, **values) -> VqaEvaluationConfig:
     dataset = DatasetOptions("local/noise", data, values.pop("episodes", None))
     asked = AskedPolicy(str(model), "cpu", values.pop("dtype", None))
-    return VqaEvaluationConfig(asked, dataset, output, **{"max_new_tokens": 6, **values})
+    return VqaEvaluationConfig(asked, output, dataset, **{"max_new_tokens": 6, **values})
 
 
 def predictions(output: Path) -> list[dict]:
@@ -71,6 +73,31 @@ def test_answers_are_the_policys_own_whatever_the_batch_size(questions, policy, 
         report = evaluate_vqa(config_of(model, questions, output, batch_size=batch_size))
         assert report.rows == len(rows)
         assert [line["prediction"] for line in predictions(output)] == expected, (model, batch_size)
+
+
+def test_a_public_benchmark_is_asked_and_scored(policy, tmp_path):
+    benchmark = BenchmarkOptions("vsi_bench", vsi_bench(tmp_path / "vsi"), num_frames=3)
+    asked = AskedPolicy(str(policy), "cpu")
+    config = VqaEvaluationConfig(asked, tmp_path / "out", benchmark=benchmark, batch_size=2, max_new_tokens=4)
+    report = evaluate_vqa(config)
+    assert (report.rows, [kind.n for kind in report.scores]) == (5, [1] * 5)
+    assert 0 <= report.averages["average"].score <= 1
+    assert re.search(
+        r"^average: 0\.\d{3} \(always one answer: 1\.000, guessing: 0\.\d{3}\)$", table(report), re.M
+    )
+    lines = predictions(tmp_path / "out")
+    assert {line["images"] for line in lines} == {"scannet/scene0000_00", "arkitscenes/41069025"}
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert scores["config"]["benchmark"]["num_frames"] == 3
+    assert scores["averages"]["average"].keys() == {"score", "constant", "random"}
+
+
+def test_either_a_dataset_or_a_benchmark_is_asked(tmp_path):
+    asked = AskedPolicy(str(tmp_path), "cpu")
+    dataset, benchmark = DatasetOptions("local/noise"), BenchmarkOptions("cv_bench", tmp_path)
+    for given in ({}, {"dataset": dataset, "benchmark": benchmark}):
+        with pytest.raises(ValueError, match=r"Expected either the questions of a dataset .* or of a public"):
+            VqaEvaluationConfig(asked, tmp_path / "out", **given)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
