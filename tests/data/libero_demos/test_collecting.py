@@ -222,6 +222,29 @@ def test_demonstrations_and_scenes_have_bars_of_their_own(
     assert len(stored) == 4 and (report.successes, report.attempts) == (2, 3)
 
 
+def test_recorded_demonstrations_are_taken_in_order_until_there_are_enough_or_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def run(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
+        made.append(attempt.number)
+        return attempt.number > 0  # the first one fails
+
+    monkeypatch.setattr(collecting, "run_attempt", run)
+    for wanted, taken in ((2, [0, 1, 2]), (50, [0, 1, 2, 3])):
+        made.clear()
+        config = _config(tmp_path / "set", source=tmp_path, scenes_per_task=0, episodes_per_task=wanted)
+        stored, [report] = collecting._attempts(config, [collecting._Task(4, "pick", recorded=4)], tmp_path)
+        assert made == taken
+        assert [one.attempt.number for one in stored] == taken[1:]
+        assert (report.successes, report.attempts) == (len(taken) - 1, len(taken))
+    with pytest.raises(
+        RuntimeError, match="None of the 1 demonstrations of libero_object task 4 .* success test"
+    ):
+        collecting._attempts(config, [collecting._Task(4, "pick", recorded=1)], tmp_path)
+
+
 def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(config: LiberoDemosConfig, attempt, staging: Path) -> bool:
         (staging / attempt.name).mkdir()

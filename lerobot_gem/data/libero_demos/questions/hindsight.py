@@ -20,6 +20,8 @@ from lerobot_gem.simulation.scene import LiberoScene
 # What lasts less than this is a touch, seconds.
 _SHORTEST = 0.25
 _DONE = {"open": "Open", "close": "Close", "turnon": "Turn on", "turnoff": "Turn off"}
+# What LIBERO calls the positions of a joint at which that is so.
+_RANGES = {predicate: f"default_{predicate}_ranges" for predicate in _DONE}
 _SIDES = {"left": "to the left of", "right": "to the right of", "front": "in front of", "back": "behind"}
 _LEVELS = ("top", "middle", "bottom")
 
@@ -106,14 +108,18 @@ def _changing(env: Any) -> list[tuple[str, str]]:
     drawers = {
         name: site.parent_name
         for name, site in env.object_sites_dict.items()
-        if site.joints and hasattr(env.get_object(site.parent_name), "is_open")
+        if site.joints and _ranges(env, site.parent_name).get(_RANGES["open"])
     }
     for name in (*drawers, *(name for name in env.fixtures_dict if name not in drawers.values())):
-        thing = env.get_object(drawers.get(name, name))
-        for predicates, method in ((("open", "close"), "is_open"), (("turnon", "turnoff"), "turn_on")):
-            if hasattr(thing, method):
-                facts += [(predicate, name) for predicate in predicates]
+        ranges = _ranges(env, drawers.get(name, name))
+        facts += [(predicate, name) for predicate in _DONE if ranges.get(_RANGES[predicate])]
     return facts
+
+
+def _ranges(env: Any, fixture: str) -> dict[str, Any]:
+    """Where LIBERO says that the joints of an object or fixture are open, closed, on or off; empty for one without joints."""
+    properties = getattr(env.get_object(fixture), "object_properties", {})
+    return properties.get("articulation", {})
 
 
 def part_name(name: str, env: Any) -> str:

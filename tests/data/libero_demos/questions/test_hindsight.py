@@ -22,11 +22,16 @@ class _World:
         }
         side = SimpleNamespace(parent_name="wooden_cabinet_1", joints=[])
         self.object_sites_dict = {**drawers, "wooden_cabinet_1_top_side": side}
-        self.fixtures_dict = {
-            "wooden_cabinet_1": SimpleNamespace(is_open=None, is_close=None),
-            "flat_stove_1": SimpleNamespace(turn_on=None, turn_off=None),
-            "wine_rack_1": SimpleNamespace(),
+        # LIBERO's stove has the ranges of a drawer, too, which are empty.
+        nothing = {"default_open_ranges": [], "default_close_ranges": []}
+        ranges = {
+            "wooden_cabinet_1": {"default_open_ranges": [-0.16], "default_close_ranges": [0.0]},
+            "flat_stove_1": {**nothing, "default_turnon_ranges": [0.5], "default_turnoff_ranges": [-0.005]},
         }
+        self.fixtures_dict = {
+            name: SimpleNamespace(object_properties={"articulation": found}) for name, found in ranges.items()
+        }
+        self.fixtures_dict["wine_rack_1"] = SimpleNamespace(object_properties={"vis_site_names": {}})
         self.objects_dict = {"akita_black_bowl_1": "akita_black_bowl_1", "plate_1": "plate_1"}
         self.robots = [SimpleNamespace(gripper=None)]
         targets = {name: name.rsplit("_1_")[0] + "_1" for name in self.object_sites_dict}
