@@ -104,10 +104,16 @@ class LiberoDemosConfig:
 
     def _check_source(self) -> None:
         self.source = Path(self.source or "")
-        usual = {"mode": "demonstrations", "scenes_per_task": 0, "action_noise": 0.0, "random_start": False}
-        changed = {**usual, "camera_turn": 0.0, "table_height": 0.0}
+        usual = {
+            "mode": "demonstrations",
+            "scenes_per_task": 0,
+            "camera_turn": 0.0,
+            "table_height": 0.0,
+            "action_noise": 0.0,
+            "random_start": False,
+        }
         wrong = [
-            f"{name}={getattr(self, name)}" for name, value in changed.items() if getattr(self, name) != value
+            f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value
         ]
         if wrong:
             raise ValueError(
