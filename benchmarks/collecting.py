@@ -51,7 +51,7 @@ def measure(job: Job, questions: bool) -> dict[str, float]:
         read_demonstration,
         succeeded,
     )
-    from lerobot_gem.data.libero_demos.attempts import run_attempt
+    from lerobot_gem.data.libero_demos.collecting import run_attempt
     from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
     from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
     from lerobot_gem.storage.output_folder import OutputDataset
@@ -63,17 +63,16 @@ def measure(job: Job, questions: bool) -> dict[str, float]:
             qa=QuestionsConfig() if questions else None,
             **job.arguments,
         )
-        run_attempt(config, Attempt(0, 0, job.scenes), staging)
+        size = SCENES_PER_BATCH if job.scenes else 0
+        run_attempt(config, Attempt(0, 0, size), staging)
         start = time.process_time()
-        attempts = [Attempt(0, number, job.scenes) for number in range(1, 1 + job.pieces)]
+        attempts = [Attempt(0, number, size) for number in range(1, 1 + job.pieces)]
         for attempt in attempts:
             run_attempt(config, attempt, staging)
         seconds = time.process_time() - start
         folders = [staging / attempt.name for attempt in attempts]
         frames = sum(
-            SCENES_PER_BATCH if job.scenes else len(read_demonstration(folder)["action"])
-            for folder in folders
-            if succeeded(folder)
+            size or len(read_demonstration(folder)["action"]) for folder in folders if succeeded(folder)
         )
         return {"frames": frames, "seconds": seconds}
 

@@ -25,7 +25,8 @@ def main() -> None:
     config = parse(sys.argv[1:])
     reports = collect(config)
     if reports:
-        print(f"\n{config.output.root}: successes / attempts of the scripted policy")
+        tried = "attempts of the scripted policy" if config.source is None else "recorded demonstrations"
+        print(f"\n{config.output.root}: successes / {tried}")
     for report in reports:
         print(f"  {report.task_id:2d}  {report.successes:4d} / {report.attempts:<4d}  {report.instruction}")
     if config.qa is not None:

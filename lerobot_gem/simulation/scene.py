@@ -268,6 +268,11 @@ class LiberoScene:
         self.control.set_state(state)
         self._state_changed()
 
+    def show(self, state: NDArray[np.float64]) -> None:
+        """Load a flat simulator state (S,) to be drawn, with what LIBERO lights up in it: a stove that is on."""
+        self.set_state(state)
+        self.control._post_process()
+
     def place(self, poses: dict[str, NDArray[np.float64]]) -> None:
         """Put objects at joint positions {name: (7,)}, at rest."""
         data = self.env.sim.data

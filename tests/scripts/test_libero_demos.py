@@ -22,6 +22,14 @@ def test_parses_from_the_command_line(tmp_path: Path) -> None:
     assert config.episodes_per_task == 0 and config.qa is not None and config.qa.asked() == ["point", "box"]
 
 
+def test_demonstrations_of_liberos(tmp_path: Path) -> None:
+    config = parse(
+        [f"--output.root={tmp_path}/a", f"--source={tmp_path}", "--suite=libero_90", "--drop_noops=false"]
+    )
+    assert config.source == tmp_path and not config.drop_noops
+    assert parse([f"--output.root={tmp_path}/a"]).source is None
+
+
 def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
     for flag in ("--qa", "--qa=true"):
         assert parse([f"--output.root={tmp_path}/a", flag]).qa == QuestionsConfig()

@@ -2,7 +2,7 @@
 
 What `lerobot-gem-import` wrote becomes the records that it came from, with the images and depth maps that the dataset
 holds: images that were fitted into another size stay so, with the coordinates that fit them. Other datasets become one
-record for each conversation of a frame, with the images that it is about.
+record for each conversation of a frame, with the images that it is about, the task, the action and the state.
 """
 
 import io
@@ -17,6 +17,7 @@ import datasets
 import numpy as np
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, OBS_STATE
 from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.images import RELATIVE_STEP_MM, write_depth
@@ -193,7 +194,13 @@ class _Frames:
             if camera in self._depth and depth is not None:
                 file = _depth_path(names[-1], depth.get("file") if names[-1] == original else None)
                 self._write_depth(row, self._depth[camera], file, bits=depth.get("bits", 16))
-        return record_of(messages, names)
+        record = record_of(messages, names)
+        return record if kept else self._context(row) | record
+
+    def _context(self, row: Row) -> JsonObject:
+        """What the dataset knows of a frame beside images and messages: an import makes `data_source` the task again."""
+        vectors = {key: row[key] for key in (OBS_STATE, ACTION) if key in row}
+        return {"data_source": self._meta.tasks.index[row["task_index"]], **vectors}
 
     def _write(self, name: str, data: bytes) -> str:
         """Write an image, unless another record has; returns its path."""

@@ -23,16 +23,26 @@ Frame = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One piece of work, identified by task and number: a try of the task, or a batch of random scenes."""
+    """One piece of work, identified by task and number: a demonstration, or a batch of random scenes.
+
+    Attributes:
+        task_id: Task of the suite.
+        number: Of the try of the task, of the recorded demonstration, or of the batch.
+        scenes: How many random scenes, at most `SCENES_PER_BATCH`; 0 for a demonstration.
+    """
 
     task_id: int
     number: int
-    scenes: bool = False
+    scenes: int = 0
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"task{self.task_id:02d}_{'frames' if self.scenes else 'attempt'}{self.number:06d}"
+        if not self.scenes:
+            return f"task{self.task_id:02d}_attempt{self.number:06d}"
+        # The last batch is as small as what is wanted; a continuation that wants more makes it anew.
+        size = "" if self.scenes == SCENES_PER_BATCH else f"_of{self.scenes}"
+        return f"task{self.task_id:02d}_frames{self.number:06d}{size}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ def write_attempt(attempt: Attempt, recording: Recording | None, staging: Path) 
 
     Args:
         attempt: Which one.
-        recording: What it gave; None when the scripted policy did not succeed.
+        recording: What it gave; None when it did not succeed.
         staging: Folder of all attempts.
     """
     partial = staging / f".{attempt.name}"

@@ -1,17 +1,14 @@
-"""Simulates attempts at LIBERO tasks: what the worker processes do."""
+"""Simulates attempts at LIBERO tasks."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.data.libero_demos.attempt_files import (
-    SCENES_PER_BATCH,
     Attempt,
     Frame,
     Recording,
-    write_attempt,
 )
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.recorder import QuestionRecorder
@@ -52,20 +49,11 @@ class OpenScene:
 open_scene = OpenScene()
 
 
-def run_attempt(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
-    """Simulate an attempt and keep it in the folder of all attempts; returns whether it succeeded."""
-    recording = (
-        simulate_scenes(config, attempt) if attempt.scenes else simulate_demonstration(config, attempt)
-    )
-    write_attempt(attempt, recording, staging)
-    return recording is not None
-
-
 def simulate_demonstration(config: LiberoDemosConfig, attempt: Attempt) -> Recording | None:
     """Let the scripted policy try a task; None when it does not succeed."""
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
-    scene = _scene(config, attempt)
+    scene = scene_of(config, attempt)
     rng = stream_rng("training", config.seed, 0, attempt.task_id, attempt.number)
     if config.placement == "wide":
         apply_wide(scene, rng, config.changes())
@@ -74,10 +62,11 @@ def simulate_demonstration(config: LiberoDemosConfig, attempt: Attempt) -> Recor
     policy = make_scripted_policy(scene)
     if config.random_start and not ArmPoses(scene, policy).place_free(rng):
         return None
-    recorder = _Recorder(config, attempt, scene, policy)
-    stride = max(1, round(config.qa.interval * config.fps)) if config.qa else 1
-    for number in range(round(_TIME_LIMIT * config.fps)):
-        executed = recorder.record(ask=number % stride == 0).copy()
+    recorder = Recorder(config, attempt, scene, policy)
+    for _ in range(round(_TIME_LIMIT * config.fps)):
+        action = policy.action()
+        recorder.record(action)
+        executed = action.copy()
         executed[:3] += rng.normal(0.0, config.action_noise, 3)
         if scene.step(np.clip(executed, -1.0, 1.0)):
             return recorder.demonstration()
@@ -85,16 +74,15 @@ def simulate_demonstration(config: LiberoDemosConfig, attempt: Attempt) -> Recor
 
 
 def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
-    """`SCENES_PER_BATCH` unrelated frames of random placements and arm poses."""
+    """Unrelated frames of random placements and arm poses."""
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
-    scene = _scene(config, batch)
+    scene = scene_of(config, batch)
     policy = make_scripted_policy(scene)
     poses = ArmPoses(scene, policy)
-    recorder = _Recorder(config, batch, scene, policy)
+    recorder = Recorder(config, batch, scene, policy)
     rng = stream_rng("training", config.seed, 1, batch.task_id, batch.number)
-    stride = config.qa.scene_interval if config.qa else 1
-    while len(recorder.frames) < SCENES_PER_BATCH:
+    while len(recorder.frames) < batch.scenes:
         config.changes().apply(scene, rng.spawn(1)[0])
         # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
         scene.place(wide_placement(scene, rng))
@@ -106,25 +94,26 @@ def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
         else:
             placed = poses.place_free(rng)
         if placed:
-            recorder.record(ask=len(recorder.frames) % stride == 0)
+            recorder.record(policy.action())
     return recorder.scenes()
 
 
-def _scene(config: LiberoDemosConfig, attempt: Attempt) -> LiberoScene:
+def scene_of(config: LiberoDemosConfig, attempt: Attempt) -> LiberoScene:
+    """The scene of an attempt's task, kept open for the next one."""
     size, triangles = config.image_size, _MESH_TRIANGLES if config.mode == "scenes" else None
     return open_scene.get(
         config.suite, attempt.task_id, config.fps, size, size, config.multisampling, triangles
     )
 
 
-class _Recorder:
-    """Records an attempt, frame by frame: what the robot sees, what the scripted policy does, and what can be asked.
+class Recorder:
+    """Records an attempt, frame by frame: what the robot sees, what is done, and what can be asked.
 
     Args:
         config: Of the collection.
         attempt: Which one.
         scene: Its scene.
-        policy: The scripted policy of its task.
+        policy: The scripted policy of its task; None where there is none.
 
     Attributes:
         frames: Those recorded so far.
@@ -135,29 +124,31 @@ class _Recorder:
         config: LiberoDemosConfig,
         attempt: Attempt,
         scene: LiberoScene,
-        policy: ScriptedPickAndPlace,
+        policy: ScriptedPickAndPlace | None,
     ):
         self.frames: list[Frame] = []
-        self._config, self._scene, self._policy = config, scene, policy
+        self._config, self._scene = config, scene
         self._questions: QuestionRecorder | None = None
+        # One frame in so many gets questions.
+        self._stride = 1
         if config.qa is not None:
-            rng = stream_rng("questions", config.seed, int(attempt.scenes), attempt.task_id, attempt.number)
+            rng = stream_rng(
+                "questions", config.seed, int(attempt.scenes > 0), attempt.task_id, attempt.number
+            )
             self._questions = QuestionRecorder(config.qa, scene, policy, rng)
+            interval = max(1, round(config.qa.interval * config.fps))
+            self._stride = config.qa.scene_interval if attempt.scenes else interval
 
-    def record(self, ask: bool) -> NDArray[np.float32]:
+    def record(self, action: NDArray[np.float32]) -> None:
         """Record the present state as a frame.
 
         Args:
-            ask: Whether it gets questions, if the collection asks any.
-
-        Returns:
-            (7,) the scripted policy's action, which the frame is labelled with.
+            action: (7,) what is done in it.
         """
-        action = self._policy.action()
+        asked = len(self.frames) % self._stride == 0
         self.frames.append({**self._scene.observation(self._config.depth), "action": action})
         if self._questions is not None:
-            self._questions.see(action, ask)
-        return action
+            self._questions.see(action, asked)
 
     def demonstration(self) -> Recording:
         """What was recorded, as consecutive frames."""

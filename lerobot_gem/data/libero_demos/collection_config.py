@@ -1,6 +1,7 @@
 """What `lerobot-gem-libero-demos` collects."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
@@ -17,11 +18,15 @@ class LiberoDemosConfig:
 
     Attributes:
         output: The dataset; its folder must not exist unless `overwrite` says so.
+        source: Folder of LIBERO's own HDF5 files of the suite, whose demonstrations are shown again; None lets the scripted
+            policy demonstrate. Placements, noise and starts are then the recorded ones.
+        drop_noops: With `source`, leave out frames in which nothing is done, as OpenVLA publishes LIBERO.
         suite: LIBERO suite.
         task_ids: Tasks of the suite; all of them when empty.
         mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
             image can show, an object that is held placed between the fingers instead of gripped.
-        episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode.
+        episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode. With `source` as many at most, in
+            the file's order.
         scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide placement seen
             from the robot's first pose or a random one, free or holding the target, and labelled with the
             scripted policy's action.
@@ -45,6 +50,8 @@ class LiberoDemosConfig:
     """
 
     output: OutputDataset
+    source: Path | None = None
+    drop_noops: bool = True
     suite: str = "libero_object"
     task_ids: list[int] = field(default_factory=list)
     mode: str = "demonstrations"
@@ -66,6 +73,8 @@ class LiberoDemosConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if self.source is not None:
+            self._check_source()
         if self.mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
         if self.mode == "scenes":
@@ -93,8 +102,33 @@ class LiberoDemosConfig:
         """What differs from LIBERO's scene."""
         return SceneChanges(self.camera_turn, self.table_height)
 
+    def _check_source(self) -> None:
+        self.source = Path(self.source or "")
+        usual = {
+            "mode": "demonstrations",
+            "scenes_per_task": 0,
+            "camera_turn": 0.0,
+            "table_height": 0.0,
+            "action_noise": 0.0,
+            "random_start": False,
+        }
+        wrong = [
+            f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value
+        ]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)} can't be combined with source={str(self.source)!r}: recorded demonstrations are shown as "
+                "they are. Collect scenes in a run of their own."
+            )
+
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
         others = {"output", "num_workers", "resume", "overwrite"}
         others |= {"task_ids", "episodes_per_task", "scenes_per_task"}
-        return {key: value for key, value in asdict(self).items() if key not in others}
+        if self.source is None:
+            others |= {"source", "drop_noops"}
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in asdict(self).items()
+            if key not in others
+        }

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from lerobot_gem.data.libero_demos.attempt_files import (
-    SCENES_PER_BATCH,
     Attempt,
     read_demonstration,
     read_language,
     scenes_file,
 )
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
-from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
 from lerobot_gem.data.libero_demos.questions.writing import write_language
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
 from lerobot_gem.storage.output_folder import publish, removed_on_error
@@ -42,7 +40,7 @@ class StoredAttempt:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """How often the scripted policy solved a task: successes of attempts."""
+    """How many demonstrations of a task succeeded, of how many attempts or recorded ones."""
 
     task_id: int
     instruction: str
@@ -105,7 +103,7 @@ def _write(
         use_videos=False,
     )
     with tqdm(stored, desc="writing") as progress:
-        for scenes, group in groupby(progress, key=lambda one: one.attempt.scenes):
+        for scenes, group in groupby(progress, key=lambda one: one.attempt.scenes > 0):
             if not scenes:
                 dataset = dataset or LeRobotDataset.resume(config.output.repo_id, root=root)
                 for one in group:
@@ -114,26 +112,16 @@ def _write(
                 dataset.finalize()
                 dataset = None
             if scenes:
-                append_frames(root, (_batch(config, one) for one in group))
+                append_frames(root, (_batch(one) for one in group))
     report: dict[str, Any] = {"settings": config.content(), "tasks": [asdict(r) for r in reports]}
     if config.qa is not None:
-        languages = (_language_of(config, one) for one in stored)
+        languages = ((one.attempt.scenes > 0, read_language(one.folder)) for one in stored)
         report["questions"] = write_language(root, config.qa, config.fps, languages)
     (root / "collection.json").write_text(json.dumps(report, indent=1))
 
 
-def _batch(config: LiberoDemosConfig, one: StoredAttempt) -> FrameBatch:
-    return FrameBatch(scenes_file(one.folder), one.instruction, _scenes_of(config, one.attempt))
-
-
-def _language_of(config: LiberoDemosConfig, one: StoredAttempt) -> tuple[bool, list[FrameLanguage]]:
-    language = read_language(one.folder)
-    return one.attempt.scenes, language[: _scenes_of(config, one.attempt)] if one.attempt.scenes else language
-
-
-def _scenes_of(config: LiberoDemosConfig, attempt: Attempt) -> int:
-    """How many frames of a batch the dataset takes: the last batch has more than are wanted."""
-    return min(SCENES_PER_BATCH, config.scenes_per_task - attempt.number * SCENES_PER_BATCH)
+def _batch(one: StoredAttempt) -> FrameBatch:
+    return FrameBatch(scenes_file(one.folder), one.instruction, one.attempt.scenes)
 
 
 def _episode_data(one: StoredAttempt, dataset: Any) -> dict[str, Any]:

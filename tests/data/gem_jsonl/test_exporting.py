@@ -131,6 +131,10 @@ def test_any_dataset_with_questions(depth_dataset_root: Path, tmp_path: Path) ->
     ]
     assert lines[0]["conversations"][0]["value"] == "<image>\nWhere is it in observation.images.image?"
     assert report.images == report.depth_maps == 3
+    frame = LeRobotDataset("local/set", root=depth_dataset_root)[3]
+    assert lines[2]["data_source"] == frame["task"]
+    for key in ("action", "observation.state"):
+        np.testing.assert_array_equal(np.float32(lines[2][key]), frame[key].numpy())
     with Image.open(tmp_path / "out" / "depth" / "00000003-image2.png") as depth:
         values = np.asarray(depth)
     assert depth.mode == "I;16" and values[values > 0].min() >= 300 and values.max() <= 4500

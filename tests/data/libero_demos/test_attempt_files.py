@@ -9,6 +9,7 @@ from PIL import Image
 
 from lerobot_gem.data.libero_demos import attempt_files
 from lerobot_gem.data.libero_demos.attempt_files import (
+    SCENES_PER_BATCH,
     Attempt,
     Frame,
     Recording,
@@ -52,17 +53,22 @@ def test_a_demonstration_comes_back(tmp_path: Path) -> None:
 
 
 def test_scenes_and_what_can_be_said_about_them_come_back(tmp_path: Path) -> None:
-    frames, batch = _frames(2), Attempt(3, 7, scenes=True)
+    frames, batch = _frames(2), Attempt(3, 7, scenes=2)
     language = [
         FrameLanguage("Lift the milk.", [Question("point", IMAGE, "Where?", "There.")]),
         FrameLanguage("Lift the milk.", []),
     ]
     write_attempt(batch, Recording(frames, language), tmp_path)
-    folder = tmp_path / "task03_frames000007"
+    folder = tmp_path / "task03_frames000007_of2"
     assert succeeded(folder) and read_language(folder) == language
     table = pq.read_table(scenes_file(folder))
     assert set(table.column_names) == set(frames[0])
     np.testing.assert_array_equal(np.stack(table["action"].to_numpy()), [frame["action"] for frame in frames])
+
+
+def test_a_full_batch_and_a_smaller_one_are_different_pieces_of_work() -> None:
+    assert Attempt(3, 7, SCENES_PER_BATCH).name == "task03_frames000007"
+    assert Attempt(3, 7, SCENES_PER_BATCH - 1).name == "task03_frames000007_of49"
 
 
 def test_a_failure_is_remembered(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lerobot_gem.data.libero_demos import attempts
-from lerobot_gem.data.libero_demos.attempt_files import Attempt
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt
 from lerobot_gem.data.libero_demos.attempts import (
     OpenScene,
     open_scene,
@@ -86,7 +86,7 @@ def test_each_scene_draws_its_camera_and_ground(tmp_path: Path) -> None:
         camera_turn=[-20.0, 20.0],
         table_height=[0.0, 0.06],
     )
-    recording = simulate_scenes(config, Attempt(0, 0, True))
+    recording = simulate_scenes(config, Attempt(0, 0, SCENES_PER_BATCH))
     # The far corners of a camera's depth see ground and walls alone: they differ where camera or ground do.
     corners = np.array([frame["observation.images.image_depth"][0, :, 0] for frame in recording.frames])
     assert np.abs(np.diff(corners, axis=0)).max(axis=1).min() > 1e-3
@@ -106,7 +106,7 @@ def test_every_fourth_scene_is_asked_about(tmp_path: Path) -> None:
         scenes_per_task=1,
         qa=QuestionsConfig(scene_interval=4),
     )
-    languages = simulate_scenes(config, Attempt(0, 0, True)).language
+    languages = simulate_scenes(config, Attempt(0, 0, SCENES_PER_BATCH)).language
     assert languages is not None
     asked = [number for number, language in enumerate(languages) if language.questions]
     assert asked == list(range(0, len(languages), 4))

@@ -199,20 +199,50 @@ def test_demonstrations_and_scenes_have_bars_of_their_own(
                 bars.append((self.desc.removesuffix(": "), self.unit, self.n, self.total))
             super().__exit__(*error)
 
-    def outcomes(config: LiberoDemosConfig, task_id: int, scenes: bool, *_) -> Iterator[tuple[Attempt, bool]]:
-        wanted = -(-config.scenes_per_task // SCENES_PER_BATCH) if scenes else config.episodes_per_task
-        for number in range(wanted + (not scenes)):
-            yield Attempt(task_id, number, scenes), scenes or number > 0  # the first demonstration fails
+    made = []
+
+    def run(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
+        made.append(attempt)
+        return attempt.scenes > 0 or attempt.number > 0  # the first demonstration fails
 
     monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
-    monkeypatch.setattr(collecting, "_outcomes", outcomes)
+    monkeypatch.setattr(collecting, "run_attempt", run)
     config = _config(tmp_path / "set", scenes_per_task=SCENES_PER_BATCH + 3)
-    stored, [report] = collecting._attempts(config, {4: "pick"}, tmp_path)
+    stored, [report] = collecting._attempts(config, [collecting._Task(4, "pick")], tmp_path)
+    # No scene is made that is not wanted.
+    assert made == [
+        *(Attempt(4, number) for number in range(3)),
+        Attempt(4, 0, SCENES_PER_BATCH),
+        Attempt(4, 1, 3),
+    ]
     assert bars == [
         ("task 4, demonstrations", "demonstration", 2, 2),
         ("task 4, scenes", "scene", SCENES_PER_BATCH + 3, SCENES_PER_BATCH + 3),
     ]
     assert len(stored) == 4 and (report.successes, report.attempts) == (2, 3)
+
+
+def test_recorded_demonstrations_are_taken_in_order_until_there_are_enough_or_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def run(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
+        made.append(attempt.number)
+        return attempt.number > 0  # the first one fails
+
+    monkeypatch.setattr(collecting, "run_attempt", run)
+    for wanted, taken in ((2, [0, 1, 2]), (50, [0, 1, 2, 3])):
+        made.clear()
+        config = _config(tmp_path / "set", source=tmp_path, scenes_per_task=0, episodes_per_task=wanted)
+        stored, [report] = collecting._attempts(config, [collecting._Task(4, "pick", recorded=4)], tmp_path)
+        assert made == taken
+        assert [one.attempt.number for one in stored] == taken[1:]
+        assert (report.successes, report.attempts) == (len(taken) - 1, len(taken))
+    with pytest.raises(
+        RuntimeError, match="None of the 1 demonstrations of libero_object task 4 .* success test"
+    ):
+        collecting._attempts(config, [collecting._Task(4, "pick", recorded=1)], tmp_path)
 
 
 def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +282,7 @@ def test_unknown_task_and_suite(tmp_path: Path) -> None:
         collect(_config(tmp_path / "set", task_ids=[10]))
     with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_fruit'"):
         collect(_config(tmp_path / "set", suite="libero_fruit"))
-    with pytest.raises(ValueError, match="no scripted policy for libero_goal"):
+    with pytest.raises(ValueError, match="no scripted policy for libero_goal.*--source"):
         collect(_config(tmp_path / "set", suite="libero_goal"))
     with pytest.raises(ValueError, match="no wide placements for libero_spatial.*--placement=benchmark"):
         collect(_config(tmp_path / "set", suite="libero_spatial"))

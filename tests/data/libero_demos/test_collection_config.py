@@ -26,6 +26,14 @@ from lerobot_gem.storage.output_folder import OutputDataset
         ),
         ({"mode": "scenes"}, "say how many with --scenes_per_task"),
         ({"resume": True, "overwrite": True}, "contradict"),
+        (
+            {"source": "demos", "scenes_per_task": 3},
+            "scenes_per_task=3 can't be combined with source='demos'",
+        ),
+        (
+            {"source": "demos", "action_noise": 0.1, "random_start": True},
+            "action_noise=0.1, random_start=True can't",
+        ),
     ],
 )
 def test_wrong_settings(tmp_path: Path, change: dict, message: str) -> None:
@@ -44,6 +52,14 @@ def test_a_continuation_may_go_elsewhere_take_more_workers_and_want_more(tmp_pat
         resume=True,
     )
     assert one.content() == other.content()
+
+
+def test_a_source_is_part_of_what_decides_an_attempt_and_nothing_without_one(tmp_path: Path) -> None:
+    output = OutputDataset(tmp_path / "a")
+    settings = LiberoDemosConfig(output, source=Path("demos"), drop_noops=False).content()
+    assert settings["source"] == "demos" and settings["drop_noops"] is False
+    # An interrupted collection of an earlier version can still be continued.
+    assert not {"source", "drop_noops"} & set(LiberoDemosConfig(output).content())
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ SIZE, LENGTH = 16, 4
 def _frames(config: LiberoDemosConfig, attempt: Attempt) -> list[Frame]:
     rng = np.random.default_rng([attempt.task_id, attempt.number, attempt.scenes])
     frames = []
-    for _ in range(SCENES_PER_BATCH if attempt.scenes else LENGTH):
+    for _ in range(attempt.scenes or LENGTH):
         frame: Frame = {}
         for key, feature in dataset_features(SIZE, SIZE, config.depth).items():
             if feature["shape"][-1] == 3:
@@ -49,8 +49,7 @@ def _write(root: Path, config: LiberoDemosConfig, attempts: list[Attempt]) -> li
         recorded = _frames(config, attempt)
         write_attempt(attempt, Recording(recorded, None), staging)
         stored.append(StoredAttempt(attempt, staging / attempt.name, f"task {attempt.task_id}"))
-        wanted = config.scenes_per_task - attempt.number * SCENES_PER_BATCH
-        frames += recorded[:wanted] if attempt.scenes else recorded
+        frames += recorded
     write_dataset(config, stored, [TaskReport(0, "task 0", 1, 2)])
     return frames
 
@@ -60,7 +59,7 @@ def test_demonstrations_and_scenes_in_the_order_of_the_attempts(tmp_path: Path) 
     config = LiberoDemosConfig(
         OutputDataset(root), image_size=SIZE, fps=5, scenes_per_task=SCENES_PER_BATCH + 2
     )
-    attempts = [Attempt(0, 1), *(Attempt(0, number, scenes=True) for number in (0, 1)), Attempt(4, 0)]
+    attempts = [Attempt(0, 1), Attempt(0, 0, SCENES_PER_BATCH), Attempt(0, 1, 2), Attempt(4, 0)]
     frames = _write(root, config, attempts)
     dataset = LeRobotDataset("local/set", root=root, depth_output_unit="m")
     lengths = [episode["length"] for episode in dataset.meta.episodes]

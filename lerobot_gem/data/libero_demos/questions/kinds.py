@@ -16,11 +16,11 @@ from lerobot_gem.data.libero_demos.questions.wording import (
     UNITS,
     write_box,
     write_distance,
+    write_number,
     write_point,
     write_question,
 )
 from lerobot_gem.processing.language import sentence
-from lerobot_gem.simulation.subtasks import STEPS
 
 # Differences below these are not asked about: share of the image's width, and metres.
 LEAST_SHIFT, LEAST_GAP = 0.05, 0.04
@@ -246,12 +246,12 @@ def count(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candi
 
 def affordance(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """Where the scripted policy would grip the target, while it does not hold it and its grip is to be seen."""
-    target = facts.things[facts.target]
-    if view.grasp is None or facts.target not in view.visible:
+    if view.grasp is None or facts.target is None or facts.target not in view.visible:
         return []
+    target = facts.things[facts.target]
     if target.unique:
         question = write_question("affordance", rng, name=target.name)
-    elif facts.container in view.visible:
+    elif set(facts.named) <= set(view.visible):
         # Of several with one name, the task says which one.
         question = write_question("affordance_task", rng, task=sentence(facts.task))
     else:
@@ -260,29 +260,32 @@ def affordance(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[
 
 
 def subtask(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """What the scripted policy is doing."""
+    """What is being done."""
     return _planning("subtask", facts, view, rng, facts.subtasks[facts.step])
 
 
 def next_subtask(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
     """What comes after that, if anything."""
-    if facts.step + 1 == len(STEPS):
+    if facts.step + 1 == len(facts.subtasks):
         return []
     return _planning("next_subtask", facts, view, rng, facts.subtasks[facts.step + 1])
 
 
 def progress(facts: SceneFacts, view: View, rng: np.random.Generator) -> list[Candidate]:
-    """The share of the steps that are done."""
-    return _planning("progress", facts, view, rng, f"{facts.step / len(STEPS):.0%}")
+    """The share of the steps that are done; not of a single one, which says nothing."""
+    steps = len(facts.subtasks)
+    if steps < 2:
+        return []
+    return _planning("progress", facts, view, rng, f"{facts.step / steps:.0%}", steps=write_number(steps))
 
 
 def _planning(
-    kind: str, facts: SceneFacts, view: View, rng: np.random.Generator, answer: str
+    kind: str, facts: SceneFacts, view: View, rng: np.random.Generator, answer: str, **slots: str
 ) -> list[Candidate]:
     """A question with the task, where what the task names is to be seen."""
-    if not {facts.target, facts.container} <= set(view.visible):
+    if not set(facts.named) <= set(view.visible):
         return []
-    return [(write_question(kind, rng, task=sentence(facts.task)), answer)]
+    return [(write_question(kind, rng, task=sentence(facts.task), **slots), answer)]
 
 
 KINDS: dict[str, Kind] = {

@@ -1,21 +1,18 @@
 """Collects, while an attempt is simulated, what can be asked about its frames."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lerobot_gem.data.libero_demos.questions.hindsight import Hindsight
 from lerobot_gem.data.libero_demos.questions.kinds import Question, candidates
+from lerobot_gem.data.libero_demos.questions.plans import Plan, Planner, ScriptedSteps
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.scene_facts import Observer, SceneFacts
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace
-from lerobot_gem.simulation.subtasks import current_step, steady
-
-# Steps of a demonstration that last less than this belong to the one before, seconds.
-_SHORTEST_STEP = 0.15
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class FrameLanguage:
     """What can be said about a frame.
 
     Attributes:
-        subtask: What the scripted policy is doing.
+        subtask: What is being done.
         questions: Candidates; a few of them are chosen when the dataset is written.
     """
 
@@ -44,7 +41,8 @@ class QuestionRecorder:
     Args:
         config: Which questions.
         scene: The scene.
-        policy: The scripted policy of its task.
+        policy: The scripted policy of its task. None where there is none: a demonstration's sub-tasks are then told in
+            hindsight, and nothing is asked about grasps.
         rng: Chooses what is asked and in which words.
     """
 
@@ -52,38 +50,39 @@ class QuestionRecorder:
         self,
         config: QuestionsConfig,
         scene: LiberoScene,
-        policy: ScriptedPickAndPlace,
+        policy: ScriptedPickAndPlace | None,
         rng: np.random.Generator,
     ):
         self.config, self.rng = config, rng
         self.observer = Observer(scene, policy)
-        self._frames: list[tuple[int, SceneFacts | None]] = []
+        self._planner: Planner = Hindsight(scene) if policy is None else ScriptedSteps(scene, policy)
+        self._facts: list[SceneFacts | None] = []
 
     def see(self, action: NDArray[np.floating], ask: bool) -> None:
         """Take note of the present state.
 
         Args:
-            action: (7,) the scripted policy's.
+            action: (7,) what is done in it.
             ask: Whether this frame gets questions, which costs a segmentation for each camera.
         """
-        step = current_step(self.observer.policy, action)
-        self._frames.append((step, self.observer.facts(step) if ask else None))
+        step = self._planner.see(action)
+        self._facts.append(self.observer.facts(self._planner.named, step) if ask else None)
 
     def demonstration(self, fps: int) -> list[FrameLanguage]:
         """The frames seen so far, as a demonstration at `fps`."""
-        return self._languages(steady([step for step, _ in self._frames], round(_SHORTEST_STEP * fps)))
+        return self._languages(self._planner.plan(fps))
 
     def unrelated(self) -> list[FrameLanguage]:
         """The frames seen so far, each for itself."""
-        return self._languages([step for step, _ in self._frames])
+        return self._languages(self._planner.plan(None))
 
-    def _languages(self, steps: Sequence[int]) -> list[FrameLanguage]:
+    def _languages(self, plan: Plan) -> list[FrameLanguage]:
         result = []
-        for step, (_, facts) in zip(steps, self._frames, strict=True):
+        for step, facts in zip(plan.steps, self._facts, strict=True):
             questions: list[Question] = []
             if facts is not None:
-                facts = replace(facts, step=step)
+                facts = replace(facts, subtasks=plan.subtasks, step=step)
                 for view in facts.views:
                     questions += candidates(facts, view, self.config.asked(), self.rng)
-            result.append(FrameLanguage(self.observer.subtasks[step], questions))
+            result.append(FrameLanguage(plan.subtasks[step], questions))
         return result

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lerobot_gem.data.libero_demos.questions.naming import display_name
 from lerobot_gem.simulation.cameras import Camera
 from lerobot_gem.simulation.rendering import flip
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene, rotation
 from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace
-from lerobot_gem.simulation.subtasks import STEPS, describe
+from lerobot_gem.simulation.subtasks import STEPS
 
 # An object counts as visible from this many pixels on, if they are at least this share of its outline's area: the convex
 # outline of its bounding box, which a bottle that stands free fills by half.
@@ -21,11 +22,6 @@ LEAST_PIXELS, LEAST_SHARE = 12, 0.25
 # In `View.labels`: neither an object nor the gripper, and the gripper.
 OTHER, GRIPPER = -1, -2
 
-_NAMES = {
-    "akita black bowl": "black bowl",
-    "glazed rim porcelain ramekin": "ramekin",
-    "cookies": "cookie box",
-}
 _CATEGORIES = {
     "can": ("alphabet soup", "tomato sauce"),
     "bottle": ("bbq sauce", "ketchup", "salad dressing"),
@@ -85,27 +81,21 @@ class SceneFacts:
         things: The movable objects; others refer to them by number.
         views: Of the cameras.
         gripper: (3,) the point between the finger tips, metres in the world.
-        target: The object that the task is about.
-        container: Where it goes.
         task: The instruction.
-        subtasks: What to do in each of `subtasks.STEPS`, e.g. "Lift the milk.".
-        step: Which of `subtasks.STEPS` the scripted policy is at.
+        named: The objects that the task names.
+        target: The one that the scripted policy grips; None without a scripted policy.
+        subtasks: What to do in each step, e.g. "Lift the milk.".
+        step: Which of them is being done.
     """
 
     things: tuple[Thing, ...]
     views: tuple[View, ...]
     gripper: NDArray[np.float64]
-    target: int
-    container: int
     task: str
-    subtasks: tuple[str, ...]
-    step: int
-
-
-def display_name(name: str) -> str:
-    """What LIBERO's object "akita_black_bowl_1" is called: "black bowl"."""
-    words = name.rsplit("_", 1)[0].replace("_", " ")
-    return _NAMES.get(words, words)
+    named: tuple[int, ...]
+    target: int | None
+    subtasks: tuple[str, ...] = ()
+    step: int = 0
 
 
 class Observer:
@@ -113,19 +103,13 @@ class Observer:
 
     Args:
         scene: The scene.
-        policy: The scripted policy of its task.
-
-    Attributes:
-        subtasks: See `SceneFacts`.
+        policy: The scripted policy of its task; None where there is none.
     """
 
-    def __init__(self, scene: LiberoScene, policy: ScriptedPickAndPlace):
+    def __init__(self, scene: LiberoScene, policy: ScriptedPickAndPlace | None):
         self.scene, self.policy = scene, policy
         self.names = [display_name(name) for name in scene.objects]
-        self.target = scene.objects.index(policy.target)
-        self.container = scene.objects.index(policy.container)
-        names = self.names[self.target], self.names[self.container]
-        self.subtasks = tuple(describe(step, *names, scene.goal[0][0]) for step in range(len(STEPS)))
+        self.target = None if policy is None else scene.objects.index(policy.target)
         self._label_of = self._labels_of_geoms()
         poses, shapes = scene.rest
         signs = np.stack(np.meshgrid(*[(0, 1)] * 3), -1).reshape(-1, 3)
@@ -145,11 +129,12 @@ class Observer:
         labels[:-1][fingers] = GRIPPER
         return labels
 
-    def facts(self, step: int) -> SceneFacts:
-        """The present facts, with one segmentation drawn for each camera.
+    def facts(self, named: tuple[int, ...], step: int | None) -> SceneFacts:
+        """The present facts but for sub-tasks, with one segmentation drawn for each camera.
 
         Args:
-            step: Which of `subtasks.STEPS` the scripted policy is at.
+            named: See `SceneFacts`.
+            step: Which of `subtasks.STEPS` the scripted policy is at; None without one.
         """
         data = self.scene.env.sim.data._data
         turned = data.xmat[self._bodies].reshape(-1, 3, 3) @ self._unturned
@@ -159,16 +144,16 @@ class Observer:
             Thing(name, centre, self.names.count(name) == 1, _CATEGORY_OF.get(name))
             for name, centre in zip(self.names, centres, strict=True)
         )
-        grasp = self.policy.grasp_point() if step <= STEPS.index("grasp") else None
+        grasp = None
+        if self.policy is not None and step is not None and step <= STEPS.index("grasp"):
+            grasp = self.policy.grasp_point()
         return SceneFacts(
             things=things,
             views=tuple(self._view(key, name, corners, grasp) for key, name in CAMERAS.items()),
             gripper=self.scene.eef_position,
-            target=self.target,
-            container=self.container,
             task=self.scene.instruction,
-            subtasks=self.subtasks,
-            step=step,
+            named=named,
+            target=self.target,
         )
 
     def _view(
@@ -208,6 +193,7 @@ class Observer:
         column, row = np.floor(pixel).astype(int)
         if distance <= 0 or not (0 <= row < camera.height and 0 <= column < camera.width):
             return None
+        assert self.policy is not None
         # The point is inside of the object, or in a bowl's rim, which its other side may hide.
         within = self.policy.shape.size[:2].max() / 2 + 0.01
         if labels[row, column] != self.target or distance - depth[row, column] > within:

@@ -85,13 +85,14 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "The robot was told: {task} What does it have to do next, after what it is doing now?",
     ),
     "progress": (
-        "The task is: {task} What percentage of its six steps is done?",
-        "The robot was told: {task} How far along is it, in percent of its six steps?",
-        "The task is: {task} How much progress has the robot made, in percent of its six steps?",
+        "The task is: {task} What percentage of its {steps} steps is done?",
+        "The robot was told: {task} How far along is it, in percent of its {steps} steps?",
+        "The task is: {task} How much progress has the robot made, in percent of its {steps} steps?",
     ),
 }
 PLURALS = {"can": "cans", "bottle": "bottles", "carton": "cartons", "box": "boxes", "bowl": "bowls"}
 UNITS = {"centimetres": "cm", "metres": "m"}
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def write_question(template: str, rng: np.random.Generator, **slots: str) -> str:
@@ -117,3 +118,8 @@ def write_box(left: int, top: int, right: int, bottom: int, height: int, width: 
 def write_distance(metres: float, unit: str) -> str:
     """Whole centimetres, or metres with two decimals."""
     return f"{metres * 100:.0f} cm" if unit == "cm" else f"{metres:.2f} m"
+
+
+def write_number(number: int) -> str:
+    """In words up to ten."""
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)

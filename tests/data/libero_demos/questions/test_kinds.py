@@ -39,9 +39,9 @@ def _facts(**view) -> SceneFacts:
         things,
         (replace(made, **view),),
         np.array([0.5, -0.3, 0.2]),
-        0,
-        2,
         "pick up the milk and so on",
+        (0, 2),
+        0,
         tuple(describe(step, "milk", "basket", "in") for step in range(len(STEPS))),
         1,
     )
@@ -139,6 +139,17 @@ def test_what_is_done_and_what_comes_next() -> None:
     assert {answer for _, answer in _ask("progress")} == {"17%"}
     last = replace(_facts(), step=len(STEPS) - 1)
     assert not _ask("next_subtask", last) and {answer for _, answer in _ask("progress", last)} == {"83%"}
+    assert all("six steps" in question or "its six" in question for question, _ in _ask("progress"))
+
+
+def test_a_task_of_other_steps() -> None:
+    facts = replace(_facts(grasp=None), named=(), target=None, subtasks=("Open the drawer.", "Close it."))
+    assert {answer for _, answer in _ask("progress", facts)} == {"50%"}
+    assert all("two steps" in question for question, _ in _ask("progress", facts))
+    assert not _ask("affordance", facts)
+    alone = replace(facts, subtasks=("Open the drawer.",), step=0)
+    assert {answer for _, answer in _ask("subtask", alone)} == {"Open the drawer."}
+    assert not _ask("progress", alone) and not _ask("next_subtask", alone)
 
 
 def test_where_to_grasp() -> None:

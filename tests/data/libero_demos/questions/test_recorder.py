@@ -1,13 +1,13 @@
 """What is noted of each frame, and what is made of it when the attempt is over."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 
 from lerobot_gem.data.libero_demos.questions import recorder as module
 from lerobot_gem.data.libero_demos.questions.kinds import Question
+from lerobot_gem.data.libero_demos.questions.plans import ScriptedSteps
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage, QuestionRecorder
 from lerobot_gem.data.libero_demos.questions.scene_facts import OTHER, SceneFacts, Thing, View
@@ -20,25 +20,34 @@ SUBTASKS = tuple(describe(step, "milk", "basket", "in") for step in range(len(ST
 class _Observer:
     """A scene in which both things of the task are always seen."""
 
-    subtasks = SUBTASKS
+    def __init__(self, *_: object):
+        pass
 
-    def __init__(self, scene: Any, policy: Any):
-        self.policy = policy
-
-    def facts(self, step: int) -> SceneFacts:
+    def facts(self, named: tuple[int, ...], step: int | None) -> SceneFacts:
         camera = Camera(np.zeros(3), np.eye(3), 1.0, 8, 8)
         view = View("observation.images.image", camera, np.full((8, 8), OTHER, np.int16), (0, 1), True, True)
         things = (Thing("milk", np.zeros(3)), Thing("basket", np.ones(3)))
-        return SceneFacts(things, (view,), np.zeros(3), 0, 1, "pick up the milk", SUBTASKS, step)
+        return SceneFacts(things, (view,), np.zeros(3), "pick up the milk", named, 0)
+
+
+class _Planner(ScriptedSteps):
+    """The action's first number is the step."""
+
+    def __init__(self, *_: object):
+        self._seen, self._subtasks, self.named = [], SUBTASKS, (0, 1)
+
+    def see(self, action: np.ndarray) -> int:
+        self._seen.append(int(action[0]))
+        return self._seen[-1]
 
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> QuestionRecorder:
-    """Asks for the current sub-task; the action's first number is the step."""
+    """Asks for the current sub-task."""
     monkeypatch.setattr(module, "Observer", _Observer)
-    monkeypatch.setattr(module, "current_step", lambda policy, action: int(action[0]))
-    config, nothing = QuestionsConfig(kinds=["subtask"]), None
-    return QuestionRecorder(config, nothing, nothing, np.random.default_rng(0))  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "ScriptedSteps", _Planner)
+    config, something = QuestionsConfig(kinds=["subtask"]), object()
+    return QuestionRecorder(config, something, something, np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 def _see(recorder: QuestionRecorder, steps: list[int], asked: list[bool]) -> None:

@@ -3,18 +3,21 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 import pytest
 
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS, Question, candidates
-from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Observer, SceneFacts, display_name
+from lerobot_gem.data.libero_demos.questions.naming import display_name
+from lerobot_gem.data.libero_demos.questions.plans import ScriptedSteps
+from lerobot_gem.data.libero_demos.questions.scene_facts import GRIPPER, Observer, SceneFacts
 from lerobot_gem.simulation.arm_poses import ArmPoses
 from lerobot_gem.simulation.placements import stream_rng, wide_placement
 from lerobot_gem.simulation.scene import CAMERAS, LiberoScene
 from lerobot_gem.simulation.scripted_policies import make_scripted_policy
-from lerobot_gem.simulation.subtasks import STEPS, current_step
+from lerobot_gem.simulation.subtasks import STEPS
 
 pytestmark = pytest.mark.libero
 
@@ -58,6 +61,14 @@ class Rays:
         return {name: np.array(places) for name, places in found.items()}
 
 
+def _facts(observer: Observer) -> SceneFacts:
+    """The present facts, with the step that the scripted policy is at."""
+    steps = ScriptedSteps(observer.scene, observer.policy)
+    facts = observer.facts(steps.named, steps.see(observer.policy.action()))
+    plan = steps.plan(None)
+    return replace(facts, subtasks=plan.subtasks, step=plan.steps[0])
+
+
 @pytest.fixture(scope="module")
 def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, SceneFacts, list[Question]]]]:
     """Six random scenes: simulator positions, facts, and many questions about them."""
@@ -67,7 +78,7 @@ def states(scene: LiberoScene) -> Iterator[list[tuple[np.ndarray, SceneFacts, li
     for number in range(6):
         scene.place(wide_placement(scene, rng))
         assert (poses.place_free, poses.place_holding, lambda _: poses.place_at_start())[number % 3](rng)
-        facts = observer.facts(current_step(policy, policy.action()))
+        facts = _facts(observer)
         questions = [
             question
             for _ in range(5)
@@ -226,7 +237,7 @@ def test_hidden_things_and_things_out_of_view_are_not_mentioned(scene: LiberoSce
     placement[lost][2] = 5.0
     scene.place(placement)
     assert poses.place_at_start()
-    facts = observer.facts(0)
+    facts = _facts(observer)
     [front] = [view for view in facts.views if view.key == "observation.images.image"]
     assert {facts.things[number].name for number in front.visible}.isdisjoint(["butter", "milk"])
     questions = [question for _ in range(20) for question in candidates(facts, front, KINDS, rng)]
@@ -244,7 +255,7 @@ def test_labels_lie_on_the_stored_image(scene: LiberoScene) -> None:
     observer, poses = Observer(scene, policy), ArmPoses(scene, policy)
     scene.place(wide_placement(scene, stream_rng("evaluation", 3)))
     assert poses.place_at_start()
-    facts = observer.facts(0)
+    facts = _facts(observer)
     with_it = scene.observation()
     for number, name in enumerate(scene.objects):
         pose = scene.pose(name)
