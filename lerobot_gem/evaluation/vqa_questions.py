@@ -23,13 +23,13 @@ from lerobot_gem.processing.language import (
     EVENTS,
     MESSAGES,
     PERSISTENT,
-    LanguageTable,
     Message,
     check_cameras,
     conversations,
     messages_of_rows,
     parse_messages,
 )
+from lerobot_gem.storage.language_rows import LanguageTable
 from lerobot_gem.storage.question_kinds import QUESTIONS_FILE, read_question_kinds
 
 # Words of a question that name no object.

@@ -18,12 +18,13 @@ from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
 from lerobot_gem.models.presets import Preset, StateConvention, get_preset
 from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
-from lerobot_gem.processing.dataset_agreement import check_counts, check_first_pictures, check_rows
 from lerobot_gem.processing.dataset_names import check_names
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, check_rgb, is_depth, pair_depth
 from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap, Target
-from lerobot_gem.processing.image_transforms import check_transforms, names_places
+from lerobot_gem.processing.image_transforms import check_transforms
 from lerobot_gem.processing.images import CameraImages
+from lerobot_gem.storage.dataset_agreement import check_counts, check_first_pictures, check_rows
+from lerobot_gem.storage.language_rows import names_places
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
 
@@ -433,7 +434,7 @@ class BaseGemConfig(PreTrainedConfig):
             meta: `LeRobotDatasetMetadata`.
 
         Raises:
-            ValueError: It is empty, or its parts do not agree (`processing.dataset_agreement`). With a depth loss: no
+            ValueError: It is empty, or its parts do not agree (`storage.dataset_agreement`). With a depth loss: no
                 camera has depth, all depth is zero, or image transforms would move pictures from their depth. With
                 questions about places: such transforms, too.
         """

@@ -70,9 +70,9 @@ class LanguageRowsStep(ProcessorStep):
         self._bound = self._latest
 
     @classmethod
-    def bind(cls, meta: Any) -> None:
-        """Let steps that are made from now on read the language rows of the dataset that `meta` describes, if it has any."""
-        cls._latest = BoundLanguage.of(meta)
+    def bind(cls, language: BoundLanguage) -> None:
+        """Let steps that are made from now on read the language rows of a dataset."""
+        cls._latest = language
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         self._bound = self._bound or self._latest  # a step that was made before any policy was told

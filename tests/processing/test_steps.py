@@ -12,6 +12,7 @@ from lerobot_gem.policies.processors import make_gem_pipelines
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from lerobot_gem.storage.language_columns import row
+from lerobot_gem.storage.language_rows import bound_language
 from tests.conftest import CAMERAS
 
 IMAGES = {
@@ -48,7 +49,7 @@ def test_a_dataset_without_language_columns_takes_the_place_of_one_with(
 
     config = make_gem(stage="joint")[0].config
     for root, has_questions in ((dataset_root, False), (depth_dataset_root, True)):
-        LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=root))
+        LanguageRowsStep.bind(bound_language(LeRobotDatasetMetadata("local/noise", root=root)))
         preprocess, _ = make_gem_pipelines(config, answers=True)
         assert any("There." in text for text in learned_texts(preprocess, depth_batch)) == has_questions
 

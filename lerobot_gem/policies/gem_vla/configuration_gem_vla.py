@@ -13,7 +13,8 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
-from lerobot_gem.processing.statistics import Limits, check_statistics, still_dimensions
+from lerobot_gem.processing.statistics import Limits, still_dimensions
+from lerobot_gem.storage.statistics import check_statistics
 
 logger = logging.getLogger(__name__)
 

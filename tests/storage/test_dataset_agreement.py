@@ -13,8 +13,7 @@ import pytest
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from PIL import Image
 
-from lerobot_gem.processing.dataset_agreement import (
-    axes_of,
+from lerobot_gem.storage.dataset_agreement import (
     check_counts,
     check_first_pictures,
     check_mode,
@@ -136,19 +135,3 @@ def test_first_pictures(copy: Path) -> None:
 def test_pictures_of_the_wrong_kind(mode: str, is_depth: bool) -> None:
     with pytest.raises(ValueError, match=f"The pictures of 'front' have .* mode '{mode}'.: expected"):
         check_mode("front", mode, is_depth=is_depth)
-
-
-@pytest.mark.parametrize(
-    "names", [None, [], ["height", "width"], ["y", "x", "c"], {"axes": ["height", "width", "channels"]}]
-)
-def test_axes_without_right_names(names: object) -> None:
-    with pytest.raises(ValueError, match=r'Write "names": \["height", "width", "channels"\] there'):
-        axes_of("front", {"shape": (48, 64, 3), "names": names})
-
-
-def test_axes_are_read_by_name() -> None:
-    assert axes_of("front", {"shape": (3, 48, 64), "names": ["channel", "height", "width"]}) == {
-        "channels": 3,
-        "height": 48,
-        "width": 64,
-    }

@@ -6,11 +6,13 @@ training asks here when a policy is bound to a dataset, and so does every comman
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lerobot_gem.processing.depth_cameras import axes_of
+from lerobot_gem.storage.data_files import data_files
 
 Indices = NDArray[np.int64]
 
@@ -156,7 +158,7 @@ def check_first_pictures(meta: Any, cameras: Iterable[str], depth: Iterable[str]
 
     stored = dict.fromkeys(cameras, False) | dict.fromkeys(depth, True)
     stored = {key: is_depth for key, is_depth in stored.items() if key in meta.image_keys}
-    files = _data_files(meta)
+    files = data_files(meta.root)
     if not stored or not files:
         return
     with pq.ParquetFile(files[0]) as file:
@@ -214,30 +216,6 @@ def check_size(key: str, feature: dict[str, Any], size: tuple[int, int]) -> None
         )
 
 
-def axes_of(key: str, feature: dict[str, Any]) -> dict[str, int]:
-    """Height, width and channels of a camera's pictures, by the names of its axes.
-
-    Args:
-        key: Of the camera.
-        feature: Its entry in meta/info.json.
-
-    Raises:
-        ValueError: The axes have no names, or others.
-    """
-    names, shape = feature.get("names"), list(feature["shape"])
-    plain = (
-        ["channels" if name == "channel" else name for name in names]
-        if isinstance(names, list | tuple)
-        else []
-    )
-    if sorted(map(str, plain)) != ["channels", "height", "width"] or len(shape) != 3:
-        raise ValueError(
-            f"{key!r} has shape {shape} and the axes {names!r} in meta/info.json: expected three named axes. Write "
-            '"names": ["height", "width", "channels"] there, in the order of the shape.'
-        )
-    return dict(zip(map(str, plain), shape, strict=True))
-
-
 def _bounds(meta: Any) -> tuple[Indices, Indices]:
     """First frame of each episode, and the one behind its last."""
     if meta.episodes is None:
@@ -248,16 +226,12 @@ def _bounds(meta: Any) -> tuple[Indices, Indices]:
     return starts, stops
 
 
-def _data_files(meta: Any) -> list[Path]:
-    return sorted((meta.root / "data").glob("*/*.parquet"))
-
-
 def _row_files(meta: Any) -> Iterator[tuple[str, Indices, Indices, Indices]]:
     """Name, `index`, `episode_index` and `task_index` of each data file, in LeRobot's order."""
     import pyarrow.parquet as pq
 
     columns: Sequence[str] = ("index", "episode_index", "task_index")
-    for file in _data_files(meta):
+    for file in data_files(meta.root):
         table = pq.read_table(file, columns=list(columns))
         missing = set(columns) - set(table.column_names)
         name = str(file.relative_to(meta.root))
