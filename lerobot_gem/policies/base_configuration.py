@@ -25,6 +25,7 @@ from lerobot_gem.processing.image_transforms import check_transforms
 from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.storage.dataset_agreement import check_counts, check_first_pictures, check_rows
 from lerobot_gem.storage.language_rows import names_places
+from lerobot_gem.storage.video_files import check_videos
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
 
@@ -445,11 +446,9 @@ class BaseGemConfig(PreTrainedConfig):
             )
         check_counts(meta)
         check_rows(meta)
-        check_first_pictures(
-            meta,
-            [name for name in self.camera_names if name in meta.features],
-            self.built.depth_cameras.values(),
-        )
+        cameras = [name for name in self.camera_names if name in meta.features]
+        check_first_pictures(meta, cameras, self.built.depth_cameras.values())
+        check_videos(meta, [*cameras, *self.built.depth_cameras.values()])
         if "language" in self.loss_weights and names_places(meta):
             check_transforms(meta, "what questions and answers say of places")
         if "depth" not in self.loss_weights:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.processing.depth_cameras import axes_of
+from lerobot_gem.processing.language import EVENTS, PERSISTENT
 from lerobot_gem.storage.data_files import data_files
 
 Indices = NDArray[np.int64]
@@ -80,7 +81,7 @@ def check_counts(meta: Any) -> None:
 
 
 def check_rows(meta: Any) -> None:
-    """Compare `index`, `episode_index` and `task_index` of all rows on this machine with the metadata.
+    """Compare columns, `index`, `episode_index` and `task_index` of all rows on this machine with the metadata.
 
     Three columns are read of each data file, of a million frames in a part of a second. Files that are not on this machine
     are passed over: part of the episodes may have been downloaded.
@@ -89,7 +90,7 @@ def check_rows(meta: Any) -> None:
         meta: `LeRobotDatasetMetadata`, whose counts agree (`check_counts`).
 
     Raises:
-        ValueError: A row is not where the metadata says, or has an unknown task.
+        ValueError: A column or cells of it are missing, or a row is not where the metadata says, or has an unknown task.
     """
     starts, stops = _bounds(meta)
     read = np.zeros(len(starts), dtype=np.int64)
@@ -209,11 +210,29 @@ def check_size(key: str, feature: dict[str, Any], size: tuple[int, int]) -> None
         size: Width and height of the picture.
     """
     sides = axes_of(key, feature)
-    if (sides["width"], sides["height"]) != size:
+    if (sides["width"], sides["height"]) != tuple(size):
         raise ValueError(
             f"A picture of {key!r} is {size[0]} x {size[1]} pixels, meta/info.json says {sides['width']} x {sides['height']}: "
             "expected one size. Correct features.shape in meta/info.json, or the picture."
         )
+
+
+def check_shape(key: str, feature: dict[str, Any], shape: Sequence[int]) -> None:
+    """Raise a ValueError unless a picture has the channels and sides that meta/info.json says.
+
+    Args:
+        key: Of the camera.
+        feature: Its entry in meta/info.json.
+        shape: Channels, height and width of the picture as it was read.
+    """
+    channels, height, width = shape
+    expected = axes_of(key, feature)["channels"]
+    if channels != expected:
+        raise ValueError(
+            f"A picture of {key!r} has {channels} channels, meta/info.json says {expected}: expected one number, since a batch is "
+            "made of like pictures. Convert the picture."
+        )
+    check_size(key, feature, (width, height))
 
 
 def _bounds(meta: Any) -> tuple[Indices, Indices]:
@@ -231,14 +250,36 @@ def _row_files(meta: Any) -> Iterator[tuple[str, Indices, Indices, Indices]]:
     import pyarrow.parquet as pq
 
     columns: Sequence[str] = ("index", "episode_index", "task_index")
+    expected = {*columns, *(key for key in meta.features if key not in meta.video_keys)}
     for file in data_files(meta.root):
-        table = pq.read_table(file, columns=list(columns))
-        missing = set(columns) - set(table.column_names)
         name = str(file.relative_to(meta.root))
+        with pq.ParquetFile(file) as opened:
+            missing = sorted(expected - set(opened.schema_arrow.names))
+            empty = sorted(_columns_with_nulls(opened.metadata) & expected - {EVENTS, PERSISTENT})
         if missing:
             raise ValueError(
-                f"{name} of {meta.repo_id!r} has no column {' and '.join(sorted(missing))}: expected LeRobotDataset v3.0. Write "
-                "the dataset again."
+                f"{name} of {meta.repo_id!r} has no column {' and '.join(missing)}: expected all features of meta/info.json. Write "
+                "the dataset again, or leave the feature out of meta/info.json and meta/stats.json."
             )
+        if empty:
+            raise ValueError(
+                f"{name} of {meta.repo_id!r} has empty cells (null) in the column {' and '.join(empty)}: expected a value in each frame. "
+                "Fill them, or delete their episodes (lerobot-edit-dataset)."
+            )
+        table = pq.read_table(file, columns=list(columns))
         index, episode, task = (table[column].to_numpy().astype(np.int64) for column in columns)
         yield name, index, episode, task
+
+
+def _columns_with_nulls(metadata: Any) -> set[str]:
+    """Columns of numbers or texts that have empty cells, by the statistics in a parquet file."""
+    leaves = [
+        metadata.row_group(group).column(number)
+        for group in range(metadata.num_row_groups)
+        for number in range(metadata.num_columns)
+    ]
+    return {
+        leaf.path_in_schema.partition(".list.")[0]
+        for leaf in leaves
+        if leaf.statistics is not None and leaf.statistics.null_count
+    }

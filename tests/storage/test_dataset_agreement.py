@@ -18,6 +18,7 @@ from lerobot_gem.storage.dataset_agreement import (
     check_first_pictures,
     check_mode,
     check_rows,
+    check_shape,
 )
 from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS
 
@@ -135,3 +136,27 @@ def test_first_pictures(copy: Path) -> None:
 def test_pictures_of_the_wrong_kind(mode: str, is_depth: bool) -> None:
     with pytest.raises(ValueError, match=f"The pictures of 'front' have .* mode '{mode}'.: expected"):
         check_mode("front", mode, is_depth=is_depth)
+
+
+def test_a_column_that_is_missing(copy: Path) -> None:
+    [file] = (copy / "data").glob("*/*.parquet")
+    pq.write_table(pq.read_table(file).drop_columns(["action"]), file)
+    with pytest.raises(ValueError, match="has no column action: expected all features"):
+        check_rows(meta_of(copy))
+
+
+def test_cells_that_are_empty(copy: Path) -> None:
+    edit_column(copy, "action", lambda cells: [*cells[:5], None, *cells[6:]])
+    with pytest.raises(ValueError, match=r"has empty cells \(null\) in the column action"):
+        check_rows(meta_of(copy))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((4, 64, 64), "has 4 channels, meta/info.json says 3"), ((3, 32, 64), "is 64 x 32 pixels, .* 64 x 64")],
+)
+def test_a_picture_of_another_shape(shape: tuple[int, ...], message: str) -> None:
+    feature = {"shape": [64, 64, 3], "names": ["height", "width", "channels"]}
+    check_shape("front", feature, (3, 64, 64))
+    with pytest.raises(ValueError, match=message):
+        check_shape("front", feature, shape)

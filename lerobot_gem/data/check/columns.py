@@ -105,21 +105,26 @@ def _stale(names: list[str], low: Vector, high: Vector, stored_low: Vector, stor
     return [name for name, is_off in zip(names, off, strict=True) if is_off]
 
 
-def observation_vectors(dataset: LeRobotDataset) -> dict[str, Tensor]:
-    """All vectors (N, D) that reach the processor steps as observations."""
+def vectors(dataset: LeRobotDataset) -> dict[str, Tensor]:
+    """All vectors (N, D) that reach the processor steps: observations and actions."""
     return {
         key: torch.from_numpy(_vectors(dataset, key))
         for key, feature in dataset.meta.features.items()
-        if key.startswith("observation.") and feature["dtype"].startswith("float")
+        if (key.startswith("observation.") or key == ACTION) and feature["dtype"].startswith("float")
     }
+
+
+def frame_numbers(dataset: LeRobotDataset) -> dict[str, Tensor]:
+    """`index` and `episode_index` (N,) of all frames."""
+    return {key: torch.from_numpy(_numpy(dataset, key)) for key in ("index", "episode_index")}
 
 
 def unread_vectors(dataset: LeRobotDataset) -> dict[str, int]:
     """Frames with NaN or infinite values in vectors that no policy of ours reads, by key; those with any."""
     counts = {
         key: int((~values.isfinite()).any(dim=1).sum())
-        for key, values in observation_vectors(dataset).items()
-        if key != OBS_STATE
+        for key, values in vectors(dataset).items()
+        if key not in (OBS_STATE, ACTION)
     }
     return {key: count for key, count in counts.items() if count}
 

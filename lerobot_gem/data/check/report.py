@@ -213,8 +213,12 @@ def _vector(found: Inspection, vector: VectorFacts) -> Section:
         for name, low, high in zip(vector.names, vector.minimum, vector.maximum, strict=True)
     )
     notes = []
+    if vector.not_finite:
+        notes.append(f"{vector.not_finite:,} frame(s) hold NaN or infinite values.")
     if vector.key == "action" and found.padding is not None:
-        notes = [f"{found.padding:.1%} of the actions in chunks lie past the end of their episode (no loss)."]
+        notes.append(
+            f"{found.padding:.1%} of the actions in chunks lie past the end of their episode (no loss)."
+        )
     return _section(f"{vector.key}, all frames", rows, notes)
 
 

@@ -10,11 +10,11 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.check.columns import (
     language_rows,
-    observation_vectors,
     padding,
     tasks,
     texts_of_frames,
     vector_facts,
+    vectors,
 )
 from lerobot_gem.storage.language_columns import row
 from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, write_dataset
@@ -68,7 +68,7 @@ def test_ranges_are_those_of_the_data(dataset_root: Path):
     )
     assert (action.constant, action.stale, action.not_finite, action.has_stats) == ([], [], 0, True)
     assert state.names == [str(i) for i in range(8)]
-    assert observation_vectors(dataset)["observation.state"].shape == (EPISODES * FRAMES, 8)
+    assert vectors(dataset)["observation.state"].shape == (EPISODES * FRAMES, 8)
 
 
 def test_statistics_of_other_data_are_noticed(dataset_root: Path, tmp_path: Path):

@@ -270,12 +270,16 @@ def test_images_of_several_sizes_are_an_error(copy: Path):
     picture = io.BytesIO()
     Image.new("RGB", (32, 32)).save(picture, "PNG")
     edit_cell(copy, FRONT, 7, lambda cell: {**cell, "bytes": picture.getvalue()})
-    assert any("stack expects each tensor to be equal size" in error for error in check(copy).errors)
+    assert check(copy).errors == [
+        f"frame 7: A picture of '{FRONT}' is 32 x 32 pixels, meta/info.json says 64 x 64: expected one size. Correct "
+        "features.shape in meta/info.json, or the picture."
+    ]
 
 
 def test_nan_in_actions_is_an_error_for_the_stage_that_learns_them(copy: Path):
     edit_cell(copy, "action", 5, lambda values: [float("inf"), *values[1:]])
-    assert "holds NaN or infinite values in 1 frame(s)" in check(copy, gem_vla(), num_frames=2).errors[0]
+    [error] = check(copy, gem_vla()).errors  # once, though the chunks of four frames hold it
+    assert error.startswith("action[0] is inf in frame 5 (episode 0): expected finite numbers")
     assert check(copy, gem(), num_frames=2).errors == []
 
 
