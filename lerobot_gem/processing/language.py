@@ -17,6 +17,7 @@ name no camera. So each image is shown exactly once, has one vision span, and on
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -93,7 +94,10 @@ def messages_of_rows(
     """
     messages = _vqa_messages(events)
     for style, templates in (("subtask", SUBTASK_QUESTIONS), ("plan", PLAN_QUESTIONS)):
-        active = [row for row in persistent if row["style"] == style and row["timestamp"] <= timestamp + 1e-4]
+        of_style = [row for row in persistent if row["style"] == style]
+        for row in of_style:
+            _check_row(row, needs_time=True)
+        active = [row for row in of_style if row["timestamp"] <= timestamp + 1e-4]
         if active:
             row = max(active, key=lambda row: row["timestamp"])
             question = _pick(templates, index).format(task=sentence(task or "")).strip()
@@ -139,10 +143,8 @@ def conversations(messages: Sequence[Message], cameras: Sequence[str]) -> list[C
 class LanguageRows(Protocol):
     """The language rows of a dataset, by frame index (`storage/language_rows.py`)."""
 
-    def rows(
-        self, index: int, episode: int | None = None, timestamp: float | None = None
-    ) -> tuple[list[Row], list[Row]]:
-        """Persistent and event rows of a frame."""
+    def rows(self, index: int, known: Mapping[str, Any] | None = None) -> tuple[list[Row], list[Row]]:
+        """Persistent and event rows of a frame, of which more is known than its index."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,11 @@ class BoundLanguage:
 
     table: LanguageRows | None
     cameras: Sequence[str]
+
+
+def check_cameras_of(messages: Iterable[Message], known: Sequence[str], where: str) -> None:
+    """Raise a ValueError if messages name a camera that is not `known`."""
+    check_cameras((message["camera"] for message in messages if message.get("camera")), known, where)
 
 
 def check_cameras(named: Iterable[str], known: Sequence[str], where: str) -> None:
@@ -172,6 +179,8 @@ def _vqa_messages(events: Iterable[Row]) -> list[Message]:
     """Pair the questions with the answers about the same camera, in order."""
     messages: list[Message] = []
     rows = [row for row in events if row["style"] == "vqa"]
+    for row in rows:
+        _check_row(row)
     for camera in dict.fromkeys(row["camera"] for row in rows):
         questions, answers = (
             [row["content"] for row in rows if (row["role"], row["camera"]) == (role, camera)]
@@ -185,6 +194,20 @@ def _vqa_messages(events: Iterable[Row]) -> list[Message]:
         for question, answer in zip(questions, answers, strict=True):
             messages += _exchange(question, answer, camera)
     return messages
+
+
+def _check_row(row: Row, *, needs_time: bool = False) -> None:
+    """Raise a ValueError if a language row has no text, or, where it is needed, no time."""
+    if not isinstance(row["content"], str):
+        raise ValueError(
+            f"A language row of style {row['style']!r} has content={row['content']!r}: expected text. Correct the row, or remove it."
+        )
+    time = row.get("timestamp")
+    if needs_time and (time is None or not math.isfinite(time)):
+        raise ValueError(
+            f"A language row of style {row['style']!r} has timestamp={time}: expected seconds since the beginning of its episode. Correct "
+            "the row, or remove it."
+        )
 
 
 def _exchange(question: str, answer: str, camera: str | None = None) -> list[Message]:

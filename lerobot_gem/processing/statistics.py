@@ -4,12 +4,13 @@ LeRobot's normaliser divides by a standard deviation or a range plus 1e-8. A dim
 turns a sensor's tick of a thousandth into 100 000 standard deviations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from lerobot.configs import NormalizationMode
+from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 # A dimension whose whole range is below this share of its largest value, or of 1, stands still: less than a millimetre, a
@@ -26,17 +27,49 @@ READ = {
 
 
 def still_dimensions(stats: Mapping[str, Any], mode: NormalizationMode) -> list[int]:
-    """Dimensions of a vector that are constant in the data, or nearly.
+    """Dimensions of a vector that are constant in the data, or nearly: what normalisation divides by is next to nothing.
 
     Args:
         stats: Of the vector, as in meta/stats.json.
-        mode: How it is normalised. Without normalisation nothing can explode, and no dimension is listed.
+        mode: How it is normalised. Without normalisation nothing can explode, and no dimension is listed. Quantiles leave out
+            what is rare: what stands still between them stands still, whatever it does in the other frames.
     """
     if mode not in READ or "min" not in stats or "max" not in stats:
         return []
-    low, high = (np.atleast_1d(np.asarray(stats[name], dtype=np.float64)) for name in ("min", "max"))
-    scale = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
-    return np.flatnonzero(high - low <= STILL_RANGE * scale).tolist()
+    values = {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in stats.items()}
+    scale = np.maximum(np.maximum(np.abs(values["min"]), np.abs(values["max"])), 1.0)
+    spread = values["max"] - values["min"]
+    first, second = READ[mode]
+    if mode == NormalizationMode.MEAN_STD:
+        # The range of evenly spread values with this standard deviation; small beside `spread` where few frames are elsewhere.
+        spread = np.minimum(spread, 2 * np.sqrt(3) * values.get(second, np.inf))
+    elif first in values and second in values:
+        spread = values[second] - values[first]
+    return np.flatnonzero(spread <= STILL_RANGE * scale).tolist()
+
+
+def stands_still(key: str, dimensions: Sequence[int | str], *, is_read: bool) -> str:
+    """What to say of dimensions that stand still.
+
+    Args:
+        key: Of the vector.
+        dimensions: Their positions or names.
+        is_read: Whether the policy normalises them all the same.
+    """
+    said = f"{key}: {', '.join(map(str, dimensions))} stand(s) still in the dataset, or nearly, "
+    if key == ACTION:
+        return said + "so that there is nothing to learn: the policy repeats the value."
+    if is_read:
+        return (
+            said
+            + "so that a sensor's tick becomes thousands of standard deviations. Leave --policy.outlier_limit at its default, which "
+            "reads such numbers as their mean."
+        )
+    return (
+        said
+        + "and is read as its mean, so that a sensor's tick does not become thousands of standard deviations. To read it all the "
+        "same, train with --policy.outlier_limit=null."
+    )
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,9 @@ def check_counts(meta: Any) -> None:
 
 
 def check_rows(meta: Any) -> None:
-    """Compare columns, `index`, `episode_index` and `task_index` of all rows on this machine with the metadata.
+    """Compare columns, `index`, `episode_index`, `task_index` and `timestamp` of all rows on this machine with the metadata.
 
-    Three columns are read of each data file, of a million frames in a part of a second. Files that are not on this machine
+    Four columns are read of each data file, of a million frames in a part of a second. Files that are not on this machine
     are passed over: part of the episodes may have been downloaded.
 
     Args:
@@ -266,7 +266,13 @@ def _row_files(meta: Any) -> Iterator[tuple[str, Indices, Indices, Indices]]:
                 f"{name} of {meta.repo_id!r} has empty cells (null) in the column {' and '.join(empty)}: expected a value in each frame. "
                 "Fill them, or delete their episodes (lerobot-edit-dataset)."
             )
-        table = pq.read_table(file, columns=list(columns))
+        table = pq.read_table(file, columns=[*columns, "timestamp"])
+        endless = np.flatnonzero(~np.isfinite(table["timestamp"].to_numpy()))
+        if len(endless):
+            raise ValueError(
+                f"Row {endless[0]} of {name} of {meta.repo_id!r} has timestamp={table['timestamp'][int(endless[0])]}: expected seconds since "
+                "the beginning of its episode. Correct it: frame_index / fps."
+            )
         index, episode, task = (table[column].to_numpy().astype(np.int64) for column in columns)
         yield name, index, episode, task
 

@@ -1,8 +1,10 @@
 """The language of a dataset on disk: its rows by frame index, and whether it names places in the picture."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from lerobot.utils.constants import ACTION
 
 from lerobot_gem.processing.language import (
     EVENTS,
@@ -48,9 +50,13 @@ class LanguageTable:
                 "--dataset.streaming=false."
             ) from error
         self._repo_id = meta.repo_id
-        self._indices, self._episodes, self._timestamps = (
-            np.asarray(table.data.column(name)) for name in ("index", "episode_index", "timestamp")
-        )
+        self._indices = np.asarray(table.data.column("index"))
+        self._known = {
+            name: table.data.column(name)
+            for name in ("episode_index", "timestamp", "task_index", ACTION)
+            if name in table.column_names
+        }
+        self._tasks = None if meta.tasks is None else [str(task) for task in meta.tasks.index]
         self._order = np.argsort(self._indices, kind="stable")
         # Arrow's own columns: formatting a row through `datasets` takes several times as long as reading it.
         self._columns = {
@@ -58,32 +64,37 @@ class LanguageTable:
         }
         self._check_cameras(meta)
 
-    def rows(
-        self, index: int, episode: int | None = None, timestamp: float | None = None
-    ) -> tuple[list[Row], list[Row]]:
+    def rows(self, index: int, known: Mapping[str, Any] | None = None) -> tuple[list[Row], list[Row]]:
         """Persistent and event rows of a frame.
 
         Args:
             index: Of the frame in the whole dataset.
-            episode: Its episode, which must be that on disk; None where it is not known.
-            timestamp: Its time in the episode in seconds, likewise.
+            known: What is known of the frame and must be so on disk: its "episode_index", "timestamp" in seconds, "task" and
+                "action". Frames of two recordings may agree in all but the last.
 
         Raises:
-            ValueError: There is no such frame, or it is of another episode or time: the frame is from another dataset.
+            ValueError: There is no such frame, or it is another one: the frame is from another dataset.
         """
         start = int(np.searchsorted(self._indices, index, sorter=self._order))
         found = int(self._order[start]) if start < len(self._order) else -1
         if found < 0 or self._indices[found] != index:
             raise ValueError(f"Frame {index} is not in {self._repo_id!r}, {_EXPECTED}")
-        known = {"episode": int(self._episodes[found]), "timestamp": round(float(self._timestamps[found]), 4)}
-        asked = {"episode": episode, "timestamp": None if timestamp is None else round(timestamp, 4)}
-        if any(value not in (None, known[name]) for name, value in asked.items()):
-            raise ValueError(
-                f"Frame {index} has {known} in {self._repo_id!r}, but {asked} in the batch: it is of another dataset than that "
-                + _EXPECTED
-            )
+        for name, asked in (known or {}).items():
+            here = self._value(name, found)
+            if here is not None and not _agree(here, asked):
+                raise ValueError(
+                    f"Frame {index} has {name}={here} in {self._repo_id!r}, but {name}={asked} in the batch: it is of another dataset "
+                    f"than that {_EXPECTED}"
+                )
         row = {name: column[found].as_py() for name, column in self._columns.items()}
         return row.get(PERSISTENT) or [], row.get(EVENTS) or []
+
+    def _value(self, name: str, found: int) -> Any:
+        """What a row on disk says; None if it does not."""
+        if name == "task":
+            return None if self._tasks is None else self._tasks[self._known["task_index"][found].as_py()]
+        column = self._known.get(name)
+        return None if column is None else column[found].as_py()
 
     def _check_cameras(self, meta: Any) -> None:
         import pyarrow.compute as pc
@@ -92,6 +103,17 @@ class LanguageTable:
             rows = pc.list_flatten(column)
             named = set(pc.unique(pc.struct_field(rows, "camera")).to_pylist()) - {None}
             check_cameras(named, meta.camera_keys, f"the rows of {name!r} in {meta.repo_id!r}")
+
+
+def _agree(here: Any, asked: Any) -> bool:
+    """Whether two values are one: texts, or numbers but for the precision of single floats; NaN may be anything."""
+    if isinstance(here, str) or isinstance(asked, str):
+        return bool(here == asked)
+    first, second = (np.ravel(np.asarray(value, dtype=np.float64)) for value in (here, asked))
+    if first.shape != second.shape:
+        return False
+    both = ~np.isnan(first) & ~np.isnan(second)
+    return np.allclose(first[both], second[both], rtol=1e-5, atol=1e-5)
 
 
 def bound_language(meta: Any) -> BoundLanguage:

@@ -107,3 +107,18 @@ def test_a_question_without_answer_is_named():
 def test_messages_survive_json():
     messages = messages_of_task("lift", 0)
     assert parse_messages(json.dumps(messages)) == messages
+
+
+@pytest.mark.parametrize("time", [None, float("nan"), float("inf")])
+def test_a_row_without_time_is_named(time):
+    with pytest.raises(ValueError, match=f"row of style 'subtask' has timestamp={time}: expected seconds"):
+        messages_of_rows([row("assistant", "reach", "subtask", timestamp=time)], [], 0, None, 0)
+
+
+def test_a_row_without_text_is_named_and_never_learned_as_the_word_none():
+    with pytest.raises(ValueError, match="row of style 'vqa' has content=None: expected text"):
+        messages_of_rows(
+            [], [row("user", "Where?", "vqa", FRONT), row("assistant", None, "vqa", FRONT)], 0, None, 0
+        )
+    with pytest.raises(ValueError, match="row of style 'plan' has content=None"):
+        messages_of_rows([row("assistant", None, "plan", timestamp=0.0)], [], 0, None, 0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from lerobot.configs import NormalizationMode
 
-from lerobot_gem.processing.statistics import Limits, still_dimensions
+from lerobot_gem.processing.statistics import Limits, stands_still, still_dimensions
 
 MODE = NormalizationMode.MEAN_STD
 
@@ -26,6 +26,27 @@ def test_what_stands_still(low: float, high: float, stands_still: bool):
     stats = {"min": np.array([-1.0, low]), "max": np.array([1.0, high])}
     assert still_dimensions(stats, MODE) == ([1] if stands_still else [])
     assert still_dimensions(stats, NormalizationMode.IDENTITY) == []
+
+
+def test_what_stands_still_between_quantiles_or_but_for_a_frame():
+    """What is rare is no part of what these modes divide by."""
+    stats = {
+        "min": np.array([0.0, -1.0]),
+        "max": np.array([1.0, 1.0]),
+        "q01": np.array([0.0, -0.9]),
+        "q99": np.array([0.0004, 0.9]),
+        "std": np.array([1e-5, 0.5]),
+    }
+    assert still_dimensions(stats, NormalizationMode.QUANTILES) == [0]
+    assert still_dimensions(stats, NormalizationMode.QUANTILE10) == []  # whose quantiles are not there
+    assert still_dimensions(stats, NormalizationMode.MEAN_STD) == [0]
+    assert still_dimensions(stats, NormalizationMode.MIN_MAX) == []
+
+
+def test_what_is_said_of_it():
+    assert "is read as its mean" in stands_still("observation.state", [2], is_read=False)
+    assert "thousands of standard deviations" in stands_still("observation.state", [2], is_read=True)
+    assert "nothing to learn" in stands_still("action", ["grip"], is_read=False)
 
 
 def test_bounds():

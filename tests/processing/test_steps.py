@@ -62,6 +62,18 @@ def test_a_pipeline_keeps_the_questions_of_its_own_dataset(make_gem, dataset_roo
     assert any("There." in text for text in learned_texts(preprocess, depth_batch))
 
 
+def test_a_frame_that_differs_in_its_task_or_action_alone_is_refused(make_gem, depth_batch):
+    """Two recordings of the same lengths: the second's frames have the same indices, episodes and times."""
+    _, preprocess, _ = make_gem(stage="joint")
+    preprocess(depth_batch)
+    with pytest.raises(ValueError, match="Frame 0 has task=pick up .*, but task=stack .* of another dataset"):
+        preprocess({**depth_batch, "task": ["stack the cups", *depth_batch["task"][1:]]})
+    with pytest.raises(ValueError, match=r"Frame 3 has action=\[.*of another dataset"):
+        actions = depth_batch["action"][:, 0].clone()
+        actions[1, 2] += 0.01
+        preprocess({**depth_batch, "action": actions})
+
+
 @pytest.mark.parametrize("change", [{"episode_index": 1}, {"timestamp": 0.2}])
 def test_a_frame_of_another_dataset_is_refused(make_gem, depth_batch, change):
     _, preprocess, _ = make_gem(stage="joint")

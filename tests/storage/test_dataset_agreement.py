@@ -81,6 +81,7 @@ def test_a_part_of_the_files_agrees(copy: Path) -> None:
         ("index", lambda v: [v[0], v[0], *v[2:]], "Row 1 of .* has index=0 behind 0"),
         ("episode_index", lambda v: [e + 1 for e in v], "belongs to episode 3: expected 0 to 2"),
         ("task_index", lambda v: [*v[:-1], 7], "Row 29 of .* has task_index=7: expected 0 to 1"),
+        ("timestamp", lambda v: [*v[:-1], float("inf")], "Row 29 of .* has timestamp=inf: expected seconds"),
     ],
 )
 def test_rows_against_episodes_and_tasks(copy: Path, column: str, change: Callable, message: str) -> None:

@@ -44,9 +44,10 @@ from lerobot_gem.policies.base_configuration import (
     BaseGemConfig,
     DepthSupervision,
     checked,
-    outside_observation,
+    require_at_least,
 )
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig, state_like
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.processing.dataset_names import outside_observation, state_like
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import Message
 from lerobot_gem.storage.dataset_agreement import check_rows
@@ -73,10 +74,7 @@ class CheckConfig(TrainPipelineConfig):
 
     @checked
     def __post_init__(self) -> None:
-        for name in ("num_frames", "num_texts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1.")
+        require_at_least(self, num_frames=1, num_texts=1)
 
 
 @dataclass(frozen=True)
@@ -142,6 +140,11 @@ def inspect(config: CheckConfig) -> Inspection:
         raise ValueError(
             f"policy.type={given.type!r}: expected 'gem' or 'gem_vla', which this command is for."
         )
+    targets = list(config.rename_map.values())
+    if len(set(targets)) < len(targets):
+        raise ValueError(
+            f"rename_map={config.rename_map} gives two features one name: expected names of their own, or one of the two would be lost."
+        )
     meta, dataset = open_dataset(config, given or stage_config("joint", None))
     stages = [bind_stage(stage, given, meta, config.rename_map) for stage in STAGES]
     about: dict[str, Any] = {
@@ -167,7 +170,8 @@ def inspect(config: CheckConfig) -> Inspection:
     supervision = _supervision(given or stage_config("joint", None), meta)
     reader = CameraReader(dataset, supervision)
     sample = _read_sample(reader, config, policies, random)
-    ranges = vector_facts(dataset)
+    acting = given if isinstance(given, GemVLAConfig) else GemVLAConfig(preset="tiny", device="cpu")
+    ranges = vector_facts(dataset, acting)
     language, messages = language_rows(dataset)
     return Inspection(
         **about,

@@ -209,7 +209,7 @@ def _questions(found: Inspection) -> Section:
 
 def _vector(found: Inspection, vector: VectorFacts) -> Section:
     rows = (
-        {"dimension": name, "min": low, "max": high, "": "constant" if low == high else ""}
+        {"dimension": name, "min": low, "max": high, "": "stands still" if name in vector.still else ""}
         for name, low, high in zip(vector.names, vector.minimum, vector.maximum, strict=True)
     )
     notes = []

@@ -16,7 +16,8 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig, state_like
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.processing.dataset_names import state_like
 from lerobot_gem.training.stages import PRETRAINING
 from tests.conftest import CAMERAS, write_dataset
 
