@@ -56,19 +56,19 @@ def stands_still(key: str, dimensions: Sequence[int | str], *, is_read: bool) ->
         dimensions: Their positions or names.
         is_read: Whether the policy normalises them all the same.
     """
-    said = f"{key}: {', '.join(map(str, dimensions))} stand(s) still in the dataset, or nearly, "
+    said = f"{key} stands still in the dataset, or nearly, in the dimension(s) {', '.join(map(str, dimensions))}: "
     if key == ACTION:
-        return said + "so that there is nothing to learn: the policy repeats the value."
+        return said + "there is nothing to learn, and the policy repeats the value."
     if is_read:
         return (
             said
-            + "so that a sensor's tick becomes thousands of standard deviations. Leave --policy.outlier_limit at its default, which "
-            "reads such numbers as their mean."
+            + "a sensor's tick becomes thousands of standard deviations. Leave --policy.outlier_limit at its default, which reads such "
+            "numbers as their mean."
         )
     return (
         said
-        + "and is read as its mean, so that a sensor's tick does not become thousands of standard deviations. To read it all the "
-        "same, train with --policy.outlier_limit=null."
+        + "the mean is read there, so that a sensor's tick does not become thousands of standard deviations. To read what is measured "
+        "all the same, train with --policy.outlier_limit=null."
     )
 
 

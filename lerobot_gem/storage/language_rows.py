@@ -81,7 +81,7 @@ class LanguageTable:
             raise ValueError(f"Frame {index} is not in {self._repo_id!r}, {_EXPECTED}")
         for name, asked in (known or {}).items():
             here = self._value(name, found)
-            if here is not None and not _agree(here, asked):
+            if here is not None and asked is not None and not _agree(here, asked):
                 raise ValueError(
                     f"Frame {index} has {name}={here} in {self._repo_id!r}, but {name}={asked} in the batch: it is of another dataset "
                     f"than that {_EXPECTED}"

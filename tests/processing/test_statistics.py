@@ -44,7 +44,7 @@ def test_what_stands_still_between_quantiles_or_but_for_a_frame():
 
 
 def test_what_is_said_of_it():
-    assert "is read as its mean" in stands_still("observation.state", [2], is_read=False)
+    assert "the mean is read there" in stands_still("observation.state", [2], is_read=False)
     assert "thousands of standard deviations" in stands_still("observation.state", [2], is_read=True)
     assert "nothing to learn" in stands_still("action", ["grip"], is_read=False)
 
