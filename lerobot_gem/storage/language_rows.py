@@ -26,7 +26,7 @@ _EXPECTED = (
 
 
 class LanguageTable:
-    """The language rows of a dataset on disk, by frame index; memory-mapped, without any other column.
+    """The language rows of a dataset on disk, by frame index; memory-mapped, and no picture is read.
 
     Args:
         meta: Metadata of a LeRobotDataset with language columns.

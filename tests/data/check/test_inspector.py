@@ -365,6 +365,18 @@ def test_rows_that_are_elsewhere_than_the_metadata_says_are_the_error_of_trainin
     assert "has index=100 in episode 0" in error
 
 
+def test_rows_that_cannot_be_inspected_are_an_error_and_no_traceback(copy: Path):
+    edit_cell(copy, "task_index", 29, lambda _: 7)
+    found = check(copy)
+    assert (found.frames, found.sampled) == (TOTAL, 0)
+    assert len(found.errors) == 1 and "Row 29" in found.errors[0] and "task_index=7" in found.errors[0]
+
+
+def test_two_cameras_may_not_be_renamed_to_one(dataset_root: Path):
+    with pytest.raises(ValueError, match="gives two features one name"):
+        check(dataset_root, rename_map={FRONT: "observation.images.top", WRIST: "observation.images.top"})
+
+
 def test_another_policy_is_refused(depth_dataset_root: Path):
     from lerobot.policies.act.configuration_act import ACTConfig
 
