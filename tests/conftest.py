@@ -40,6 +40,7 @@ def write_dataset(
     depth: bool = False,
     depth_range: tuple[int, int] = (300, 4500),
     messages: str | None = None,
+    storage: str = "image",
 ):
     """Write a dataset of seeded noise with two cameras, a state, actions and two tasks.
 
@@ -51,11 +52,12 @@ def write_dataset(
         depth: With a depth camera beside each camera, in millimetres; a tenth of its pixels is invalid.
         depth_range: From where to where, in millimetres.
         messages: What the string column `messages` holds in every frame; None for no such column.
+        storage: Of the cameras: "image", or "video".
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     names = ["height", "width", "channels"]
-    image = {"dtype": "image", "shape": (size, size, 3), "names": names}
+    image = {"dtype": storage, "shape": (size, size, 3), "names": names}
     depth_image = {**image, "shape": (size, size, 1), "info": {"is_depth_map": True}}
     vectors = {"observation.state": state_dim, "action": action_dim}
     vectors = {name: dim for name, dim in vectors.items() if dim}
@@ -63,7 +65,7 @@ def write_dataset(
         repo_id="local/noise",
         root=root,
         fps=5,
-        use_videos=False,
+        use_videos=storage == "video",
         features={
             **dict.fromkeys(CAMERAS, image),
             **{f"{camera}_depth": dict(depth_image) for camera in CAMERAS if depth},

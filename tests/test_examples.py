@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.conftest import write_dataset
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -120,3 +123,40 @@ def test_a_signal_ends_with_one_line(tmp_path: Path, number: signal.Signals) -> 
     assert errors.strip().startswith("Interrupted. The same command goes on") and "Traceback" not in errors
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
+
+
+@pytest.mark.slow
+def test_a_real_training_goes_on_after_ctrl_c(tmp_path: Path) -> None:
+    """lerobot-train itself, interrupted behind its first checkpoint; the command that is then named finishes it."""
+    write_dataset(tmp_path / "data")
+    program = tmp_path / "example.py"
+    program.write_text(
+        f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "from pathlib import Path\n"
+        "from runs import run_steps, train, trained\n"
+        f"here = Path({str(tmp_path)!r})\n"
+        "small = ['--dataset.repo_id=local/noise', '--batch_size=2', '--num_workers=0']\n"
+        "def training(): train(here, 'train', 'gem_vla_tiny', *small, steps=40, log_every=5)\n"
+        "run_steps(here, {'train': (trained(here, 'train'), training)})\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    last, deadline = tmp_path / "train" / "checkpoints" / "last", time.monotonic() + 600
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and not (tmp_path / "train" / "finished").exists()
+    said = errors.strip().rpartition("\n")[2]
+    assert said.startswith("Interrupted. The same command goes on where this stopped: ")
+    first = json.loads((tmp_path / "minutes.json").read_text())["train"]
+    done = int(last.resolve().name)
+    assert 0 < done < 40
+    finished = subprocess.run(shlex.split(said.partition(": ")[2]), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-2000:]
+    assert "--resume=true" in finished.stdout
+    assert last.resolve().name == "000040" and (tmp_path / "train" / "finished").exists()
+    log = (tmp_path / "logs" / "train.log").read_text()
+    assert re.findall(r"step:(\d+) ", log) == [str(step) for step in range(5, 45, 5)]  # none twice
+    assert json.loads((tmp_path / "minutes.json").read_text())["train"] > first > 0

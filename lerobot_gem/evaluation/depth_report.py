@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lerobot_gem.evaluation.depth_metrics import DepthScores, score_depth
+from lerobot_gem.policies.base_configuration import require_at_least
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.processing.depth_cameras import pair_depth
@@ -279,9 +280,7 @@ def _checked(config: DepthReportConfig) -> GemConfig:
             f"policy.path={policy.pretrained_path} paints no depth, but depth.target={policy.depth.target!r}, the camera's picture "
             "itself: expected a checkpoint that was trained with --policy.depth.target=depth."
         )
-    for name in ("num_frames", "batch_size", "fps"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)}: expected at least 1.")
+    require_at_least(config, num_frames=1, batch_size=1, fps=1)
     check_empty(config.output_dir)
     return policy
 

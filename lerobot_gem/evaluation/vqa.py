@@ -19,7 +19,7 @@ from lerobot_gem.evaluation.vqa_models import load_answerer
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
 from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
 from lerobot_gem.inference.answering import Answerer, Question
-from lerobot_gem.policies.base_configuration import DTYPES, require
+from lerobot_gem.policies.base_configuration import DTYPES, require, require_at_least
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 from lerobot_gem.storage.output_folder import check_empty
 
@@ -82,10 +82,7 @@ class VqaEvaluationConfig:
                 "Expected either the questions of a dataset (--dataset.repo_id=..., --dataset.root=...) or of a public benchmark "
                 "(--benchmark.name=..., --benchmark.root=...)."
             )
-        for name in ("max_rows", "batch_size", "max_new_tokens", "min_pixels", "max_pixels"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1.")
+        require_at_least(self, max_rows=1, batch_size=1, max_new_tokens=1, min_pixels=1, max_pixels=1)
 
 
 @dataclass(frozen=True)

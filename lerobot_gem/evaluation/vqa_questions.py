@@ -23,13 +23,13 @@ from lerobot_gem.processing.language import (
     EVENTS,
     MESSAGES,
     PERSISTENT,
-    LanguageTable,
     Message,
-    check_cameras,
+    check_cameras_of,
     conversations,
     messages_of_rows,
     parse_messages,
 )
+from lerobot_gem.storage.language_rows import LanguageTable
 from lerobot_gem.storage.question_kinds import QUESTIONS_FILE, read_question_kinds
 
 # Words of a question that name no object.
@@ -145,8 +145,7 @@ def _messages(dataset: LeRobotDataset) -> Iterator[tuple[int, list[Message]]]:
     if MESSAGES in meta.features:
         for index, text in zip(indices, columns.column(MESSAGES).to_pylist(), strict=True):
             messages = parse_messages(text)
-            named = {message["camera"] for message in messages if message.get("camera")}
-            check_cameras(named, meta.camera_keys, f"the column 'messages' of {meta.repo_id!r}")
+            check_cameras_of(messages, meta.camera_keys, f"the column 'messages' of {meta.repo_id!r}")
             yield index, messages
         return
     table = LanguageTable(meta) if meta.has_language_columns else None

@@ -18,12 +18,14 @@ from lerobot.optim.schedulers import DiffuserSchedulerConfig
 
 from lerobot_gem.models.presets import Preset, StateConvention, get_preset
 from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
-from lerobot_gem.processing.dataset_agreement import check_counts, check_first_pictures, check_rows
-from lerobot_gem.processing.dataset_names import check_names
+from lerobot_gem.processing.dataset_names import check_names, left_out, outside_observation
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, check_rgb, is_depth, pair_depth
 from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap, Target
-from lerobot_gem.processing.image_transforms import check_transforms, names_places
+from lerobot_gem.processing.image_transforms import check_transforms
 from lerobot_gem.processing.images import CameraImages
+from lerobot_gem.storage.dataset_agreement import check_counts, check_first_pictures, check_rows
+from lerobot_gem.storage.language_rows import names_places
+from lerobot_gem.storage.video_files import check_videos
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
 
@@ -37,23 +39,6 @@ LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
 DEFAULT_COLORMAP: Colormap = "spectral"
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
-
-
-def outside_observation(features: dict[str, dict[str, Any]]) -> list[str]:
-    """Cameras of a dataset that LeRobot does not hand to a policy, since they are not named observation.*."""
-    return [
-        name
-        for name, feature in features.items()
-        if feature["dtype"] in ("image", "video") and not name.startswith("observation.")
-    ]
-
-
-def left_out(name: str) -> str:
-    """What to say of such a camera."""
-    return (
-        f"The camera {name!r} is left out: LeRobot hands on the cameras that are named observation.images.<name>. Rename it in the "
-        "dataset if the policy is to see it."
-    )
 
 
 class ConfigurationError(ParsingError):
@@ -81,6 +66,14 @@ def require(value: Any, known: tuple[Any, ...], field_name: str) -> None:
     """Raise a ValueError that names the field unless `value` is one of `known`."""
     if value not in known:
         raise ValueError(f"{field_name}={value!r} is unknown: expected one of {', '.join(map(repr, known))}.")
+
+
+def require_at_least(config: Any, **least: float) -> None:
+    """Raise a ValueError that names the field unless each of these fields of a configuration is None or at least so much."""
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= bound:
+            raise ValueError(f"{name}={value}: expected at least {bound}.")
 
 
 @dataclass
@@ -433,7 +426,7 @@ class BaseGemConfig(PreTrainedConfig):
             meta: `LeRobotDatasetMetadata`.
 
         Raises:
-            ValueError: It is empty, or its parts do not agree (`processing.dataset_agreement`). With a depth loss: no
+            ValueError: It is empty, or its parts do not agree (`storage.dataset_agreement`). With a depth loss: no
                 camera has depth, all depth is zero, or image transforms would move pictures from their depth. With
                 questions about places: such transforms, too.
         """
@@ -444,11 +437,9 @@ class BaseGemConfig(PreTrainedConfig):
             )
         check_counts(meta)
         check_rows(meta)
-        check_first_pictures(
-            meta,
-            [name for name in self.camera_names if name in meta.features],
-            self.built.depth_cameras.values(),
-        )
+        cameras = [name for name in self.camera_names if name in meta.features]
+        check_first_pictures(meta, cameras, self.built.depth_cameras.values())
+        check_videos(meta, [*cameras, *self.built.depth_cameras.values()])
         if "language" in self.loss_weights and names_places(meta):
             check_transforms(meta, "what questions and answers say of places")
         if "depth" not in self.loss_weights:

@@ -5,16 +5,56 @@ LeRobot hands a policy the cameras and vectors named `observation.*`, and `actio
 """
 
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE, OBS_STR
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE, OBS_STR
 
 from lerobot_gem.processing.depth_cameras import is_depth
 
 _STATES = ("state", "states", "robot_state", "proprio", "qpos", "joint_position", "joint_positions")
+_STATE_WORDS = re.compile(r"state|joint|qpos|proprio|pose|position", re.IGNORECASE)
 _ACTIONS = ("actions", "action_vector")
+
+
+def outside_observation(features: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Cameras of a dataset that LeRobot does not hand to a policy, since they are not named observation.*."""
+    return [
+        name
+        for name, feature in features.items()
+        if feature["dtype"] in ("image", "video") and not name.startswith(f"{OBS_STR}.")
+    ]
+
+
+def left_out(name: str) -> str:
+    """What to say of such a camera."""
+    return (
+        f"The camera {name!r} is left out: LeRobot hands on the cameras that are named {OBS_IMAGES}.<name>. If the policy is to see it, "
+        f"rename it: {rename_command({name: _camera_name(name)})}"
+    )
+
+
+def state_like(features: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Vectors of a dataset that look like a robot's state, beside `observation.state`, the one that is read."""
+    return [
+        name
+        for name, feature in features.items()
+        if feature["dtype"].startswith("float")
+        and not name.startswith((ACTION, "next."))
+        and name not in (OBS_STATE, OBS_ENV_STATE)
+        and _STATE_WORDS.search(name)
+    ]
+
+
+def no_state(others: Sequence[str]) -> str:
+    """What to say of a dataset without `observation.state` that has vectors which look like one."""
+    return (
+        f"No {OBS_STATE!r}: the policy acts on images and task alone, though {', '.join(map(repr, others))} may be the robot's state. "
+        "Say that this is meant with --policy.expert.use_state=false, or rename it: "
+        f"{rename_command({others[0]: OBS_STATE})}"
+    )
 
 
 def expected_names(features: Mapping[str, dict[str, Any]]) -> dict[str, str]:
@@ -24,11 +64,7 @@ def expected_names(features: Mapping[str, dict[str, Any]]) -> dict[str, str]:
         features: The dataset's features, as in meta/info.json.
     """
     expected = {
-        name: f"{OBS_IMAGES}.{name.replace('/', '.').rpartition('.')[2]}"
-        for name, feature in features.items()
-        if feature["dtype"] in ("image", "video")
-        and not name.startswith(f"{OBS_STR}.")
-        and not is_depth(feature)
+        name: _camera_name(name) for name in outside_observation(features) if not is_depth(features[name])
     }
     for name, others, part in (
         (OBS_STATE, _STATES, f"{OBS_STATE}."),
@@ -38,6 +74,10 @@ def expected_names(features: Mapping[str, dict[str, Any]]) -> dict[str, str]:
         if name not in features and len(found) == 1:
             expected[found[0]] = name
     return {name: new for name, new in expected.items() if new not in features}
+
+
+def _camera_name(name: str) -> str:
+    return f"{OBS_IMAGES}.{name.replace('/', '.').rpartition('.')[2]}"
 
 
 def check_names(features: Mapping[str, dict[str, Any]], *, needs_action: bool) -> None:

@@ -1,12 +1,10 @@
-"""Which depth camera belongs to which RGB camera, and in which unit its values are."""
+"""Cameras as a dataset describes them: their axes, which depth camera belongs to which RGB camera, and in which unit."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-
-from lerobot_gem.processing.dataset_agreement import axes_of
 
 METRES = {"mm": 0.001, "m": 1.0}
 DEPTH_SUFFIX = "_depth"
@@ -21,6 +19,30 @@ def is_depth(feature: dict[str, Any]) -> bool:
     """Whether a dataset's feature is flagged as depth, by LeRobot's flag or its older one."""
     info = feature.get("info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+
+
+def axes_of(key: str, feature: dict[str, Any]) -> dict[str, int]:
+    """Height, width and channels of a camera's pictures, by the names of its axes.
+
+    Args:
+        key: Of the camera.
+        feature: Its entry in meta/info.json.
+
+    Raises:
+        ValueError: The axes have no names, or others.
+    """
+    names, shape = feature.get("names"), list(feature["shape"])
+    plain = (
+        ["channels" if name == "channel" else name for name in names]
+        if isinstance(names, list | tuple)
+        else []
+    )
+    if sorted(map(str, plain)) != ["channels", "height", "width"] or len(shape) != 3:
+        raise ValueError(
+            f"{key!r} has shape {shape} and the axes {names!r} in meta/info.json: expected three named axes. Write "
+            '"names": ["height", "width", "channels"] there, in the order of the shape.'
+        )
+    return dict(zip(map(str, plain), shape, strict=True))
 
 
 def not_flagged(name: str) -> ValueError:

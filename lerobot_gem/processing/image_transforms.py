@@ -8,8 +8,6 @@ import gc
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lerobot_gem.processing.language import EVENTS, MESSAGES
-
 # Those of torchvision and of LeRobot that leave each pixel in its place. Any other counts as moving pixels.
 _PHOTOMETRIC = {
     "CoarseDropout",
@@ -37,9 +35,6 @@ _PHOTOMETRIC = {
     "RandomSolarize",
     "SharpnessJitter",
 }
-
-# Two numbers in brackets, or the tags and keys in which models are taught places.
-_PLACES = r"[\[(]\s*-?\d+(\.\d+)?\s*,\s*-?\d|<(box|point|loc|quad)|bbox|point_2d|\"point\""
 
 
 def transforms_of(meta: Any) -> Any:
@@ -85,24 +80,3 @@ def check_transforms(meta: Any, learned: str) -> None:
             "colour alone. Leave these out of dataset.image_transforms.tfs, as configs/policy/gem_vla_2b_depth.yaml does, set "
             f"their weight to 0 ({entries}), or --dataset.image_transforms.enable=false."
         )
-
-
-def names_places(meta: Any) -> bool:
-    """Whether questions or answers of a dataset name places in the picture by coordinates.
-
-    Args:
-        meta: `LeRobotDatasetMetadata`; data files that are not on this machine are passed over.
-    """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    columns = [name for name in (EVENTS, MESSAGES) if name in meta.features]
-    for file in sorted((meta.root / "data").glob("*/*.parquet")) if columns else ():
-        table = pq.read_table(file, columns=columns)
-        for name in table.column_names:
-            texts = table[name]
-            if name == EVENTS:
-                texts = pc.struct_field(pc.list_flatten(texts), "content")
-            if pc.any(pc.match_substring_regex(texts, _PLACES)).as_py():
-                return True
-    return False

@@ -8,8 +8,8 @@ comes from
 * where a frame has neither, the task sentence, as the answer to a planning question.
 
 LeRobot 0.6.1 drops the language columns twice on their way from the dataset to the policy, in its collate function and
-in its batch processor; later versions deliver them. `LanguageTable` reads them by frame index instead, in the main
-process, whatever the DataLoader's workers do.
+in its batch processor; later versions deliver them. `LanguageTable` (storage/language_rows.py) reads them by frame index
+instead, in the main process, whatever the DataLoader's workers do.
 
 **Grounding.** A question that names a camera is asked about that camera's image alone, as LeRobot's own recipes do it and
 as such a question is asked at inference. The remaining images share one more conversation with the questions that
@@ -17,11 +17,10 @@ name no camera. So each image is shown exactly once, has one vision span, and on
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import Any, Protocol
 
 Message = dict[str, Any]
 Row = Mapping[str, Any]
@@ -95,7 +94,10 @@ def messages_of_rows(
     """
     messages = _vqa_messages(events)
     for style, templates in (("subtask", SUBTASK_QUESTIONS), ("plan", PLAN_QUESTIONS)):
-        active = [row for row in persistent if row["style"] == style and row["timestamp"] <= timestamp + 1e-4]
+        of_style = [row for row in persistent if row["style"] == style]
+        for row in of_style:
+            _check_row(row, needs_time=True)
+        active = [row for row in of_style if row["timestamp"] <= timestamp + 1e-4]
         if active:
             row = max(active, key=lambda row: row["timestamp"])
             question = _pick(templates, index).format(task=sentence(task or "")).strip()
@@ -138,81 +140,11 @@ def conversations(messages: Sequence[Message], cameras: Sequence[str]) -> list[C
     return [first, *others]
 
 
-_EXPECTED = (
-    "whose language rows are read: expected batches of the dataset that the policy was built for. Build policy and processors "
-    "for each dataset (LeRobot's make_policy with its metadata, then make_pre_post_processors)."
-)
+class LanguageRows(Protocol):
+    """The language rows of a dataset, by frame index (`storage/language_rows.py`)."""
 
-
-class LanguageTable:
-    """The language rows of a dataset on disk, by frame index; memory-mapped, without any other column.
-
-    Args:
-        meta: Metadata of a LeRobotDataset with language columns.
-
-    Raises:
-        ValueError: The data is not on disk, or a row names a camera that the dataset lacks.
-    """
-
-    def __init__(self, meta: Any) -> None:
-        from lerobot.datasets.feature_utils import get_hf_features_from_features
-        from lerobot.datasets.io_utils import load_nested_dataset
-
-        try:
-            # The same call as LeRobotDataset's own, so that both share one cache.
-            table = load_nested_dataset(
-                meta.root / "data", features=get_hf_features_from_features(meta.features)
-            )
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"The language rows of {meta.repo_id!r} can't be read: {error}. They are looked up on disk; train with "
-                "--dataset.streaming=false."
-            ) from error
-        self._repo_id = meta.repo_id
-        self._indices, self._episodes, self._timestamps = (
-            np.asarray(table.data.column(name)) for name in ("index", "episode_index", "timestamp")
-        )
-        self._order = np.argsort(self._indices, kind="stable")
-        # Arrow's own columns: formatting a row through `datasets` takes several times as long as reading it.
-        self._columns = {
-            name: table.data.column(name) for name in (PERSISTENT, EVENTS) if name in table.column_names
-        }
-        self._check_cameras(meta)
-
-    def rows(
-        self, index: int, episode: int | None = None, timestamp: float | None = None
-    ) -> tuple[list[Row], list[Row]]:
-        """Persistent and event rows of a frame.
-
-        Args:
-            index: Of the frame in the whole dataset.
-            episode: Its episode, which must be that on disk; None where it is not known.
-            timestamp: Its time in the episode in seconds, likewise.
-
-        Raises:
-            ValueError: There is no such frame, or it is of another episode or time: the frame is from another dataset.
-        """
-        start = int(np.searchsorted(self._indices, index, sorter=self._order))
-        found = int(self._order[start]) if start < len(self._order) else -1
-        if found < 0 or self._indices[found] != index:
-            raise ValueError(f"Frame {index} is not in {self._repo_id!r}, {_EXPECTED}")
-        known = {"episode": int(self._episodes[found]), "timestamp": round(float(self._timestamps[found]), 4)}
-        asked = {"episode": episode, "timestamp": None if timestamp is None else round(timestamp, 4)}
-        if any(value not in (None, known[name]) for name, value in asked.items()):
-            raise ValueError(
-                f"Frame {index} has {known} in {self._repo_id!r}, but {asked} in the batch: it is of another dataset than that "
-                + _EXPECTED
-            )
-        row = {name: column[found].as_py() for name, column in self._columns.items()}
-        return row.get(PERSISTENT) or [], row.get(EVENTS) or []
-
-    def _check_cameras(self, meta: Any) -> None:
-        import pyarrow.compute as pc
-
-        for name, column in self._columns.items():
-            rows = pc.list_flatten(column)
-            named = set(pc.unique(pc.struct_field(rows, "camera")).to_pylist()) - {None}
-            check_cameras(named, meta.camera_keys, f"the rows of {name!r} in {meta.repo_id!r}")
+    def rows(self, index: int, known: Mapping[str, Any] | None = None) -> tuple[list[Row], list[Row]]:
+        """Persistent and event rows of a frame, of which more is known than its index."""
 
 
 @dataclass(frozen=True)
@@ -224,13 +156,13 @@ class BoundLanguage:
         cameras: Observation keys of its cameras.
     """
 
-    table: LanguageTable | None
+    table: LanguageRows | None
     cameras: Sequence[str]
 
-    @classmethod
-    def of(cls, meta: Any) -> "BoundLanguage":
-        """That of the dataset which `meta` describes."""
-        return cls(LanguageTable(meta) if meta.has_language_columns else None, meta.camera_keys)
+
+def check_cameras_of(messages: Iterable[Message], known: Sequence[str], where: str) -> None:
+    """Raise a ValueError if messages name a camera that is not `known`."""
+    check_cameras((message["camera"] for message in messages if message.get("camera")), known, where)
 
 
 def check_cameras(named: Iterable[str], known: Sequence[str], where: str) -> None:
@@ -247,6 +179,8 @@ def _vqa_messages(events: Iterable[Row]) -> list[Message]:
     """Pair the questions with the answers about the same camera, in order."""
     messages: list[Message] = []
     rows = [row for row in events if row["style"] == "vqa"]
+    for row in rows:
+        _check_row(row)
     for camera in dict.fromkeys(row["camera"] for row in rows):
         questions, answers = (
             [row["content"] for row in rows if (row["role"], row["camera"]) == (role, camera)]
@@ -260,6 +194,20 @@ def _vqa_messages(events: Iterable[Row]) -> list[Message]:
         for question, answer in zip(questions, answers, strict=True):
             messages += _exchange(question, answer, camera)
     return messages
+
+
+def _check_row(row: Row, *, needs_time: bool = False) -> None:
+    """Raise a ValueError if a language row has no text, or, where it is needed, no time."""
+    if not isinstance(row["content"], str):
+        raise ValueError(
+            f"A language row of style {row['style']!r} has content={row['content']!r}: expected text. Correct the row, or remove it."
+        )
+    time = row.get("timestamp")
+    if needs_time and (time is None or not math.isfinite(time)):
+        raise ValueError(
+            f"A language row of style {row['style']!r} has timestamp={time}: expected seconds since the beginning of its episode. Correct "
+            "the row, or remove it."
+        )
 
 
 def _exchange(question: str, answer: str, camera: str | None = None) -> list[Message]:

@@ -4,14 +4,13 @@ LeRobot's normaliser divides by a standard deviation or a range plus 1e-8. A dim
 turns a sensor's tick of a thousandth into 100 000 standard deviations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lerobot.configs import NormalizationMode
-from numpy.typing import NDArray
+from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 # A dimension whose whole range is below this share of its largest value, or of 1, stands still: less than a millimetre, a
@@ -19,77 +18,58 @@ from torch import Tensor
 STILL_RANGE = 1e-3
 
 # What each mode reads.
-_READ = {
+READ = {
     NormalizationMode.MEAN_STD: ("mean", "std"),
     NormalizationMode.MIN_MAX: ("min", "max"),
     NormalizationMode.QUANTILES: ("q01", "q99"),
     NormalizationMode.QUANTILE10: ("q10", "q90"),
 }
 
-Statistics = Mapping[str, Mapping[str, Any]]
-
 
 def still_dimensions(stats: Mapping[str, Any], mode: NormalizationMode) -> list[int]:
-    """Dimensions of a vector that are constant in the data, or nearly.
+    """Dimensions of a vector that are constant in the data, or nearly: what normalisation divides by is next to nothing.
 
     Args:
         stats: Of the vector, as in meta/stats.json.
-        mode: How it is normalised. Without normalisation nothing can explode, and no dimension is listed.
+        mode: How it is normalised. Without normalisation nothing can explode, and no dimension is listed. Quantiles leave out
+            what is rare: what stands still between them stands still, whatever it does in the other frames.
     """
-    if mode not in _READ or "min" not in stats or "max" not in stats:
+    if mode not in READ or "min" not in stats or "max" not in stats:
         return []
-    low, high = (np.atleast_1d(np.asarray(stats[name], dtype=np.float64)) for name in ("min", "max"))
-    scale = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
-    return np.flatnonzero(high - low <= STILL_RANGE * scale).tolist()
+    values = {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in stats.items()}
+    scale = np.maximum(np.maximum(np.abs(values["min"]), np.abs(values["max"])), 1.0)
+    spread = values["max"] - values["min"]
+    first, second = READ[mode]
+    if mode == NormalizationMode.MEAN_STD:
+        # The range of evenly spread values with this standard deviation; small beside `spread` where few frames are elsewhere.
+        spread = np.minimum(spread, 2 * np.sqrt(3) * values.get(second, np.inf))
+    elif first in values and second in values:
+        spread = values[second] - values[first]
+    return np.flatnonzero(spread <= STILL_RANGE * scale).tolist()
 
 
-def check_statistics(meta: Any, modes: Mapping[str, NormalizationMode]) -> None:
-    """Raise a ValueError if what normalisation reads is not finite.
+def stands_still(key: str, dimensions: Sequence[int | str], *, is_read: bool) -> str:
+    """What to say of dimensions that stand still.
 
     Args:
-        meta: `LeRobotDatasetMetadata`.
-        modes: How each vector is normalised, by key.
-
-    Raises:
-        ValueError: A statistic is NaN or infinite; the message names the frames that are, if any.
+        key: Of the vector.
+        dimensions: Their positions or names.
+        is_read: Whether the policy normalises them all the same.
     """
-    for key, mode in modes.items():
-        stats = (meta.stats or {}).get(key) or {}
-        for name in _READ.get(mode, ()):
-            values = np.atleast_1d(np.asarray(stats.get(name, 0.0), dtype=np.float64))
-            broken = np.flatnonzero(~np.isfinite(values))
-            if not len(broken):
-                continue
-            dimension = int(broken[0])
-            frames = _broken_frames(Path(meta.root), key)
-            raise ValueError(
-                f"{key} has the statistic {name}[{dimension}] = {values[dimension]} in meta/stats.json of {meta.repo_id!r}: "
-                "expected finite numbers, since every frame is normalised with it. "
-                + (
-                    f"{key} is not finite in frame(s) {_listed(frames)}. Correct these frames or delete their episodes "
-                    "(lerobot-edit-dataset), and compute the statistics anew."
-                    if len(frames)
-                    else "All frames are finite: compute the statistics anew."
-                )
-            )
-
-
-def _broken_frames(root: Path, key: str) -> NDArray[np.int64]:
-    """Indices of the frames on disk whose vector is not finite; none where the files can't be read."""
-    import pyarrow.parquet as pq
-
-    found = [np.empty(0, dtype=np.int64)]
-    for file in sorted((root / "data").rglob("*.parquet")):
-        if {"index", key} <= set(pq.read_schema(file).names):
-            table = pq.read_table(file, columns=["index", key])
-            values = np.array(table[key].to_pylist(), dtype=np.float64).reshape(len(table), -1)
-            found.append(table["index"].to_numpy()[~np.isfinite(values).all(axis=1)])
-    return np.sort(np.concatenate(found))
-
-
-def _listed(frames: NDArray[np.int64], at_most: int = 10) -> str:
-    text = ", ".join(str(frame) for frame in frames[:at_most])
-    return text + (f" and {len(frames) - at_most} more" if len(frames) > at_most else "")
+    said = f"{key} stands still in the dataset, or nearly, in the dimension(s) {', '.join(map(str, dimensions))}: "
+    if key == ACTION:
+        return said + "there is nothing to learn, and the policy repeats the value."
+    if is_read:
+        return (
+            said
+            + "a sensor's tick becomes thousands of standard deviations. Leave --policy.outlier_limit at its default, which reads such "
+            "numbers as their mean."
+        )
+    return (
+        said
+        + "the mean is read there, so that a sensor's tick does not become thousands of standard deviations. To read what is measured "
+        "all the same, train with --policy.outlier_limit=null."
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ tensor of bytes in the prompt step's state.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from lerobot_gem.processing.language import (
     BoundLanguage,
     Message,
     Row,
-    check_cameras,
+    check_cameras_of,
     conversations,
     messages_of_rows,
     messages_of_task,
@@ -63,17 +64,18 @@ class LanguageRowsStep(ProcessorStep):
     if LeRobot delivers them, else those of the dataset bound to the step, else the task.
     """
 
-    # LeRobot rebuilds the pipeline of a checkpoint without telling it the dataset. The policy is told, and built first: what it
-    # was told last is what the next step reads.
+    # LeRobot rebuilds the pipeline of a checkpoint from its files, and tells it neither the dataset nor the policy, so that no
+    # instance can be handed anything. The policy is told, and built first: what it was told last is what the next step is bound
+    # to, for good. A step that got another dataset's table so is found out by the table (`LanguageTable.rows`).
     _latest: ClassVar[BoundLanguage | None] = None
 
     def __init__(self) -> None:
         self._bound = self._latest
 
     @classmethod
-    def bind(cls, meta: Any) -> None:
-        """Let steps that are made from now on read the language rows of the dataset that `meta` describes, if it has any."""
-        cls._latest = BoundLanguage.of(meta)
+    def bind(cls, language: BoundLanguage) -> None:
+        """Let steps that are made from now on read the language rows of a dataset."""
+        cls._latest = language
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         self._bound = self._bound or self._latest  # a step that was made before any policy was told
@@ -82,19 +84,16 @@ class LanguageRowsStep(ProcessorStep):
             entries = data[MESSAGES]
             data[MESSAGES] = self._parse([entries] if isinstance(entries, str) else entries)
         elif isinstance(data.get("index"), Tensor) and data["index"].ndim:  # else it is no training batch
-            data[MESSAGES] = self._look_up(data)
+            data[MESSAGES] = self._look_up(data, transition.get(TransitionKey.ACTION))
         return {**transition, TransitionKey.COMPLEMENTARY_DATA: data}
 
     def _parse(self, entries: Sequence[str]) -> list[list[Message]]:
         parsed = [parse_messages(text) for text in entries]
         if self._bound is not None:
-            named = {
-                message["camera"] for messages in parsed for message in messages if message.get("camera")
-            }
-            check_cameras(named, self._bound.cameras, "the column 'messages'")
+            check_cameras_of(chain.from_iterable(parsed), self._bound.cameras, "the column 'messages'")
         return parsed
 
-    def _look_up(self, data: dict[str, Any]) -> list[list[Message]]:
+    def _look_up(self, data: dict[str, Any], actions: Any) -> list[list[Message]]:
         indices = data["index"].tolist()
         tasks = data.get("task") or [None] * len(indices)
         messages = []
@@ -104,7 +103,7 @@ class LanguageRowsStep(ProcessorStep):
                     data[column][position] or [] if column in data else [] for column in (PERSISTENT, EVENTS)
                 )
             else:
-                persistent, events = self._rows(data, position)
+                persistent, events = self._rows(data, actions, position)
             found = messages_of_rows(
                 persistent, events, timestamp=float(data["timestamp"][position]), task=task, index=index
             )
@@ -113,15 +112,22 @@ class LanguageRowsStep(ProcessorStep):
             messages.append(found)
         return messages
 
-    def _rows(self, data: dict[str, Any], position: int) -> tuple[list[Row], list[Row]]:
+    def _rows(self, data: dict[str, Any], actions: Any, position: int) -> tuple[list[Row], list[Row]]:
         """Persistent and event rows of a sample, from the dataset that the step is bound to."""
         if self._bound is None or self._bound.table is None:
             return [], []
-        episode = data.get("episode_index")
+        known = {
+            name: data[name] for name in ("episode_index", "timestamp", "task") if data.get(name) is not None
+        }
+        if isinstance(actions, Tensor) and actions.ndim == 2:  # of the frame itself, no chunk
+            known[ACTION] = actions
+        # As plain values, for the message.
         return self._bound.table.rows(
             int(data["index"][position]),
-            episode=None if episode is None else int(episode[position]),
-            timestamp=float(data["timestamp"][position]),
+            {
+                name: values[position].tolist() if isinstance(values, Tensor) else values[position]
+                for name, values in known.items()
+            },
         )
 
     def transform_features(self, features: Features) -> Features:

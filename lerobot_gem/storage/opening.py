@@ -11,7 +11,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils import constants
 
-from lerobot_gem.processing.dataset_agreement import check_counts
+from lerobot_gem.storage.dataset_agreement import check_counts
 from lerobot_gem.storage.reasons import reason
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lerobot_gem.processing.depth_cameras import is_depth, metres, pair_depth
+from lerobot_gem.processing.depth_cameras import axes_of, is_depth, metres, pair_depth
 
 RGB = {"dtype": "image", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
 DEPTH = {**RGB, "shape": [48, 64, 1], "info": {"is_depth_map": True, "depth_unit": "mm"}}
@@ -54,3 +54,19 @@ def test_depth_with_three_channels_is_one_sentence():
     features = {"a": image, "a_depth": {**image, "info": {"is_depth_map": True, "depth_unit": "mm"}}}
     with pytest.raises(ValueError, match="'a_depth' has 3 channels: expected 1, distances"):
         pair_depth(features, None)
+
+
+@pytest.mark.parametrize(
+    "names", [None, [], ["height", "width"], ["y", "x", "c"], {"axes": ["height", "width", "channels"]}]
+)
+def test_axes_without_right_names(names: object) -> None:
+    with pytest.raises(ValueError, match=r'Write "names": \["height", "width", "channels"\] there'):
+        axes_of("front", {"shape": (48, 64, 3), "names": names})
+
+
+def test_axes_are_read_by_name() -> None:
+    assert axes_of("front", {"shape": (3, 48, 64), "names": ["channel", "height", "width"]}) == {
+        "channels": 3,
+        "height": 48,
+        "width": 64,
+    }

@@ -1,6 +1,5 @@
 """Which image transforms move pixels, and where that matters."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,7 @@ from lerobot.transforms import ImageTransforms, ImageTransformsConfig
 from lerobot.transforms.transforms import ImageTransformConfig
 from torchvision.transforms import v2
 
-from lerobot_gem.processing.image_transforms import check_transforms, moving, names_places, transforms_of
-from tests.conftest import CAMERAS, add_language_rows, row
-
-FRONT, _ = CAMERAS
+from lerobot_gem.processing.image_transforms import check_transforms, moving, transforms_of
 
 
 def lerobots(**types: str) -> ImageTransforms:
@@ -43,22 +39,3 @@ def test_transforms_are_those_of_the_dataset_that_holds_the_metadata(dataset_roo
     check_transforms(plain.meta, "depth")
     with pytest.raises(ValueError, match=r"moves pixels \(turn\), but depth stays where it is: .*tfs"):
         check_transforms(turned.meta, "depth")
-
-
-@pytest.mark.parametrize(
-    ("answer", "is_place"),
-    [
-        ("There.", False),
-        ("2, perhaps 3 (or 4)", False),
-        ('{"point_2d": [500, 400]}', True),
-        ("At [[120, 40, 300, 90]].", True),
-        ("(0.25, 0.5)", True),
-        ("<box>(1,2),(3,4)</box>", True),
-    ],
-)
-def test_places_in_language_rows(dataset_root: Path, tmp_path: Path, answer: str, is_place: bool) -> None:
-    root = shutil.copytree(dataset_root, tmp_path / "copy")
-    rows = [row("user", "Where?", "vqa", FRONT), row("assistant", answer, "vqa", FRONT)]
-    add_language_rows(root, [], {7: rows})
-    assert names_places(LeRobotDataset("local/noise", root=root).meta) is is_place
-    assert not names_places(LeRobotDataset("local/noise", root=dataset_root).meta)

@@ -6,14 +6,13 @@ import pytest
 
 from lerobot_gem.processing.language import (
     Conversation,
-    LanguageTable,
     conversations,
     messages_of_rows,
     messages_of_task,
     parse_messages,
 )
 from lerobot_gem.storage.language_columns import row
-from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, write_dataset
+from tests.conftest import CAMERAS
 
 FRONT, WRIST = CAMERAS
 
@@ -105,30 +104,21 @@ def test_a_question_without_answer_is_named():
         messages_of_rows([], [row("user", "Where?", "vqa", FRONT)], 0, None, 0)
 
 
-def meta_of(root):
-    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-
-    return LeRobotDatasetMetadata("local/noise", root=root)
-
-
-def test_the_table_finds_the_rows_of_a_frame_by_its_index(tmp_path):
-    subtask = row("assistant", "reach", "subtask", timestamp=0.0)
-    events = {index: vqa(f"question {index}", "yes") for index in (0, 7, EPISODES * FRAMES - 1)}
-    root = add_language_rows(write_dataset(tmp_path / "data"), [subtask], events)
-    table = LanguageTable(meta_of(root))
-    for index in range(EPISODES * FRAMES):
-        persistent, found = table.rows(index)
-        assert [entry["content"] for entry in persistent] == ["reach"]
-        assert [entry["content"] for entry in found] == [entry["content"] for entry in events.get(index, [])]
-
-
-def test_rows_about_a_camera_that_the_dataset_lacks_are_named_at_once(tmp_path):
-    events = {3: vqa("Where?", "There.", "observation.images.top")}
-    root = add_language_rows(write_dataset(tmp_path / "data"), [], events)
-    with pytest.raises(ValueError, match=r"\['observation.images.top'\] in the rows of 'language_events'"):
-        LanguageTable(meta_of(root))
-
-
 def test_messages_survive_json():
     messages = messages_of_task("lift", 0)
     assert parse_messages(json.dumps(messages)) == messages
+
+
+@pytest.mark.parametrize("time", [None, float("nan"), float("inf")])
+def test_a_row_without_time_is_named(time):
+    with pytest.raises(ValueError, match=f"row of style 'subtask' has timestamp={time}: expected seconds"):
+        messages_of_rows([row("assistant", "reach", "subtask", timestamp=time)], [], 0, None, 0)
+
+
+def test_a_row_without_text_is_named_and_never_learned_as_the_word_none():
+    with pytest.raises(ValueError, match="row of style 'vqa' has content=None: expected text"):
+        messages_of_rows(
+            [], [row("user", "Where?", "vqa", FRONT), row("assistant", None, "vqa", FRONT)], 0, None, 0
+        )
+    with pytest.raises(ValueError, match="row of style 'plan' has content=None"):
+        messages_of_rows([row("assistant", None, "plan", timestamp=0.0)], [], 0, None, 0)

@@ -1,14 +1,11 @@
 """What stands still in the data, and what is out of bounds."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from lerobot.configs import NormalizationMode
 
-from lerobot_gem.processing.statistics import Limits, check_statistics, still_dimensions
-from tests.conftest import write_dataset
+from lerobot_gem.processing.statistics import Limits, stands_still, still_dimensions
 
 MODE = NormalizationMode.MEAN_STD
 
@@ -31,6 +28,27 @@ def test_what_stands_still(low: float, high: float, stands_still: bool):
     assert still_dimensions(stats, NormalizationMode.IDENTITY) == []
 
 
+def test_what_stands_still_between_quantiles_or_but_for_a_frame():
+    """What is rare is no part of what these modes divide by."""
+    stats = {
+        "min": np.array([0.0, -1.0]),
+        "max": np.array([1.0, 1.0]),
+        "q01": np.array([0.0, -0.9]),
+        "q99": np.array([0.0004, 0.9]),
+        "std": np.array([1e-5, 0.5]),
+    }
+    assert still_dimensions(stats, NormalizationMode.QUANTILES) == [0]
+    assert still_dimensions(stats, NormalizationMode.QUANTILE10) == []  # whose quantiles are not there
+    assert still_dimensions(stats, NormalizationMode.MEAN_STD) == [0]
+    assert still_dimensions(stats, NormalizationMode.MIN_MAX) == []
+
+
+def test_what_is_said_of_it():
+    assert "the mean is read there" in stands_still("observation.state", [2], is_read=False)
+    assert "thousands of standard deviations" in stands_still("observation.state", [2], is_read=True)
+    assert "nothing to learn" in stands_still("action", ["grip"], is_read=False)
+
+
 def test_bounds():
     values = torch.tensor([[0.5, -50.0, 3.0, torch.nan]])
     torch.testing.assert_close(Limits().of_state(values), values, equal_nan=True)
@@ -39,17 +57,3 @@ def test_bounds():
     assert values[0, 2] == 3
     assert Limits(action=10.0).of_action(values)[0, 1] == -10
     assert Limits(state=10.0).of_action(values)[0, 1] == -50
-
-
-def test_statistics_that_are_not_finite_are_named_with_the_frames(tmp_path: Path):
-    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-
-    root = write_dataset(tmp_path / "data")
-    meta = LeRobotDatasetMetadata("local/noise", root=root)
-    check_statistics(meta, {"action": MODE})
-    meta.stats["action"]["std"][1] = np.inf
-    with pytest.raises(
-        ValueError, match=r"std\[1\] = inf in meta/stats.json of 'local/noise'.*All frames are finite"
-    ):
-        check_statistics(meta, {"action": MODE, "observation.state": MODE})
-    check_statistics(meta, {"action": NormalizationMode.MIN_MAX})  # which does not read it

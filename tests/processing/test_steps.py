@@ -12,6 +12,7 @@ from lerobot_gem.policies.processors import make_gem_pipelines
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from lerobot_gem.storage.language_columns import row
+from lerobot_gem.storage.language_rows import bound_language
 from tests.conftest import CAMERAS
 
 IMAGES = {
@@ -48,7 +49,7 @@ def test_a_dataset_without_language_columns_takes_the_place_of_one_with(
 
     config = make_gem(stage="joint")[0].config
     for root, has_questions in ((dataset_root, False), (depth_dataset_root, True)):
-        LanguageRowsStep.bind(LeRobotDatasetMetadata("local/noise", root=root))
+        LanguageRowsStep.bind(bound_language(LeRobotDatasetMetadata("local/noise", root=root)))
         preprocess, _ = make_gem_pipelines(config, answers=True)
         assert any("There." in text for text in learned_texts(preprocess, depth_batch)) == has_questions
 
@@ -59,6 +60,18 @@ def test_a_pipeline_keeps_the_questions_of_its_own_dataset(make_gem, dataset_roo
         root=dataset_root, stage="joint", depth=DepthConfig(loss_weight=0.0)
     )  # of another dataset, without questions
     assert any("There." in text for text in learned_texts(preprocess, depth_batch))
+
+
+def test_a_frame_that_differs_in_its_task_or_action_alone_is_refused(make_gem, depth_batch):
+    """Two recordings of the same lengths: the second's frames have the same indices, episodes and times."""
+    _, preprocess, _ = make_gem(stage="joint")
+    preprocess(depth_batch)
+    with pytest.raises(ValueError, match="Frame 0 has task=pick up .*, but task=stack .* of another dataset"):
+        preprocess({**depth_batch, "task": ["stack the cups", *depth_batch["task"][1:]]})
+    with pytest.raises(ValueError, match=r"Frame 3 has action=\[.*of another dataset"):
+        actions = depth_batch["action"][:, 0].clone()
+        actions[1, 2] += 0.01
+        preprocess({**depth_batch, "action": actions})
 
 
 @pytest.mark.parametrize("change", [{"episode_index": 1}, {"timestamp": 0.2}])

@@ -7,8 +7,9 @@ import pytest
 from lerobot.datasets.language_render import active_at, emitted_at
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.processing.language import LanguageTable, messages_of_rows
+from lerobot_gem.processing.language import messages_of_rows
 from lerobot_gem.storage.language_columns import add_language_columns, question_rows, subtask_rows
+from lerobot_gem.storage.language_rows import LanguageTable
 from tests.conftest import CAMERAS, EPISODES, FRAMES, write_dataset
 
 FRONT, WRIST = CAMERAS

@@ -16,6 +16,7 @@ from lerobot_gem.policies.base_configuration import DepthSupervision
 from lerobot_gem.processing.depth_cameras import METRES, is_depth
 from lerobot_gem.processing.depth_target import depth_target, is_valid
 from lerobot_gem.processing.language import Message
+from lerobot_gem.storage.dataset_agreement import check_shape
 
 # Distances kept of each depth map for the median of all.
 _KEPT_DISTANCES = 1000
@@ -54,10 +55,23 @@ class CameraReader:
         items = []
         for position in positions:
             try:
-                items.append(as_floats(self._dataset[position], list(self._colours)))
+                item = self._dataset[position]
+                for key in (*self._colours, *self._distances):
+                    check_shape(key, self._features[key], item[key].shape[-3:])
+                items.append(as_floats(item, list(self._colours)))
             except Exception as error:  # decoders have their own errors, and training stops at any of them
-                errors.add(int(self._indices[position]), error)
+                errors.add(int(self._indices[self._at_fault(position)]), error)
         return items
+
+    def _at_fault(self, position: int) -> int:
+        """Which frame can't be read: with a chunk of actions, LeRobot decodes the stored images of all its frames."""
+        ahead = max(map(len, (self._dataset.delta_timestamps or {}).values()), default=1)
+        for row in range(position, min(position + ahead, self.frames)):
+            try:
+                self._dataset.hf_dataset[row]
+            except Exception:
+                return row
+        return position
 
     def measure(self, item: Item) -> None:
         """Take a frame into the measurements."""

@@ -7,13 +7,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from lerobot.configs import NormalizationMode
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_STATE
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lerobot_gem.data.check.facts import LanguageFacts, TaskFacts, VectorFacts
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.language import EVENTS, MESSAGES, PERSISTENT
+from lerobot_gem.processing.statistics import still_dimensions
 
 Vector = NDArray[np.floating]
 
@@ -76,9 +79,15 @@ def texts_of_frames(dataset: LeRobotDataset) -> NDArray[np.bool_]:
     return has_text
 
 
-def vector_facts(dataset: LeRobotDataset) -> list[VectorFacts]:
-    """Ranges of actions and states, compared with the statistics that normalise them."""
+def vector_facts(dataset: LeRobotDataset, policy: GemVLAConfig) -> list[VectorFacts]:
+    """Ranges of actions and states, compared with the statistics that normalise them.
+
+    Args:
+        dataset: With the vectors.
+        policy: Says how they are normalised.
+    """
     facts = []
+    kinds = {ACTION: "ACTION", OBS_STATE: "STATE"}
     for key in (ACTION, OBS_STATE):
         if key not in dataset.meta.features:
             continue
@@ -92,7 +101,20 @@ def vector_facts(dataset: LeRobotDataset) -> list[VectorFacts]:
         # Those of the whole dataset; a choice of episodes may well have a smaller range.
         if {"min", "max"} <= stats.keys() and dataset.episodes is None:
             stale = _stale(names, low, high, np.ravel(stats["min"]), np.ravel(stats["max"]))
-        facts.append(VectorFacts(key, names, low, high, int((~finite).sum()), stale, bool(stats)))
+        mode = policy.normalization_mapping.get(kinds[key], NormalizationMode.IDENTITY)
+        facts.append(
+            VectorFacts(
+                key=key,
+                names=names,
+                minimum=low,
+                maximum=high,
+                not_finite=int((~finite).sum()),
+                stale=stale,
+                has_stats=bool(stats),
+                still=[names[i] for i in still_dimensions(stats, mode) if i < len(names)],
+                is_still_read=policy.outlier_limit is None,
+            )
+        )
     return facts
 
 
@@ -105,21 +127,26 @@ def _stale(names: list[str], low: Vector, high: Vector, stored_low: Vector, stor
     return [name for name, is_off in zip(names, off, strict=True) if is_off]
 
 
-def observation_vectors(dataset: LeRobotDataset) -> dict[str, Tensor]:
-    """All vectors (N, D) that reach the processor steps as observations."""
+def vectors(dataset: LeRobotDataset) -> dict[str, Tensor]:
+    """All vectors (N, D) that reach the processor steps: observations and actions."""
     return {
         key: torch.from_numpy(_vectors(dataset, key))
         for key, feature in dataset.meta.features.items()
-        if key.startswith("observation.") and feature["dtype"].startswith("float")
+        if (key.startswith("observation.") or key == ACTION) and feature["dtype"].startswith("float")
     }
+
+
+def frame_numbers(dataset: LeRobotDataset) -> dict[str, Tensor]:
+    """`index` and `episode_index` (N,) of all frames."""
+    return {key: torch.from_numpy(_numpy(dataset, key)) for key in ("index", "episode_index")}
 
 
 def unread_vectors(dataset: LeRobotDataset) -> dict[str, int]:
     """Frames with NaN or infinite values in vectors that no policy of ours reads, by key; those with any."""
     counts = {
         key: int((~values.isfinite()).any(dim=1).sum())
-        for key, values in observation_vectors(dataset).items()
-        if key != OBS_STATE
+        for key, values in vectors(dataset).items()
+        if key not in (OBS_STATE, ACTION)
     }
     return {key: count for key, count in counts.items() if count}
 

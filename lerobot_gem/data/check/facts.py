@@ -139,6 +139,8 @@ class VectorFacts:
         not_finite: Frames with NaN or an infinite value.
         stale: Dimensions whose range in meta/stats.json is another one.
         has_stats: Whether meta/stats.json knows them.
+        still: Dimensions that stand still in the data, or nearly, for how the policy normalises them.
+        is_still_read: Whether the policy normalises and reads, or learns, them all the same.
     """
 
     key: str
@@ -148,11 +150,8 @@ class VectorFacts:
     not_finite: int
     stale: list[str]
     has_stats: bool
-
-    @property
-    def constant(self) -> list[str]:
-        """Dimensions with one value."""
-        return [self.names[i] for i in np.flatnonzero(self.minimum == self.maximum)]
+    still: list[str] = field(default_factory=list)
+    is_still_read: bool = False
 
 
 @dataclass(frozen=True)

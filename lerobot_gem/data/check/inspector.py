@@ -17,13 +17,14 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 
 from lerobot_gem.data.check.cameras import CameraReader
 from lerobot_gem.data.check.columns import (
+    frame_numbers,
     language_rows,
-    observation_vectors,
     padding,
     tasks,
     texts_of_frames,
     unread_vectors,
     vector_facts,
+    vectors,
 )
 from lerobot_gem.data.check.facts import Inspection, PromptFacts, ShownFrame, StageFacts, VectorFacts
 from lerobot_gem.data.check.stage_checks import (
@@ -43,11 +44,13 @@ from lerobot_gem.policies.base_configuration import (
     BaseGemConfig,
     DepthSupervision,
     checked,
-    outside_observation,
+    require_at_least,
 )
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig, state_like
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.processing.dataset_names import outside_observation, state_like
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import Message
+from lerobot_gem.storage.dataset_agreement import check_rows
 from lerobot_gem.storage.reasons import reason
 from lerobot_gem.training.stages import STAGES
 
@@ -71,10 +74,7 @@ class CheckConfig(TrainPipelineConfig):
 
     @checked
     def __post_init__(self) -> None:
-        for name in ("num_frames", "num_texts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1.")
+        require_at_least(self, num_frames=1, num_texts=1)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,29 @@ class PolicyReading:
     Attributes:
         view: The dataset as its training sees it; None if training would not get as far.
         texts: Of its prompts; None without view.
-        errors: What training would raise.
+        vectors: What training would raise at states and actions.
+        error: What training would raise before its first batch, if anything.
     """
 
     view: TrainingView | None = None
     texts: Texts | None = None
-    errors: list[str] = field(default_factory=list)
+    vectors: FrameErrors = field(default_factory=FrameErrors)
+    error: str | None = None
+
+    @property
+    def errors(self) -> list[str]:
+        """All that training would raise, but at pictures."""
+        texts = [] if self.texts is None else self.texts.errors.lines
+        return [*([self.error] if self.error else []), *self.vectors.lines, *texts]
+
+    def is_reported(self, item: Item) -> bool:
+        """Whether a sampled frame has a fault that is among these errors."""
+        known = set() if self.texts is None else self.texts.errors.frames
+        if int(item["index"]) in known:
+            return True
+        return bool(self.vectors.frames) and not all(
+            bool(item[key].isfinite().all()) for key in (ACTION, OBS_STATE) if key in item
+        )
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,11 @@ def inspect(config: CheckConfig) -> Inspection:
         raise ValueError(
             f"policy.type={given.type!r}: expected 'gem' or 'gem_vla', which this command is for."
         )
+    targets = list(config.rename_map.values())
+    if len(set(targets)) < len(targets):
+        raise ValueError(
+            f"rename_map={config.rename_map} gives two features one name: expected names of their own, or one of the two would be lost."
+        )
     meta, dataset = open_dataset(config, given or stage_config("joint", None))
     stages = [bind_stage(stage, given, meta, config.rename_map) for stage in STAGES]
     about: dict[str, Any] = {
@@ -132,8 +154,12 @@ def inspect(config: CheckConfig) -> Inspection:
         "fps": meta.fps,
         "asked": stage_of(given) if given is not None else None,
     }
-    if dataset is None:
-        facts = [StageFacts(stage.name, stage.lacking, stage.errors) for stage in stages]
+    disagreement = _disagreement(meta)
+    if dataset is None or disagreement:
+        facts = [
+            StageFacts(stage.name, stage.lacking, list(dict.fromkeys([*stage.errors, *disagreement])))
+            for stage in stages
+        ]
         return Inspection(**about, episodes=meta.total_episodes, frames=meta.total_frames, stages=facts)
 
     random = np.random.default_rng(config.seed)
@@ -144,13 +170,14 @@ def inspect(config: CheckConfig) -> Inspection:
     supervision = _supervision(given or stage_config("joint", None), meta)
     reader = CameraReader(dataset, supervision)
     sample = _read_sample(reader, config, policies, random)
-    vectors = vector_facts(dataset)
+    acting = given if isinstance(given, GemVLAConfig) else GemVLAConfig(preset="tiny", device="cpu")
+    ranges = vector_facts(dataset, acting)
     language, messages = language_rows(dataset)
     return Inspection(
         **about,
         episodes=dataset.num_episodes,
         frames=dataset.num_frames,
-        stages=[_stage_facts(stage, policies, sample, vectors) for stage in stages],
+        stages=[_stage_facts(stage, policies, sample, ranges) for stage in stages],
         sampled=sample.read,
         padding=_padding(dataset, stages),
         cameras=reader.cameras(),
@@ -158,7 +185,7 @@ def inspect(config: CheckConfig) -> Inspection:
         language=language,
         messages=messages,
         prompts=_prompt_facts(policies),
-        vectors=vectors,
+        vectors=ranges,
         tasks=tasks(dataset),
         outside=outside_observation(meta.features),
         state_like=_state_like(given, meta.features),
@@ -166,6 +193,15 @@ def inspect(config: CheckConfig) -> Inspection:
         colormap=supervision.colormap,
         shown=_show(reader, dataset, policies, random) if config.html is not None else [],
     )
+
+
+def _disagreement(meta: LeRobotDatasetMetadata) -> list[str]:
+    """Why the rows of a dataset can't be inspected, if they can't: they are not what the metadata says."""
+    try:
+        check_rows(meta)
+    except ValueError as error:
+        return [reason(error)]
+    return []
 
 
 def _state_like(given: BaseGemConfig | None, features: dict[str, dict[str, Any]]) -> list[str]:
@@ -202,16 +238,11 @@ def _read_policy(
     try:
         view = TrainingView(bound, dataset.meta, config.rename_map if is_asked else {})
     except Exception as error:  # whatever it is, training would stop at it
-        return PolicyReading(errors=[reason(error)])
-    errors = []
-    try:
-        view.check_vectors(
-            {config.rename_map.get(key, key): values for key, values in observation_vectors(dataset).items()}
-        )
-    except Exception as error:
-        errors.append(reason(error))
-    texts = view.read_texts(dataset, positions)
-    return PolicyReading(view, texts, [*errors, *texts.errors.lines])
+        return PolicyReading(error=reason(error))
+    read = {config.rename_map.get(key, key): values for key, values in vectors(dataset).items()}
+    return PolicyReading(
+        view, view.read_texts(dataset, positions), view.check_vectors(read, frame_numbers(dataset))
+    )
 
 
 def _config_of(
@@ -245,34 +276,25 @@ def _read_sample(
         for item in items:
             reader.measure(item)
         for policy, reading in policies.items():
-            if reading.view is not None and reading.texts is not None:
-                known = reading.texts.errors.frames
-                _try(
-                    reading.view.check_batch,
-                    [i for i in items if int(i["index"]) not in known],
-                    batches[policy],
-                )
+            if reading.view is not None:
+                others = [item for item in items if not reading.is_reported(item)]
+                _try(reading.view.check_batch, others, batches[policy])
         usable += sum(int(frames.sum()) for frames in _try(reader.usable_depth, items, depth))
     return Sample(read, usable, unreadable, batches, depth)
 
 
 def _stage_facts(
-    stage: BoundStage, policies: Mapping[str, PolicyReading], sample: Sample, vectors: Sequence[VectorFacts]
+    stage: BoundStage, policies: Mapping[str, PolicyReading], sample: Sample, ranges: Sequence[VectorFacts]
 ) -> StageFacts:
     [policy] = [policy for policy, stages in STAGES_OF.items() if stage.name in stages]
     texts = policies[policy].texts
     losses = STAGES[stage.name].losses
     acts = "action" in losses
-    errors = [*stage.errors, *policies[policy].errors]
-    if acts:
-        errors += [
-            f"{ACTION!r} holds NaN or infinite values in {vector.not_finite:,} frame(s): the loss would be NaN."
-            for vector in vectors
-            if vector.key == ACTION and vector.not_finite
-        ]
-    errors += [*sample.unreadable.lines, *sample.batches[policy].lines]
-    if stage.config is not None and "depth" in stage.config.loss_weights:
-        errors += sample.depth.lines
+    errors = list(stage.errors)
+    if stage.config is not None:  # else training would not get as far as a frame
+        errors += [*policies[policy].errors, *sample.unreadable.lines, *sample.batches[policy].lines]
+        if "depth" in stage.config.loss_weights:
+            errors += sample.depth.lines
     language = None
     if texts is not None and (acts or "language" in losses):
         language = texts.with_language / max(texts.frames, 1)
@@ -282,7 +304,7 @@ def _stage_facts(
         errors=list(dict.fromkeys(errors)),
         depth=sample.usable_depth / max(sample.read, 1),
         language=language,
-        action=float(any(vector.key == ACTION for vector in vectors)) if acts else None,
+        action=float(any(vector.key == ACTION for vector in ranges)) if acts else None,
     )
 
 

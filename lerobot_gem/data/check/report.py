@@ -209,12 +209,16 @@ def _questions(found: Inspection) -> Section:
 
 def _vector(found: Inspection, vector: VectorFacts) -> Section:
     rows = (
-        {"dimension": name, "min": low, "max": high, "": "constant" if low == high else ""}
+        {"dimension": name, "min": low, "max": high, "": "stands still" if name in vector.still else ""}
         for name, low, high in zip(vector.names, vector.minimum, vector.maximum, strict=True)
     )
     notes = []
+    if vector.not_finite:
+        notes.append(f"{vector.not_finite:,} frame(s) hold NaN or infinite values.")
     if vector.key == "action" and found.padding is not None:
-        notes = [f"{found.padding:.1%} of the actions in chunks lie past the end of their episode (no loss)."]
+        notes.append(
+            f"{found.padding:.1%} of the actions in chunks lie past the end of their episode (no loss)."
+        )
     return _section(f"{vector.key}, all frames", rows, notes)
 
 

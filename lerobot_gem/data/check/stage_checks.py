@@ -1,7 +1,8 @@
 """What the stages of GEM make of a dataset: a configuration for each, and the texts and batches that its policy reads."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -38,6 +39,7 @@ STAGES_OF = {"gem": PRETRAINING, "gem_vla": ("action",)}
 _TEXT_BATCH = 256
 # Errors of single frames that are quoted; the others are counted.
 _QUOTED = 3
+_NAMES_FRAME = re.compile(r"\bframe \d", re.IGNORECASE)
 
 
 @dataclass
@@ -46,23 +48,31 @@ class FrameErrors:
 
     Attributes:
         frames: Indices of the frames.
-        quoted: The first errors.
+        quoted: The first errors, each once.
+        others: Frames with further errors.
     """
 
     frames: set[int] = field(default_factory=set)
     quoted: list[str] = field(default_factory=list)
+    others: int = 0
 
     def add(self, frame: int, error: Exception) -> None:
         """Note an error at the frame with this index in the whole dataset."""
         self.frames.add(frame)
+        said = reason(error)
+        # An action of a chunk is from another frame, which the error names.
+        text = said if _NAMES_FRAME.search(said) else f"frame {frame}: {said}"
+        if text in self.quoted:
+            return
         if len(self.quoted) < _QUOTED:
-            self.quoted.append(f"frame {frame}: {reason(error)}")
+            self.quoted.append(text)
+        else:
+            self.others += 1
 
     @property
     def lines(self) -> list[str]:
         """The first ones in full, and how many there are beyond them."""
-        rest = len(self.frames) - len(self.quoted)
-        return self.quoted + ([f"and the like at {rest:,} more frame(s)"] if rest else [])
+        return self.quoted + ([f"and the like at {self.others:,} more frame(s)"] if self.others else [])
 
 
 @dataclass
@@ -270,9 +280,40 @@ class TrainingView:
             texts.left_out += sum(named.pop(camera) for camera in unknown)
             texts.questions += named
 
-    def check_vectors(self, vectors: dict[str, Tensor]) -> None:
-        """Raise what training would raise at a state (N, D) of these."""
-        self._check({TransitionKey.OBSERVATION: vectors})
+    def check_vectors(self, vectors: Mapping[str, Tensor], frames: Mapping[str, Tensor]) -> FrameErrors:
+        """What training would raise at states and actions.
+
+        Args:
+            vectors: Key -> (N, D).
+            frames: `index` and `episode_index` (N,) of their frames.
+        """
+        errors = FrameErrors()
+        try:
+            self._check_rows(vectors, frames, slice(None))
+        except Exception as error:
+            broken = torch.stack([~values.isfinite().all(dim=1) for values in vectors.values()]).any(dim=0)
+            rows = broken.nonzero().flatten().tolist()
+            if not rows:  # no frame is at fault, but all are of the wrong size
+                errors.quoted.append(reason(error))
+            for row in rows:
+                try:
+                    self._check_rows(vectors, frames, slice(row, row + 1))
+                except Exception as one:
+                    errors.add(int(frames["index"][row]), one)
+        return errors
+
+    def _check_rows(self, vectors: Mapping[str, Tensor], frames: Mapping[str, Tensor], rows: slice) -> None:
+        """Raise what training would raise at some rows."""
+        taken = {key: values[rows] for key, values in vectors.items()}
+        action = taken.pop(ACTION, None)
+        data = {key: values[rows] for key, values in frames.items()}
+        self._check(
+            {
+                TransitionKey.OBSERVATION: taken,
+                TransitionKey.ACTION: action,
+                TransitionKey.COMPLEMENTARY_DATA: data,
+            }
+        )
 
     def check_batch(self, batch: Item) -> None:
         """Raise what training would raise before the model reads a batch."""

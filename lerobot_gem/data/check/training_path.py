@@ -24,7 +24,8 @@ from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.processor import PolicyProcessorPipeline
 
 from lerobot_gem.policies.base_configuration import BaseGemConfig
-from lerobot_gem.processing.dataset_agreement import axes_of, check_counts
+from lerobot_gem.processing.depth_cameras import axes_of
+from lerobot_gem.storage.dataset_agreement import check_counts
 from lerobot_gem.storage.opening import (
     require_current_format,
     require_episodes,

@@ -3,8 +3,8 @@
 from lerobot.utils.constants import ACTION
 
 from lerobot_gem.data.check.facts import Inspection
-from lerobot_gem.policies.base_configuration import left_out
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import no_state
+from lerobot_gem.processing.dataset_names import left_out, no_state
+from lerobot_gem.processing.statistics import stands_still
 from lerobot_gem.training.stages import PRETRAINING
 
 # Of the language rows, training reads these (processing/language.py); LeRobot has more.
@@ -78,10 +78,8 @@ def _vectors(found: Inspection) -> list[str]:
     if found.state_like:
         warnings.append(no_state(found.state_like))
     for vector in found.vectors:
-        if vector.constant:
-            warnings.append(
-                f"{vector.key} is constant in {', '.join(vector.constant)}: there is nothing to learn or read there."
-            )
+        if vector.still:
+            warnings.append(stands_still(vector.key, vector.still, is_read=vector.is_still_read))
         if not vector.has_stats:
             warnings.append(f"{vector.key} has no statistics in meta/stats.json: it would not be normalised.")
         if vector.stale:

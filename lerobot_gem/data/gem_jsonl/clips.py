@@ -8,7 +8,7 @@ import av
 from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.letterbox import Size
-from lerobot_gem.data.gem_jsonl.records import RecordError
+from lerobot_gem.data.gem_jsonl.records import RecordError, is_file
 
 
 def clip_size(path: Path) -> Size:
@@ -39,8 +39,8 @@ def clip_frames(path: Path, count: int) -> list[Image.Image]:
 
 @contextmanager
 def _video(path: Path) -> Iterator[av.container.InputContainer]:
-    if not path.is_file():
-        raise RecordError("missing video", f"there is no file {path}")
+    if not is_file(path):
+        raise RecordError("missing video", f"there is no file {path!s:.500}")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:

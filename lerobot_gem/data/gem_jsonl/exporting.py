@@ -28,7 +28,7 @@ from lerobot_gem.processing.language import (
     MESSAGES,
     PERSISTENT,
     Message,
-    check_cameras,
+    check_cameras_of,
     conversations,
     messages_of_rows,
     parse_messages,
@@ -171,8 +171,7 @@ class _Frames:
     def _messages(self, row: Row) -> list[Message]:
         if MESSAGES in row:
             messages = parse_messages(row[MESSAGES])
-            named = {message["camera"] for message in messages if message.get("camera")}
-            check_cameras(named, self._cameras, f"the column {MESSAGES!r}, frame {row['index']}")
+            check_cameras_of(messages, self._cameras, f"the column {MESSAGES!r}, frame {row['index']}")
             return messages
         task = self._meta.tasks.index[row["task_index"]]
         persistent, events = (row.get(column) or [] for column in (PERSISTENT, EVENTS))

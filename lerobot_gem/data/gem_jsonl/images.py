@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from lerobot_gem.data.gem_jsonl.letterbox import Size
-from lerobot_gem.data.gem_jsonl.records import RecordError
+from lerobot_gem.data.gem_jsonl.records import RecordError, is_file
 
 # One step of an 8-bit depth map in millimetres. Such a map has no unit. With this step all its values but 0 are within the
 # range that counts as depth (11 mm to 9.99 m); its depth target is the release's, whose colormap does not depend on the scale.
@@ -61,9 +61,10 @@ def image_size(path: Path) -> Size:
     Raises:
         RecordError: There is no such file, or it is no image.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise RecordError(
-            "missing image", f"there is no file {path}, nor one in the folder 'images' beside the records"
+            "missing image",
+            f"there is no file {path!s:.500}, nor one in the folder 'images' beside the records",
         )
     try:
         with Image.open(path) as image:

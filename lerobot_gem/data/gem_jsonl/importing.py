@@ -34,6 +34,7 @@ from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
 from lerobot_gem.data.worker_pool import map_in_order, worker_pool
+from lerobot_gem.policies.base_configuration import require_at_least
 from lerobot_gem.storage.output_folder import (
     DATASET,
     OutputDataset,
@@ -88,10 +89,7 @@ class ImportGemConfig:
         self.source = Path(self.source)
         if self.resize not in RESIZES:
             raise ValueError(f"resize is one of {', '.join(RESIZES)}, but is {self.resize!r}.")
-        for name in ("num_images", "samples_per_episode", "num_workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, but is {value}.")
+        require_at_least(self, num_images=1, samples_per_episode=1, num_workers=1)
         if self.samples_per_episode > LONGEST_EPISODE:
             raise ValueError(
                 f"samples_per_episode must be at most {LONGEST_EPISODE}, since an episode is written as a whole, but is "

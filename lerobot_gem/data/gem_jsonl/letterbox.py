@@ -47,6 +47,7 @@ _UNKNOWN_COORDINATES = re.compile(
             rf"\b(?:coordinates?|pixels?|bbox\w*|bounding box|keypoints?)\b\W*(?:(?:are|is|at|of)\W+)?{_ANY}",
             # Shares of the image, and pixels: 12% from the left, 34 px.
             rf"{_ANY}\s*(?:percent|pixels?)?\s+(?:from|of)\s+the\s+(?:{_SIDE}|image|picture|width|height)",
+            rf"\b(?:per\s?cent|pixels?)\s+(?:from|of)\s+the\s+(?:{_SIDE}|image|picture|width|height)",
             r"(?<!\d)\d+(?:\.\d+)?\s*(?:px|pixels?)\b",
             # Without brackets: shares, four numbers, or a text that is nothing but numbers.
             rf"\d%{_GAP}(?:and\s+)?{_ANY}",
@@ -161,6 +162,14 @@ class Letterbox:
             raise RecordError(
                 "coordinates that bars would move",
                 f"expected 2 or 4 numbers, got [{written}]; with --resize=stretch such records can be taken",
+            )
+        is_share = max(values) <= 1 and any("." in part for part in parts)
+        is_turned = len(values) == 4 and (values[2] < values[0] or values[3] < values[1])
+        if is_share or is_turned:
+            raise RecordError(
+                "coordinates that bars would move",
+                f"expected thousandths of the image, left, top, right and bottom, got [{written}], which may be "
+                f"{'shares of it' if is_share else 'a corner with width and height'}; with --resize=stretch such records can be taken",
             )
         moved = []
         for place, (part, value) in enumerate(zip(parts, values, strict=True)):

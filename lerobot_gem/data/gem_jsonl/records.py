@@ -202,7 +202,7 @@ def depth_file(folder: Path, image: str) -> str | None:
     candidates = [PurePosixPath(DEPTH_FOLDER, name) for name in dict.fromkeys(names)]
     if not path.is_absolute() and ".." not in path.parts:
         candidates.insert(0, PurePosixPath(DEPTH_FOLDER, path.with_suffix(".png")))
-    return next((str(candidate) for candidate in candidates if (folder / candidate).is_file()), None)
+    return next((str(candidate) for candidate in candidates if is_file(folder / candidate)), None)
 
 
 def image_file(folder: Path, image: str) -> Path:
@@ -211,7 +211,15 @@ def image_file(folder: Path, image: str) -> Path:
     If it is neither here nor there, the path from `folder`.
     """
     beside, within = folder / image, folder / _IMAGE_FOLDER / image
-    return within if not beside.is_file() and within.is_file() else beside
+    return within if not is_file(beside) and is_file(within) else beside
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a path that no file system takes, such as a picture in base64, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _media(record: JsonObject) -> tuple[tuple[str, ...], str | None]:

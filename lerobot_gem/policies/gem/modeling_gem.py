@@ -22,6 +22,7 @@ from lerobot_gem.processing.steps import (
     OBS_SHOWN,
     LanguageRowsStep,
 )
+from lerobot_gem.storage.language_rows import bound_language
 from lerobot_gem.training.trainable import trainable_parameters
 
 
@@ -52,7 +53,7 @@ class GemPolicy(BaseGemPolicy):
         if dataset_meta is not None:
             config.check_dataset(dataset_meta)
             config.check_stages()
-            LanguageRowsStep.bind(dataset_meta)
+            LanguageRowsStep.bind(bound_language(dataset_meta))
         self.backbone = build_backbone(config, weights_follow=weights_follow, language_head=True)
         self.generator = None
         if "depth" in config.loss_weights:

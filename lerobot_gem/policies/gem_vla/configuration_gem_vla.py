@@ -1,23 +1,22 @@
 """Configuration of GEM-VLA: stage 4 of GEM and inference."""
 
 import logging
-import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_STATE
 
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
-from lerobot_gem.processing.statistics import Limits, check_statistics, still_dimensions
+from lerobot_gem.processing.dataset_names import no_state, state_like
+from lerobot_gem.processing.statistics import Limits, still_dimensions
+from lerobot_gem.storage.statistics import check_statistics
 
 logger = logging.getLogger(__name__)
-
-_STATE_WORDS = re.compile(r"state|joint|qpos|proprio|pose|position", re.IGNORECASE)
 
 
 @dataclass
@@ -66,27 +65,6 @@ class ExpertConfig(OldExpertFields):
             raise ValueError(
                 f"expert.num_inference_steps={self.num_inference_steps}: expected at least 1 (5 in the release)."
             )
-
-
-def state_like(features: dict[str, dict[str, Any]]) -> list[str]:
-    """Vectors of a dataset that look like a robot's state, beside `observation.state`, the one that is read."""
-    return [
-        name
-        for name, feature in features.items()
-        if feature["dtype"].startswith("float")
-        and not name.startswith((ACTION, "next."))
-        and name not in (OBS_STATE, OBS_ENV_STATE)
-        and _STATE_WORDS.search(name)
-    ]
-
-
-def no_state(others: list[str]) -> str:
-    """What to say of a dataset without `observation.state` that has vectors which look like one."""
-    return (
-        f"No {OBS_STATE!r}: the policy acts on images and task alone, though {', '.join(map(repr, others))} may be the robot's state. "
-        f"Rename it to {OBS_STATE} in the dataset (lerobot-edit-dataset), or say that this is meant with "
-        "--policy.expert.use_state=false."
-    )
 
 
 def flat_names(names: Any, dim: int) -> list[str]:

@@ -20,6 +20,7 @@ from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.prompt_dropout import draw_kept, leave_out
+from lerobot_gem.processing.statistics import stands_still
 from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.stages import skipped_before
 
@@ -260,11 +261,7 @@ class GemVLAPolicy(BaseGemPolicy):
 def _warn_of_still_state(config: GemVLAConfig) -> None:
     still = config.limits.still
     if still:
-        logger.warning(
-            f"{OBS_STATE}: the numbers {list(still)} stand still in the dataset, or nearly, and are read as their mean, so that "
-            "a sensor's tick does not become thousands of standard deviations. To read them all the same, train with "
-            "--policy.outlier_limit=null."
-        )
+        logger.warning("%s", stands_still(OBS_STATE, still, is_read=False))
 
 
 def _warn_of_skipped_stages(done: Sequence[str]) -> None:

@@ -10,14 +10,17 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.check.columns import (
     language_rows,
-    observation_vectors,
     padding,
     tasks,
     texts_of_frames,
     vector_facts,
+    vectors,
 )
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.storage.language_columns import row
-from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, write_dataset
+from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS, add_language_rows, build_policy, write_dataset
+
+POLICY = GemVLAConfig(preset="tiny", device="cpu")
 
 
 def load(root: Path, **options) -> LeRobotDataset:
@@ -61,14 +64,14 @@ def test_empty_messages_are_no_text(tmp_path: Path):
 
 def test_ranges_are_those_of_the_data(dataset_root: Path):
     dataset = load(dataset_root)
-    action, state = vector_facts(dataset)
+    action, state = vector_facts(dataset, POLICY)
     values = np.stack([dataset[i]["action"] for i in range(EPISODES * FRAMES)])
     assert action.minimum == pytest.approx(values.min(axis=0)) and action.maximum == pytest.approx(
         values.max(axis=0)
     )
-    assert (action.constant, action.stale, action.not_finite, action.has_stats) == ([], [], 0, True)
+    assert (action.still, action.stale, action.not_finite, action.has_stats) == ([], [], 0, True)
     assert state.names == [str(i) for i in range(8)]
-    assert observation_vectors(dataset)["observation.state"].shape == (EPISODES * FRAMES, 8)
+    assert vectors(dataset)["observation.state"].shape == (EPISODES * FRAMES, 8)
 
 
 def test_statistics_of_other_data_are_noticed(dataset_root: Path, tmp_path: Path):
@@ -78,12 +81,26 @@ def test_statistics_of_other_data_are_noticed(dataset_root: Path, tmp_path: Path
     stats["action"]["max"][2] = 5.0
     del stats["observation.state"]
     file.write_text(json.dumps(stats))
-    action, state = vector_facts(load(root))
+    action, state = vector_facts(load(root), POLICY)
     assert action.stale == ["2"]
     assert not state.has_stats
     # A choice of episodes has a smaller range than the whole.
-    assert vector_facts(load(root, episodes=[0]))[0].stale == []
+    assert vector_facts(load(root, episodes=[0]), POLICY)[0].stale == []
     stats["action"] |= {"min": [0.0] * 3, "max": [1.0] * 3}
     file.write_text(json.dumps(stats))
-    action, _ = vector_facts(load(root))
+    action, _ = vector_facts(load(root), POLICY)
     assert action.stale == action.names
+
+
+def test_what_stands_still_is_what_the_policy_reads_as_its_mean(dataset_root: Path, tmp_path: Path):
+    root = shutil.copytree(dataset_root, tmp_path / "copy")
+    file = root / "meta" / "stats.json"
+    stats = json.loads(file.read_text())
+    stats["observation.state"]["max"][2] = stats["observation.state"]["min"][2] + 1e-4
+    file.write_text(json.dumps(stats))
+    _, state = vector_facts(load(root), POLICY)
+    assert (state.still, state.is_still_read) == (["2"], False)
+    policy, *_ = build_policy(GemVLAConfig(preset="tiny", device="cpu", dtype="float32"), root)
+    assert policy.config.limits.still == (2,)
+    raw = GemVLAConfig(preset="tiny", device="cpu", outlier_limit=None)
+    assert vector_facts(load(root), raw)[1].is_still_read

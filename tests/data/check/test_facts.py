@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from lerobot_gem.data.check.facts import Inspection, StageFacts, VectorFacts
+from lerobot_gem.data.check.facts import Inspection, StageFacts
 
 STAGES = [
     StageFacts("connector", lacking="no depth", errors=["no depth"]),
@@ -25,8 +24,3 @@ def test_errors_are_those_of_what_was_asked_or_can_be_trained(asked: str | None,
 
 def test_if_nothing_can_be_trained_every_stage_is_judged():
     assert Inspection("local/x", Path(), None, 5, 1, 1, stages=STAGES[:1]).errors == ["no depth"]
-
-
-def test_constant_dimensions_have_their_names():
-    vector = VectorFacts("action", ["x", "y"], np.array([1.0, 0.0]), np.array([1.0, 2.0]), 0, [], True)
-    assert vector.constant == ["x"]

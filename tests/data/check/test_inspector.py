@@ -270,12 +270,16 @@ def test_images_of_several_sizes_are_an_error(copy: Path):
     picture = io.BytesIO()
     Image.new("RGB", (32, 32)).save(picture, "PNG")
     edit_cell(copy, FRONT, 7, lambda cell: {**cell, "bytes": picture.getvalue()})
-    assert any("stack expects each tensor to be equal size" in error for error in check(copy).errors)
+    assert check(copy).errors == [
+        f"frame 7: A picture of '{FRONT}' is 32 x 32 pixels, meta/info.json says 64 x 64: expected one size. Correct "
+        "features.shape in meta/info.json, or the picture."
+    ]
 
 
 def test_nan_in_actions_is_an_error_for_the_stage_that_learns_them(copy: Path):
     edit_cell(copy, "action", 5, lambda values: [float("inf"), *values[1:]])
-    assert "holds NaN or infinite values in 1 frame(s)" in check(copy, gem_vla(), num_frames=2).errors[0]
+    [error] = check(copy, gem_vla()).errors  # once, though the chunks of four frames hold it
+    assert error.startswith("action[0] is inf in frame 5 (episode 0): expected finite numbers")
     assert check(copy, gem(), num_frames=2).errors == []
 
 
@@ -359,6 +363,18 @@ def test_rows_that_are_elsewhere_than_the_metadata_says_are_the_error_of_trainin
         build_policy(gem_vla(), copy)
     assert str(caught.value) == error
     assert "has index=100 in episode 0" in error
+
+
+def test_rows_that_cannot_be_inspected_are_an_error_and_no_traceback(copy: Path):
+    edit_cell(copy, "task_index", 29, lambda _: 7)
+    found = check(copy)
+    assert (found.frames, found.sampled) == (TOTAL, 0)
+    assert len(found.errors) == 1 and "Row 29" in found.errors[0] and "task_index=7" in found.errors[0]
+
+
+def test_two_cameras_may_not_be_renamed_to_one(dataset_root: Path):
+    with pytest.raises(ValueError, match="gives two features one name"):
+        check(dataset_root, rename_map={FRONT: "observation.images.top", WRIST: "observation.images.top"})
 
 
 def test_another_policy_is_refused(depth_dataset_root: Path):

@@ -25,7 +25,9 @@ FOUND = Inspection(
     sampled=200,
     padding=0.25,
     cameras=[CameraFacts("front", (640, 480), "video", None, 0.0)],
-    vectors=[VectorFacts("action", ["x", "grip"], np.array([-1.0, 0]), np.array([0.5, 0]), 0, [], True)],
+    vectors=[
+        VectorFacts("action", ["x", "grip"], np.array([-1.0, 0]), np.array([0.5, 0]), 0, [], True, ["grip"])
+    ],
     tasks=[TaskFacts(f"task {number}", 1, 2000 - number) for number in range(17)],
     stages=[
         StageFacts("joint", errors=["No depth", "too"], depth=0.5, language=1.0),
@@ -48,7 +50,7 @@ def test_shares_sizes_and_ranges_are_written_as_such():
         ["connector", "no depth", "0.0%", "-", "-"],
     ]
     assert cells(FOUND, "Cameras") == [["front", "640 x 480", "video", "-", "0.0%"]]
-    assert cells(FOUND, "action") == [["x", "-1", "0.5", ""], ["grip", "0", "0", "constant"]]
+    assert cells(FOUND, "action") == [["x", "-1", "0.5", ""], ["grip", "0", "0", "stands still"]]
 
 
 def test_depth_without_a_valid_pixel_has_no_distances():

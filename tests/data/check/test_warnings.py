@@ -49,12 +49,15 @@ def test_a_good_dataset_has_none():
         ({"prompts": [replace(PROMPTS, too_long=2)]}, ["2 of 10", "4,096", "--policy.cameras.max_pixels"]),
         ({"prompts": [replace(PROMPTS, left_out=5)]}, ["5", "--policy.cameras.names"]),
         ({"prompts": [replace(PROMPTS, task_only=10)]}, ["task sentence"]),
-        ({"vectors": [replace(ACTION, maximum=np.array([1.0, 0.0]))]}, ["action", "grip"]),
+        ({"vectors": [replace(ACTION, still=["grip"])]}, ["action", "grip", "nothing to learn"]),
         ({"vectors": [replace(ACTION, has_stats=False)]}, ["action", "meta/stats.json"]),
         ({"vectors": [replace(ACTION, stale=["x"])]}, ["action", "meta/stats.json", " x"]),
-        ({"outside": ["extra_cam"]}, ["extra_cam", "observation.images.<name>"]),
+        ({"outside": ["extra_cam"]}, ["extra_cam", "observation.images.<name>", "lerobot-gem-rename"]),
         ({"unread": {"observation.effort": 3}}, ["observation.effort", "3 frame(s)", "stops nothing"]),
-        ({"state_like": ["observation.joints"]}, ["observation.joints", "--policy.expert.use_state=false"]),
+        (
+            {"state_like": ["observation.joints"]},
+            ["observation.joints", "use_state=false", "lerobot-gem-rename"],
+        ),
         ({"padding": 0.8}, ["80.0%", "--policy.chunk_size"]),
     ],
 )
@@ -64,7 +67,7 @@ def test_each_oddity_has_one_warning_that_names_it(facts, named):
 
 
 def test_actions_do_not_matter_to_pretraining():
-    constant = replace(ACTION, maximum=np.zeros(2))
+    constant = replace(ACTION, still=["grip"])
     assert warnings_of(inspection(vectors=[constant], padding=0.9, asked="joint")) == []
     assert len(warnings_of(inspection(vectors=[constant], padding=0.9, asked="action"))) == 2
 

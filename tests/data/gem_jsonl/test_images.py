@@ -65,6 +65,10 @@ def test_an_orientation_tag_is_ignored_as_in_the_release(folder: GemFolder) -> N
 def test_broken_and_missing_files(folder: GemFolder) -> None:
     with pytest.raises(RecordError, match="missing image"):
         image_size(folder.root / "none.jpg")
+    with pytest.raises(RecordError, match="missing image"):
+        image_size(
+            folder.root / ("data:image/png;base64," + 10_000 * "iVBORw0KGgo")
+        )  # no path that a file may have
     path = folder.root / folder.image("a.jpg")
     path.write_bytes(path.read_bytes()[:-400])
     assert image_size(path) == (64, 48), "the header is whole"

@@ -105,6 +105,10 @@ def test_coordinates_move_with_bars_and_only_then(text: str, moved: str) -> None
         '{"bbox_2d": ["100", "200", "300", "400"]}',
         '{"bbox_2d": [100 200 300 400]}',
         '{"point_2d": [[100, 200]]}',
+        '{"bbox_2d": [0.1, 0.2, 0.3, 0.4]}',  # shares of the image
+        '{"bbox_2d": [500, 400, 100, 50]}',  # a corner with width and height
+        "About twenty percent from the left of the picture.",
+        "Ten per cent of the width.",
     ],
 )
 def test_coordinates_that_cannot_be_moved_for_certain_are_refused(text: str) -> None:

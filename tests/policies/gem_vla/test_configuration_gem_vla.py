@@ -17,8 +17,12 @@ from lerobot.transforms.transforms import ImageTransforms
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig, state_like
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.processing.dataset_names import state_like
 from lerobot_gem.processing.image_transforms import moving
+from lerobot_gem.storage.opening import DatasetOptions
+from lerobot_gem.storage.output_folder import OutputDataset
+from lerobot_gem.storage.renaming import RenameConfig, rename_features
 from lerobot_gem.training.stages import PRETRAINING
 from tests.conftest import CAMERAS, write_dataset
 
@@ -363,6 +367,7 @@ def test_the_names_of_an_action_are_kept_for_the_robot(make_policy, dataset_root
 
 def test_a_state_that_is_renamed_is_left_to_the_first_batch(make_policy, dataset_root, tmp_path):
     policy, *_ = make_policy()
-    meta = LeRobotDatasetMetadata("local/noise", root=dataset_root)
-    meta.info.features["observation.joints"] = meta.info.features.pop("observation.state")
-    policy.config.check_dataset(meta)
+    names = {"observation.state": "observation.joints"}
+    options, output = DatasetOptions("local/noise", dataset_root), OutputDataset(tmp_path / "renamed")
+    rename_features(RenameConfig(options, output, names))
+    policy.config.check_dataset(LeRobotDatasetMetadata("local/noise", root=output.root))

@@ -406,7 +406,10 @@ def chunks_around(policy, preprocess, batch, *ticks: float) -> list[torch.Tensor
 
 def test_a_tick_of_what_stands_still_has_no_effect(still_policy, batch, tmp_path, caplog):
     policy, preprocess, _ = still_policy()
-    assert "the numbers [2] stand still" in caplog.text and "--policy.outlier_limit=null" in caplog.text
+    assert (
+        "in the dimension(s) 2: the mean is read there" in caplog.text
+        and "--policy.outlier_limit=null" in caplog.text
+    )
     still, tick, more = chunks_around(policy, preprocess, batch, 0.0, 1e-6, 1.0)
     assert tick.equal(still) and more.equal(still)
     policy.save_pretrained(tmp_path / "saved")

@@ -6,11 +6,14 @@ training asks here when a policy is bound to a dataset, and so does every comman
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lerobot_gem.processing.depth_cameras import axes_of
+from lerobot_gem.processing.language import EVENTS, PERSISTENT
+from lerobot_gem.storage.data_files import data_files
 
 Indices = NDArray[np.int64]
 
@@ -78,16 +81,16 @@ def check_counts(meta: Any) -> None:
 
 
 def check_rows(meta: Any) -> None:
-    """Compare `index`, `episode_index` and `task_index` of all rows on this machine with the metadata.
+    """Compare columns, `index`, `episode_index`, `task_index` and `timestamp` of all rows on this machine with the metadata.
 
-    Three columns are read of each data file, of a million frames in a part of a second. Files that are not on this machine
+    Four columns are read of each data file, of a million frames in a part of a second. Files that are not on this machine
     are passed over: part of the episodes may have been downloaded.
 
     Args:
         meta: `LeRobotDatasetMetadata`, whose counts agree (`check_counts`).
 
     Raises:
-        ValueError: A row is not where the metadata says, or has an unknown task.
+        ValueError: A column or cells of it are missing, or a row is not where the metadata says, or has an unknown task.
     """
     starts, stops = _bounds(meta)
     read = np.zeros(len(starts), dtype=np.int64)
@@ -156,7 +159,7 @@ def check_first_pictures(meta: Any, cameras: Iterable[str], depth: Iterable[str]
 
     stored = dict.fromkeys(cameras, False) | dict.fromkeys(depth, True)
     stored = {key: is_depth for key, is_depth in stored.items() if key in meta.image_keys}
-    files = _data_files(meta)
+    files = data_files(meta.root)
     if not stored or not files:
         return
     with pq.ParquetFile(files[0]) as file:
@@ -207,35 +210,29 @@ def check_size(key: str, feature: dict[str, Any], size: tuple[int, int]) -> None
         size: Width and height of the picture.
     """
     sides = axes_of(key, feature)
-    if (sides["width"], sides["height"]) != size:
+    if (sides["width"], sides["height"]) != tuple(size):
         raise ValueError(
             f"A picture of {key!r} is {size[0]} x {size[1]} pixels, meta/info.json says {sides['width']} x {sides['height']}: "
             "expected one size. Correct features.shape in meta/info.json, or the picture."
         )
 
 
-def axes_of(key: str, feature: dict[str, Any]) -> dict[str, int]:
-    """Height, width and channels of a camera's pictures, by the names of its axes.
+def check_shape(key: str, feature: dict[str, Any], shape: Sequence[int]) -> None:
+    """Raise a ValueError unless a picture has the channels and sides that meta/info.json says.
 
     Args:
         key: Of the camera.
         feature: Its entry in meta/info.json.
-
-    Raises:
-        ValueError: The axes have no names, or others.
+        shape: Channels, height and width of the picture as it was read.
     """
-    names, shape = feature.get("names"), list(feature["shape"])
-    plain = (
-        ["channels" if name == "channel" else name for name in names]
-        if isinstance(names, list | tuple)
-        else []
-    )
-    if sorted(map(str, plain)) != ["channels", "height", "width"] or len(shape) != 3:
+    channels, height, width = shape
+    expected = axes_of(key, feature)["channels"]
+    if channels != expected:
         raise ValueError(
-            f"{key!r} has shape {shape} and the axes {names!r} in meta/info.json: expected three named axes. Write "
-            '"names": ["height", "width", "channels"] there, in the order of the shape.'
+            f"A picture of {key!r} has {channels} channels, meta/info.json says {expected}: expected one number, since a batch is "
+            "made of like pictures. Convert the picture."
         )
-    return dict(zip(map(str, plain), shape, strict=True))
+    check_size(key, feature, (width, height))
 
 
 def _bounds(meta: Any) -> tuple[Indices, Indices]:
@@ -248,23 +245,47 @@ def _bounds(meta: Any) -> tuple[Indices, Indices]:
     return starts, stops
 
 
-def _data_files(meta: Any) -> list[Path]:
-    return sorted((meta.root / "data").glob("*/*.parquet"))
-
-
 def _row_files(meta: Any) -> Iterator[tuple[str, Indices, Indices, Indices]]:
     """Name, `index`, `episode_index` and `task_index` of each data file, in LeRobot's order."""
     import pyarrow.parquet as pq
 
     columns: Sequence[str] = ("index", "episode_index", "task_index")
-    for file in _data_files(meta):
-        table = pq.read_table(file, columns=list(columns))
-        missing = set(columns) - set(table.column_names)
+    expected = {*columns, *(key for key in meta.features if key not in meta.video_keys)}
+    for file in data_files(meta.root):
         name = str(file.relative_to(meta.root))
+        with pq.ParquetFile(file) as opened:
+            missing = sorted(expected - set(opened.schema_arrow.names))
+            empty = sorted(_columns_with_nulls(opened.metadata) & expected - {EVENTS, PERSISTENT})
         if missing:
             raise ValueError(
-                f"{name} of {meta.repo_id!r} has no column {' and '.join(sorted(missing))}: expected LeRobotDataset v3.0. Write "
-                "the dataset again."
+                f"{name} of {meta.repo_id!r} has no column {' and '.join(missing)}: expected all features of meta/info.json. Write "
+                "the dataset again, or leave the feature out of meta/info.json and meta/stats.json."
+            )
+        if empty:
+            raise ValueError(
+                f"{name} of {meta.repo_id!r} has empty cells (null) in the column {' and '.join(empty)}: expected a value in each frame. "
+                "Fill them, or delete their episodes (lerobot-edit-dataset)."
+            )
+        table = pq.read_table(file, columns=[*columns, "timestamp"])
+        endless = np.flatnonzero(~np.isfinite(table["timestamp"].to_numpy()))
+        if len(endless):
+            raise ValueError(
+                f"Row {endless[0]} of {name} of {meta.repo_id!r} has timestamp={table['timestamp'][int(endless[0])]}: expected seconds since "
+                "the beginning of its episode. Correct it: frame_index / fps."
             )
         index, episode, task = (table[column].to_numpy().astype(np.int64) for column in columns)
         yield name, index, episode, task
+
+
+def _columns_with_nulls(metadata: Any) -> set[str]:
+    """Columns of numbers or texts that have empty cells, by the statistics in a parquet file."""
+    leaves = [
+        metadata.row_group(group).column(number)
+        for group in range(metadata.num_row_groups)
+        for number in range(metadata.num_columns)
+    ]
+    return {
+        leaf.path_in_schema.partition(".list.")[0]
+        for leaf in leaves
+        if leaf.statistics is not None and leaf.statistics.null_count
+    }

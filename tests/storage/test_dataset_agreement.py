@@ -13,12 +13,12 @@ import pytest
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from PIL import Image
 
-from lerobot_gem.processing.dataset_agreement import (
-    axes_of,
+from lerobot_gem.storage.dataset_agreement import (
     check_counts,
     check_first_pictures,
     check_mode,
     check_rows,
+    check_shape,
 )
 from tests.conftest import CAMERAS, EPISODES, FRAMES, TASKS
 
@@ -81,6 +81,7 @@ def test_a_part_of_the_files_agrees(copy: Path) -> None:
         ("index", lambda v: [v[0], v[0], *v[2:]], "Row 1 of .* has index=0 behind 0"),
         ("episode_index", lambda v: [e + 1 for e in v], "belongs to episode 3: expected 0 to 2"),
         ("task_index", lambda v: [*v[:-1], 7], "Row 29 of .* has task_index=7: expected 0 to 1"),
+        ("timestamp", lambda v: [*v[:-1], float("inf")], "Row 29 of .* has timestamp=inf: expected seconds"),
     ],
 )
 def test_rows_against_episodes_and_tasks(copy: Path, column: str, change: Callable, message: str) -> None:
@@ -138,17 +139,25 @@ def test_pictures_of_the_wrong_kind(mode: str, is_depth: bool) -> None:
         check_mode("front", mode, is_depth=is_depth)
 
 
+def test_a_column_that_is_missing(copy: Path) -> None:
+    [file] = (copy / "data").glob("*/*.parquet")
+    pq.write_table(pq.read_table(file).drop_columns(["action"]), file)
+    with pytest.raises(ValueError, match="has no column action: expected all features"):
+        check_rows(meta_of(copy))
+
+
+def test_cells_that_are_empty(copy: Path) -> None:
+    edit_column(copy, "action", lambda cells: [*cells[:5], None, *cells[6:]])
+    with pytest.raises(ValueError, match=r"has empty cells \(null\) in the column action"):
+        check_rows(meta_of(copy))
+
+
 @pytest.mark.parametrize(
-    "names", [None, [], ["height", "width"], ["y", "x", "c"], {"axes": ["height", "width", "channels"]}]
+    ("shape", "message"),
+    [((4, 64, 64), "has 4 channels, meta/info.json says 3"), ((3, 32, 64), "is 64 x 32 pixels, .* 64 x 64")],
 )
-def test_axes_without_right_names(names: object) -> None:
-    with pytest.raises(ValueError, match=r'Write "names": \["height", "width", "channels"\] there'):
-        axes_of("front", {"shape": (48, 64, 3), "names": names})
-
-
-def test_axes_are_read_by_name() -> None:
-    assert axes_of("front", {"shape": (3, 48, 64), "names": ["channel", "height", "width"]}) == {
-        "channels": 3,
-        "height": 48,
-        "width": 64,
-    }
+def test_a_picture_of_another_shape(shape: tuple[int, ...], message: str) -> None:
+    feature = {"shape": [64, 64, 3], "names": ["height", "width", "channels"]}
+    check_shape("front", feature, (3, 64, 64))
+    with pytest.raises(ValueError, match=message):
+        check_shape("front", feature, shape)

@@ -1,0 +1,478 @@
+"""Datasets that were broken by hand, one fault each, and what `lerobot-train` and `lerobot-gem-check` say of them.
+
+    python -m tests.data.check.broken_datasets
+
+prints them as the table of docs/data_check.md.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+from lerobot.scripts import lerobot_train  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from lerobot_gem.scripts import check  # noqa: E402
+from lerobot_gem.storage.language_columns import row  # noqa: E402
+from tests.conftest import (  # noqa: E402
+    CAMERAS,
+    EPISODES,
+    FRAMES,
+    add_language_rows,
+    write_dataset,
+)
+
+FRONT, WRIST = CAMERAS
+DEPTH = f"{FRONT}_depth"
+TOTAL = EPISODES * FRAMES
+
+ACTION_POLICY = ("--policy.type=gem_vla", "--policy.chunk_size=4")
+DEPTH_POLICY = ("--policy.type=gem", "--policy.stage=connector", "--policy.allow_untrained=true")
+JOINT_POLICY = (
+    "--policy.type=gem",
+    "--policy.stage=joint",
+    "--policy.allow_untrained=true",
+    "--policy.depth.loss_weight=0",
+)
+# One step over all frames.
+_TRAINING = (
+    "--policy.preset=tiny",
+    "--policy.device=cpu",
+    "--policy.dtype=float32",
+    "--dataset.video_backend=pyav",
+    f"--batch_size={TOTAL}",
+    "--steps=1",
+    "--num_workers=0",
+)
+
+
+_LONGEST_CELL = 150
+
+
+@dataclass(frozen=True)
+class Break:
+    """A fault, and who says what of it.
+
+    Attributes:
+        name: What is wrong, in words.
+        spoil: Breaks the dataset in a folder.
+        says: What both commands say (regular expression).
+        policy: Options of the policy that is trained.
+        options: Further options of the command.
+        base: The dataset before: "plain", "depth" or "video".
+        train_says: What `lerobot-train` says where it is not that: an error of LeRobot's or of a library.
+    """
+
+    name: str
+    spoil: Callable[[Path], None]
+    says: str
+    policy: Sequence[str] = ACTION_POLICY
+    options: Sequence[str] = ()
+    base: str = "plain"
+    train_says: str | None = None
+
+
+def write_bases(folder: Path) -> dict[str, Path]:
+    """The datasets before they are broken, by name."""
+    plain = write_dataset(folder / "plain")
+    depth = write_dataset(folder / "depth", depth=True)
+    place = [row("user", "Where?", "vqa", FRONT), row("assistant", '{"point_2d": [500, 400]}', "vqa", FRONT)]
+    add_language_rows(depth, [], {3: place})
+    return {"plain": plain, "depth": depth, "video": write_dataset(folder / "video", storage="video")}
+
+
+# -- faults --------------------------------------------------------------------------------------------------------------
+
+
+def _file(root: Path) -> Path:
+    [file] = (root / "data").glob("*/*.parquet")
+    return file
+
+
+def edit_column(column: str, change: Callable[[list[Any]], Sequence[Any]]) -> Callable[[Path], None]:
+    """Change all cells of a column; all frames of a small dataset are in one file."""
+
+    def spoil(root: Path) -> None:
+        table = pq.read_table(_file(root))
+        position = table.schema.get_field_index(column)
+        field = table.schema.field(position)
+        values = pa.array(change(table.column(column).to_pylist()), type=field.type)
+        pq.write_table(table.set_column(position, field, values), _file(root))
+
+    return spoil
+
+
+def edit_cell(column: str, frame: int, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change one cell of a column."""
+    return edit_column(column, lambda cells: [*cells[:frame], change(cells[frame]), *cells[frame + 1 :]])
+
+
+def put(dimension: int, value: float) -> Callable[[list[float]], list[float]]:
+    """A vector with another number."""
+    return lambda cell: [*cell[:dimension], value, *cell[dimension + 1 :]]
+
+
+def edit_json(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Change a file of metadata."""
+
+    def spoil(root: Path) -> None:
+        file = root / "meta" / name
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+    return spoil
+
+
+def edit_feature(key: str, **values: Any) -> Callable[[Path], None]:
+    """Change what meta/info.json says of a feature."""
+    return edit_json("info.json", lambda info: info["features"][key].update(values))
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
+    """A stored picture."""
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def remove(pattern: str) -> Callable[[Path], None]:
+    """Delete files."""
+
+    def spoil(root: Path) -> None:
+        for file in root.glob(pattern):
+            file.unlink()
+
+    return spoil
+
+
+def nothing(root: Path) -> None:
+    """Leave the dataset as it is: the options are at fault."""
+
+
+def turn_tasks_around(root: Path) -> None:
+    file = root / "meta" / "tasks.parquet"
+    pd.read_parquet(file).iloc[::-1].to_parquet(file)
+
+
+def drop_column(column: str) -> Callable[[Path], None]:
+    """A column that meta/info.json has and the data files lack."""
+
+    def spoil(root: Path) -> None:
+        pq.write_table(pq.read_table(_file(root)).drop_columns([column]), _file(root))
+
+    return spoil
+
+
+def encode_video(
+    frames: int = TOTAL, size: tuple[int, int] = (64, 64), fps: int = 5
+) -> Callable[[Path], None]:
+    """Another video in the place of the front camera's."""
+
+    def spoil(root: Path) -> None:
+        import av
+
+        [file] = (root / "videos" / FRONT).glob("*/*.mp4")
+        with av.open(str(file), "w") as container:
+            stream = container.add_stream("mpeg4", rate=fps)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for number in range(frames):
+                pixels = np.full((size[1], size[0], 3), 40 + number, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+            container.mux(stream.encode())
+
+    return spoil
+
+
+def cut_video(root: Path) -> None:
+    [file] = (root / "videos" / FRONT).glob("*/*.mp4")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+_HUB = "Cannot reach https://huggingface.co"
+_STACK = "stack expects each tensor to be equal size"
+_MOVING = ("--dataset.image_transforms.enable=true",)
+
+BREAKS = (
+    Break(
+        "NaN in an action",
+        edit_cell("action", 12, put(1, np.nan)),
+        r"action\[1\] is nan in frame 12 \(episode 1\)",
+    ),
+    Break(
+        "an empty cell in the actions",
+        edit_cell("action", 12, lambda _: None),
+        r"has empty cells \(null\) in the column action",
+    ),
+    Break(
+        "infinity in a state",
+        edit_cell("observation.state", 17, put(2, np.inf)),
+        r"observation.state\[2\] is inf in frame 17",
+    ),
+    Break(
+        "NaN in statistics",
+        edit_json("stats.json", lambda stats: stats["action"].update(max=[float("nan")] * 7)),
+        r"statistic max\[0\] = nan",
+    ),
+    Break(
+        "`index` from 100",
+        edit_column("index", lambda cells: [cell + 100 for cell in cells]),
+        "has index=100 in episode 0",
+    ),
+    Break(
+        "unknown `task_index`",
+        edit_cell("task_index", 29, lambda _: 7),
+        "Row 29 of .* has task_index=7: expected 0 to 1",
+    ),
+    Break(
+        "meta/tasks in another order", turn_tasks_around, "Row 0 of meta/tasks.parquet .* has task_index=1"
+    ),
+    Break(
+        "wrong count in info.json",
+        edit_json("info.json", lambda info: info.update(total_frames=99)),
+        "says total_frames=99, but meta/episodes has 30",
+    ),
+    Break(
+        "a data file is missing",
+        remove("data/*/*.parquet"),
+        r"lacks data/chunk-000/file-000.parquet \(episode 0\)",
+        train_says=_HUB,
+    ),
+    Break(
+        "a column is missing",
+        drop_column("action"),
+        "file-000.parquet .* has no column action: expected all features",
+    ),
+    Break(
+        "statistics of a camera are missing",
+        edit_json("stats.json", lambda stats: stats.pop(FRONT)),
+        f"meta/stats.json has no entry for {FRONT}",
+        train_says="KeyError",
+    ),
+    Break(
+        "stats.json is missing",
+        remove("meta/stats.json"),
+        "meta/stats.json is missing",
+        train_says="NoneType",
+    ),
+    Break(
+        "`--dataset.eval_split=0.9`",
+        nothing,
+        "eval_split=0.9 leaves 0 training",
+        options=("--dataset.eval_split=0.9",),
+    ),
+    Break(
+        "`--dataset.episodes=[7]`",
+        nothing,
+        "expected some of 0 to 2",
+        options=("--dataset.episodes=[7]",),
+        train_says="corresponds to no data",
+    ),
+    Break(
+        "another size in info.json",
+        edit_feature(FRONT, shape=[48, 64, 3]),
+        f"A picture of '{FRONT}' is 64 x 64 pixels, meta/info.json says 64 x 48",
+    ),
+    Break(
+        "a picture of another size",
+        edit_cell(FRONT, 17, lambda _: picture(size=(32, 32))),
+        f"frame 17: A picture of '{FRONT}' is 32 x 32 pixels",
+        train_says=_STACK,
+    ),
+    Break(
+        "a picture with transparency",
+        edit_cell(FRONT, 17, lambda _: picture("RGBA")),
+        f"frame 17: A picture of '{FRONT}' has 4 channels",
+        train_says=_STACK,
+    ),
+    Break(
+        "a picture of 16 bits",
+        edit_cell(FRONT, 17, lambda _: picture("I;16")),
+        f"frame 17: A picture of '{FRONT}' has 1 channels",
+        train_says=_STACK,
+    ),
+    Break(
+        "a picture that can't be read",
+        edit_cell(FRONT, 17, lambda cell: {"bytes": cell["bytes"][:100], "path": None}),
+        "frame 17: image file is truncated",
+        train_says="image file is truncated",
+    ),
+    Break(
+        "axes without names",
+        edit_feature(FRONT, names=None),
+        'axes None .* Write "names"',
+        train_says="'NoneType' object is not subscriptable",
+    ),
+    Break(
+        "a camera that is not there",
+        nothing,
+        r"cameras.names has unknown entries \['observation.images.top'\]",
+        options=("--policy.cameras.names=[observation.images.top]",),
+    ),
+    Break(
+        "depth with three channels",
+        edit_feature(DEPTH, shape=[64, 64, 3]),
+        "has 3 channels: expected 1, distances",
+        policy=DEPTH_POLICY,
+        base="depth",
+    ),
+    Break(
+        "depth of 8 bits",
+        edit_column(DEPTH, lambda cells: [picture("L")] * len(cells)),
+        "have one channel of 8 bits .* expected one channel of distances",
+        policy=DEPTH_POLICY,
+        base="depth",
+    ),
+    Break(
+        "depth without unit",
+        edit_feature(DEPTH, info={"is_depth_map": True}),
+        "unit of .* is unknown",
+        policy=DEPTH_POLICY,
+        base="depth",
+    ),
+    Break(
+        "transforms move pictures from depth",
+        nothing,
+        r"moves pixels \(affine\), but depth stays",
+        policy=DEPTH_POLICY,
+        options=_MOVING,
+        base="depth",
+    ),
+    Break(
+        "transforms move pictures from answers",
+        nothing,
+        r"moves pixels \(affine\), but what questions",
+        policy=JOINT_POLICY,
+        options=_MOVING,
+        base="depth",
+    ),
+    Break(
+        "a question without answer",
+        edit_cell("language_events", 3, lambda rows: rows[:1]),
+        r"1 vqa question\(s\) and 0 answer",
+        policy=JOINT_POLICY,
+        base="depth",
+    ),
+    Break(
+        "a video is missing",
+        remove(f"videos/{FRONT}/*/*.mp4"),
+        f"lacks videos/{FRONT}",
+        base="video",
+        train_says=_HUB,
+    ),
+    Break(
+        "a video of another size",
+        encode_video(size=(96, 64)),
+        "is a video of 96 x 64 pixels, meta/info.json says 64 x 64",
+        base="video",
+    ),
+    Break(
+        "a video of half of the frames",
+        encode_video(frames=15),
+        "is a video of 15 frames, meta/episodes places 30 frames in it",
+        base="video",
+    ),
+    Break(
+        "a video at another rate",
+        encode_video(fps=10),
+        "is a video of 10 frames per second, meta/info.json says fps=5",
+        base="video",
+    ),
+    Break(
+        "a video that is cut short",
+        cut_video,
+        "frame .*Invalid data found",
+        base="video",
+        train_says="Invalid data found",
+    ),
+)
+
+
+# -- the commands --------------------------------------------------------------------------------------------------------
+
+
+def run(main: Callable[[], None], name: str, root: Path, fault: Break, *more: str) -> tuple[int, str]:
+    """Exit code of a command in this process, and what it says; of an error, what its last line would be."""
+    arguments = [f"--dataset.repo_id=local/{root.name}", f"--dataset.root={root}", *_TRAINING, *fault.policy]
+    written = io.StringIO()
+    handlers = logging.getLogger().handlers[:]
+    with (
+        mock.patch.object(sys, "argv", [name, *arguments, *fault.options, *more]),
+        contextlib.redirect_stdout(written),
+        contextlib.redirect_stderr(written),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        except Exception as error:
+            code = 1
+            written = io.StringIO(f"{type(error).__name__}: {error}")
+        finally:
+            logging.getLogger().handlers[:] = handlers
+    return code, written.getvalue()
+
+
+def train(root: Path, fault: Break, output_dir: Path) -> str:
+    """The error that `lerobot-train` ends with; empty without one."""
+    code, text = run(lerobot_train.main, "lerobot-train", root, fault, f"--output_dir={output_dir}")
+    return text if code else ""
+
+
+def found_by_check(root: Path, fault: Break) -> tuple[int, list[str]]:
+    """Exit code of `lerobot-gem-check`, and its errors."""
+    code, text = run(check.main, "lerobot-gem-check", root, fault)
+    _, _, listed = text.partition("Errors that training would raise\n")
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    lines += [line for line in listed.splitlines() if line.startswith("  - ")]
+    return code, [re.sub("^(error: |  - )", "", line) for line in lines]
+
+
+def broken(fault: Break, bases: dict[str, Path], folder: Path) -> Path:
+    """A copy of its base with a fault."""
+    root = shutil.copytree(bases[fault.base], folder / "broken")
+    fault.spoil(root)
+    return root
+
+
+def _cell(text: str, root: Path) -> str:
+    """The first sentence of an error, as a cell of a table."""
+    text = re.sub(r"\s+", " ", text.replace(str(root), "<root>")).replace("|", "\\|")
+    first = re.split(r"(?<=[^.])\. ", text)[0].rstrip(".")
+    return first if len(first) <= _LONGEST_CELL else f"{first[:_LONGEST_CELL]} …"
+
+
+def main() -> None:
+    print("| fault | `lerobot-train` | `lerobot-gem-check` |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        bases = write_bases(Path(temporary))
+        for number, fault in enumerate(BREAKS):
+            folder = Path(temporary) / str(number)
+            root = broken(fault, bases, folder)
+            said = train(root, fault, folder / "run")
+            _, found = found_by_check(root, fault)
+            cells = [_cell(text, root) for text in (said, found[0])]
+            cells[1] = "the same" if cells[0].endswith(cells[1]) else cells[1]
+            print(f"| {fault.name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
