@@ -181,6 +181,11 @@ def _vqa_messages(events: Iterable[Row]) -> list[Message]:
     rows = [row for row in events if row["style"] == "vqa"]
     for row in rows:
         _check_row(row)
+        if row["role"] not in ("user", "assistant"):
+            raise ValueError(
+                f"A language row of style 'vqa' has role={row['role']!r}: expected 'user' for a question, 'assistant' for its answer. Correct "
+                "the row, or remove it."
+            )
     for camera in dict.fromkeys(row["camera"] for row in rows):
         questions, answers = (
             [row["content"] for row in rows if (row["role"], row["camera"]) == (role, camera)]

@@ -122,3 +122,9 @@ def test_a_row_without_text_is_named_and_never_learned_as_the_word_none():
         )
     with pytest.raises(ValueError, match="row of style 'plan' has content=None"):
         messages_of_rows([row("assistant", None, "plan", timestamp=0.0)], [], 0, None, 0)
+
+
+@pytest.mark.parametrize("role", [None, "human"])
+def test_a_row_of_another_role_is_named(role):
+    with pytest.raises(ValueError, match=f"row of style 'vqa' has role={role!r}: expected 'user'"):
+        messages_of_rows([], [row(role, "Where?", "vqa", FRONT)], 0, None, 0)

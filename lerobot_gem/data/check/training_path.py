@@ -69,6 +69,13 @@ def open_dataset(
         axes_of(key, meta.features[key])  # without which LeRobot has a TypeError, or another size
     try:
         dataset, _ = make_train_eval_datasets(training)
+        if (
+            getattr(dataset, "num_shards", None) == 0
+        ):  # a stream, which LeRobot cuts into a part for each worker
+            raise ValueError(
+                f"it would be streamed without a frame: expected --num_workers=1 or more, got {config.num_workers}; or "
+                "--dataset.streaming=false."
+            )
         if data.streaming:
             training.dataset = replace(data, streaming=False)
             dataset, _ = make_train_eval_datasets(training)

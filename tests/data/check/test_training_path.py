@@ -135,9 +135,19 @@ def test_a_training_that_streams_is_opened_as_such(dataset_root: Path, monkeypat
 
     monkeypatch.setattr(training_path, "make_train_eval_datasets", record)
     config = GemVLAConfig(preset="tiny", device="cpu", chunk_size=4)
-    _, dataset = open_dataset(training(dataset_root, config, streaming=True), config)
+    streaming = training(dataset_root, config, streaming=True)
+    streaming.num_workers = 1
+    _, dataset = open_dataset(streaming, config)
     assert opened == [True, False]
     assert dataset[0]["action"].shape == (4, 7)
+
+
+def test_a_stream_without_a_part_for_a_worker_is_an_error(dataset_root: Path):
+    """lerobot-train ends with accelerate's `Batch does not contain any data`."""
+    config = training(dataset_root, gem(), streaming=True)
+    config.num_workers = 0
+    with pytest.raises(ValueError, match="streamed without a frame: expected --num_workers=1"):
+        open_dataset(config, gem())
 
 
 def test_cameras_without_named_axes_are_one_line(dataset_root: Path, tmp_path: Path):
