@@ -87,7 +87,10 @@ def open_dataset(
 
 
 def _not_opened(config: TrainPipelineConfig, folder: Path, *why: str) -> ValueError:
-    return ValueError(f"The dataset {config.dataset.repo_id!r} can't be opened ({folder}): {' '.join(why)}")
+    sentences = [part if part.endswith((".", "!")) else f"{part}." for part in why]
+    return ValueError(
+        f"The dataset {config.dataset.repo_id!r} can't be opened ({folder}): {' '.join(sentences)}"
+    )
 
 
 def _of_statistics(config: TrainPipelineConfig, meta: LeRobotDatasetMetadata) -> str | None:
