@@ -1,8 +1,10 @@
 """GEM through LeRobot's own factory and processors: who learns from what, and what it can do."""
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -129,21 +131,26 @@ def test_labels_are_the_answers_and_images_are_grounded(make_gem, depth_batch):
     assert inputs[OBS_SHOWN].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]]
 
 
-def without_questions() -> dict[str, torch.Tensor]:
-    """Three frames of episode 0 that have no language rows."""
-    index = torch.tensor([4, 5, 6])
-    return {"index": index, "timestamp": index / 5}
+def frames_with_task(root: Path, copy: Path, task: str) -> tuple[Path, dict]:
+    """A copy of the dataset with another first task, and three of its frames that have no language rows."""
+    shutil.copytree(root, copy)
+    tasks = pd.read_parquet(copy / "meta" / "tasks.parquet")
+    tasks.rename(index={tasks.index[0]: task}).to_parquet(copy / "meta" / "tasks.parquet")
+    raw = read_batch(copy, (4, 5, 6))
+    assert raw["task"] == [task] * 3
+    return copy, raw
 
 
-def test_a_stage_without_language_loss_runs_no_text(make_gem, depth_batch):
+def test_a_stage_without_language_loss_runs_no_text(make_gem, depth_dataset_root, tmp_path):
     losses, lengths = {}, {}
     for text in ("lift", "a much longer task that says a lot more"):
-        policy, preprocess, _ = make_gem(stage="generator")
+        root, raw = frames_with_task(depth_dataset_root, tmp_path / text, text)
+        policy, preprocess, _ = make_gem(stage="generator", root=root)
         seen = []
         policy.backbone.language_model.layers[0].register_forward_hook(
             lambda _, args, __, seen=seen: seen.append(args[0])
         )
-        inputs = preprocess({**depth_batch, **without_questions(), "task": [text] * 3})
+        inputs = preprocess(raw)
         torch.manual_seed(2)
         losses[text] = policy.eval()(inputs)[0].item()
         lengths[text] = seen[0].shape[1]
@@ -197,9 +204,9 @@ def test_data_without_actions_and_state_trains(make_gem, tmp_path, messages):
     assert ("Here." in prompt_step(preprocess).tokenizer.decode(learned)) == messages
 
 
-def test_a_frame_without_any_text_still_gives_depth_loss(make_gem, depth_batch):
-    policy, preprocess, _ = make_gem(stage="joint")
-    raw = {**depth_batch, **without_questions(), "task": [""] * 3}
+def test_a_frame_without_any_text_still_gives_depth_loss(make_gem, depth_dataset_root, tmp_path):
+    root, raw = frames_with_task(depth_dataset_root, tmp_path / "silent", "")
+    policy, preprocess, _ = make_gem(stage="joint", root=root)
     loss, logs = policy(preprocess(raw))
     loss.backward()
     assert (logs["frames_with_language"], logs["language_loss"]) == (0, 0)
