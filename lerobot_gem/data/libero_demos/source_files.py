@@ -1,6 +1,6 @@
 """LIBERO's own demonstrations: HDF5 files of recorded simulator states, one for each task.
 
-The layout is robomimic's, as LIBERO's `scripts/create_dataset.py` writes it: `data` with an attribute `env_args`, and for
+The layout is robomimic's, as LIBERO's `create_dataset.py` writes it: `data` with an attribute `env_args`, and for
 each demonstration a group `data/demo_<number>` with the datasets `states` (T, S) and `actions` (T, 7), and the attribute
 `model_file`, the model's XML. The state of a row is the one before its action. The file's `obs` are those after it, and
 are not read: images are drawn anew, with depth.

@@ -1,6 +1,6 @@
 """HDF5 files in the layout of LIBERO's own demonstrations, made from what our scripted policies do.
 
-LIBERO's files can't be downloaded in a test. What is known of their layout is its `scripts/create_dataset.py`: rows of
+LIBERO's files can't be downloaded in a test. What is known of their layout is its `create_dataset.py`: rows of
 states and actions that belong together, observations of the moment after each action, images as the simulator draws them.
 """
 
