@@ -6,13 +6,19 @@ also points LIBERO to a configuration beside the environment, and cuts LeRobot's
 
 import logging
 
-from lerobot_gem.envs import configuration_libero_wide
+from lerobot_gem.envs import configuration_libero_pro, configuration_libero_wide
 from lerobot_gem.policies.gem import configuration_gem
 from lerobot_gem.policies.gem_vla import configuration_gem_vla
 from lerobot_gem.processing import steps
 from lerobot_gem.simulation.libero_setup import choose_config_folder
 
-__all__ = ["configuration_gem", "configuration_gem_vla", "configuration_libero_wide", "steps"]
+__all__ = [
+    "configuration_gem",
+    "configuration_gem_vla",
+    "configuration_libero_pro",
+    "configuration_libero_wide",
+    "steps",
+]
 
 
 def _shorten_decoder_warning(record: logging.LogRecord) -> bool:

@@ -30,6 +30,9 @@ class LiberoWideEnvConfig(LiberoEnvConfig):
             anticlockwise as seen from above; one number, or [lowest, highest], from which each layout draws its own.
         table_height: Metres that the ground on which the objects stand is raised; the same.
         distractors: Number of objects of the suite's other tasks that are added, 0 to 4.
+        named_object: Does the policy listen? The instruction names this object of the scene in place of the task's own,
+            e.g. `milk`; `other` draws one for each layout. Success is then that the named object arrives (reward 1); where
+            the task's own arrives instead, the episode ends with reward -1. Empty for the task's own instruction.
     """
 
     task: str = "libero_object"
@@ -38,6 +41,7 @@ class LiberoWideEnvConfig(LiberoEnvConfig):
     camera_turn: Amount = 0.0
     table_height: Amount = 0.0
     distractors: int = 0
+    named_object: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,8 +57,8 @@ class LiberoWideEnvConfig(LiberoEnvConfig):
     def gym_kwargs(self) -> dict[str, Any]:
         kwargs = super().gym_kwargs
         kwargs.pop("hard_reset")
-        kwargs |= {"changes": self.changes(), "distractors": self.distractors}
-        return {**kwargs, "multisampling": self.multisampling, "blank_images": self.blank_images}
+        ours = ("multisampling", "blank_images", "distractors", "named_object")
+        return {**kwargs, "changes": self.changes(), **{name: getattr(self, name) for name in ours}}
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:
         from lerobot_gem.simulation.libero_setup import require_libero

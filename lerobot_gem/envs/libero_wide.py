@@ -8,6 +8,7 @@ from lerobot.envs.libero import LiberoEnv, _get_suite
 from numpy.typing import NDArray
 
 from lerobot_gem.envs.vector_envs import vector_envs
+from lerobot_gem.simulation.naming import arrived, choose_object, instruction_naming
 from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, require_wide, stream_rng
 from lerobot_gem.simulation.rendering import flip
 from lerobot_gem.simulation.scene import LiberoScene
@@ -25,6 +26,7 @@ class LiberoWideEnv(LiberoEnv):
         blank_images: Observations hold black images.
         changes: What differs from LIBERO's scene.
         distractors: Number of objects that are added to it.
+        named_object: Object that the instruction names in place of the task's own, or "other"; empty for the task's own.
         **kwargs: Of LeRobot's `LiberoEnv`.
     """
 
@@ -37,12 +39,16 @@ class LiberoWideEnv(LiberoEnv):
         blank_images: bool = False,
         changes: SceneChanges = LIBEROS_OWN,
         distractors: int = 0,
+        named_object: str = "",
         **kwargs: Any,
     ):
         super().__init__(task_suite, task_id, task_suite_name, init_states=False, **kwargs)
         self.suite_name = task_suite_name
         self.multisampling, self.blank_images = multisampling, blank_images
         self.changes, self.distractors = changes, distractors
+        self.named_object = named_object
+        # LIBERO's name of the object that the present instruction names; None for the task's own instruction.
+        self.named: str | None = None
         # Videos then play in real time.
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": self.control_freq}
         self._scene: LiberoScene | None = None
@@ -86,10 +92,23 @@ class LiberoWideEnv(LiberoEnv):
         scene = self._scene_now()
         gym.Env.reset(self, seed=seed)
         number = int(self.np_random.integers(2**31)) if seed is None else seed
-        apply_wide(scene, stream_rng("evaluation", int(seed is None), number, self.task_id), self.changes)
+        rng = stream_rng("evaluation", int(seed is None), number, self.task_id)
+        apply_wide(scene, rng, self.changes)
+        if self.named_object:
+            self.named = choose_object(scene, self.named_object, rng.spawn(1)[0])
+            self.task_description = instruction_naming(scene, self.named)
         for robot in scene.env.robots:
             robot.controller.use_delta = self.control_mode == "relative"
         return self._format_raw_obs(scene.env._get_observations()), {"is_success": False}
+
+    def step(self, action: NDArray[Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """LeRobot's, but for what success is when the instruction names another object."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.named is not None:
+            own, named = info["is_success"], arrived(self._scene_now(), self.named)
+            info["is_success"] = named
+            reward, terminated = (1.0 if named else -1.0 if own else 0.0), own or named
+        return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
         if self._scene is not None:

@@ -48,6 +48,7 @@ class ScriptedPickAndPlace(ABC):
 
     Args:
         scene: The task; its goal must be one `in` or `on` predicate.
+        target: Object to pick up instead of the goal's.
     """
 
     approach_height = 0.10  # above the grasp point while not yet aligned, m
@@ -56,9 +57,10 @@ class ScriptedPickAndPlace(ABC):
     yaw_tolerance = 0.06  # rad
     delivered_radius = 0.06  # along x and y around the goal; let go there, the object only has to fall, m
 
-    def __init__(self, scene: LiberoScene):
+    def __init__(self, scene: LiberoScene, target: str | None = None):
         self.scene = scene
-        self.target, self.container = target_and_container(scene)
+        own, self.container = target_and_container(scene)
+        self.target = target or own
         poses, shapes = scene.rest
         self.rest, self.shape = poses[self.target], shapes[self.target]
         self.container_rest, self.container_shape = poses[self.container], shapes[self.container]
@@ -127,8 +129,8 @@ class DropIntoContainer(ScriptedPickAndPlace):
     shifts = (0.0, -0.022, 0.022)
     hand_length, hand_width = 0.21, 0.066  # of the Panda hand, m
 
-    def __init__(self, scene: LiberoScene):
-        super().__init__(scene)
+    def __init__(self, scene: LiberoScene, target: str | None = None):
+        super().__init__(scene, target)
         self._others = [name for name in scene.objects if name not in (self.target, self.container)]
         x, y, _ = self.shape.size
         # Boxes are gripped across their short side, round things at any yaw.
@@ -213,8 +215,8 @@ class PlaceOnPlate(ScriptedPickAndPlace):
     release_radius = 0.02  # m
     delivered_radius = 0.03
 
-    def __init__(self, scene: LiberoScene):
-        super().__init__(scene)
+    def __init__(self, scene: LiberoScene, target: str | None = None):
+        super().__init__(scene, target)
         self.radius = float(self.shape.size[:2].max()) / 2
         self.table = self.container_rest[2] + self.container_shape.low[2]
         self.travel = max(self.table + self.travel_height, self.rest[2] + self.lift * self._raised())
@@ -294,8 +296,12 @@ SCRIPTED_POLICIES: dict[str, type[ScriptedPickAndPlace]] = {
 }
 
 
-def make_scripted_policy(scene: LiberoScene) -> ScriptedPickAndPlace:
+def make_scripted_policy(scene: LiberoScene, target: str | None = None) -> ScriptedPickAndPlace:
     """The scripted policy of a scene's task.
+
+    Args:
+        scene: The scene.
+        target: Object to pick up instead of the goal's.
 
     Raises:
         ValueError: There is none for this suite.
@@ -304,4 +310,4 @@ def make_scripted_policy(scene: LiberoScene) -> ScriptedPickAndPlace:
         raise ValueError(
             f"There is no scripted policy for {scene.suite}; there is for {', '.join(SCRIPTED_POLICIES)}."
         )
-    return SCRIPTED_POLICIES[scene.suite](scene)
+    return SCRIPTED_POLICIES[scene.suite](scene, target)

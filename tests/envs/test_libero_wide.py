@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 
 from lerobot_gem.envs.configuration_libero_wide import LiberoWideEnvConfig
+from lerobot_gem.simulation.scripted_policies import make_scripted_policy
 from tests.envs.test_configuration_libero_wide import parse
 
 
@@ -79,3 +81,36 @@ def test_changes_reach_the_scene_and_leave_the_layout(env) -> None:
     finally:
         changed_env.close()
     assert np.abs(changed["pixels"]["image"].astype(int) - plain["pixels"]["image"]).mean() > 10
+
+
+@pytest.fixture(scope="module")
+def listening(libero: Path) -> Iterator:
+    config = parse("--env.named_object=other", "--env.episode_length=80")
+    env = config.create_envs(n_envs=1)["libero_object"][1]
+    yield env
+    env.close()
+
+
+@pytest.mark.libero
+@pytest.mark.parametrize("listens", [True, False])
+def test_an_expert_goes_to_the_object_that_it_is_told(env, listening, listens: bool) -> None:
+    inner, outcomes = listening.envs[0].unwrapped, []
+    for seed in (0, 1, 2):
+        listening.reset(seed=[seed], options={NEW_ROLLOUT_OPTION: True})
+        scene = inner._scene
+        if seed == 0:  # on the same layout as without
+            env.reset(seed=[seed])
+            for name in scene.objects:
+                same = env.envs[0].unwrapped._scene.pose(name)
+                np.testing.assert_allclose(scene.pose(name), same, atol=1e-9)
+        assert inner.named != "cream_cheese_1"
+        named = inner.named.removesuffix("_1").replace("_", " ")
+        assert listening.call("task_description")[0] == f"pick up the {named} and place it in the basket"
+        policy = make_scripted_policy(scene, inner.named if listens else None)
+        for _ in range(80):
+            _, reward, terminated, _, info = listening.step(policy.action()[None])
+            if terminated[0]:
+                break
+        outcomes.append((reward[0], bool(info["is_success"][0]) if terminated[0] else None))
+    assert outcomes.count((1.0, True) if listens else (-1.0, False)) >= 2
+    assert (-1.0, False) not in outcomes if listens else (1.0, True) not in outcomes

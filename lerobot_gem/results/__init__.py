@@ -1,0 +1,1 @@
+"""What `lerobot-eval` found, counted: intervals, pairs, tables. Knows neither policies nor the simulator."""
