@@ -9,6 +9,7 @@ from lerobot.configs import parser
 from lerobot_gem.data.check.inspector import CheckConfig, inspect
 from lerobot_gem.data.check.page import write_page
 from lerobot_gem.data.check.report import as_text
+from lerobot_gem.scripts.options import refusal
 
 
 @parser.wrap()
@@ -42,7 +43,7 @@ def main() -> None:
         sys.argv[1:] = name_dataset(sys.argv[1:])
         code = check()
     except (DraccusException, NotImplementedError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {refusal(error)}", file=sys.stderr)
         code = 1
     sys.exit(code)
 

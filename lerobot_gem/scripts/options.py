@@ -30,11 +30,14 @@ def parse_options[Config](config_class: type[Config], arguments: Sequence[str] |
     try:
         return parser.parse_args(arguments)
     except DraccusException as error:
-        # Where a configuration itself refuses a value, draccus says no more than that it couldn't be made.
-        reason: BaseException = error
-        while "Couldn't instantiate class" in str(reason) and reason.__cause__ is not None:
-            reason = reason.__cause__
-        sys.exit(f"error: {reason}")
+        sys.exit(f"error: {refusal(error)}")
+
+
+def refusal(error: BaseException) -> BaseException:
+    """Why an option is refused: where a configuration itself refuses a value, draccus says no more than that it couldn't be made."""
+    while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @contextmanager

@@ -63,6 +63,9 @@ def test_what_lerobot_train_is_called_with_can_be_checked(
 def test_a_wrong_option_is_one_line(depth_dataset_root: Path, monkeypatch, capsys):
     code, output, errors = call(monkeypatch, capsys, depth_dataset_root, "--num_frames=0")
     assert (code, output, errors) == (1, "", "error: num_frames=0: expected at least 1.\n")
+    # Of LeRobot's own configuration, whose reason draccus keeps to itself.
+    code, _, errors = call(monkeypatch, capsys, depth_dataset_root, "--dataset.eval_split=-0.5")
+    assert code == 1 and "eval_split" in errors and "Couldn't instantiate" not in errors
 
 
 @pytest.mark.slow
