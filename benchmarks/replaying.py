@@ -39,7 +39,8 @@ def main() -> None:
         for job, config in (("scripted policy", simulated), ("replayed", replayed)):
             rates, seconds = [], []
             for qa in (None, QuestionsConfig()):
-                staging = root / f"{job}{qa is None}"
+                staging = root / f"{job}, {'questions' if qa else 'none'}"
+                staging.mkdir()
                 attempts = [Attempt(0, number) for number in range(given.demonstrations)]
                 start = time.process_time()
                 for attempt in attempts:
