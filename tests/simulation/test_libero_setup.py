@@ -62,6 +62,7 @@ def test_the_configuration_beside_the_environment_is_the_default(
     assert found == (str(tmp_path / "libero") if expected == "beside" else expected)
 
 
+@pytest.mark.slow
 def test_the_plugin_chooses_it_when_it_is_imported(tmp_path: Path) -> None:
     """Also: LeRobot's warning that it can't load torchcodec, 234 lines of tracebacks, is one line."""
     (tmp_path / "libero").mkdir()

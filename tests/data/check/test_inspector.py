@@ -193,6 +193,7 @@ def training_error(root: Path, config) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "config", "message"),
     [
