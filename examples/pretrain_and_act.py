@@ -125,7 +125,6 @@ def main() -> None:
                 TASK_ID,
                 demonstrations=max(2, round(scale * DEMONSTRATIONS)),
                 scenes=scaled(SCENES),
-                depth=True,
             ),
         ),
         "stage 1": training("stage1", "gem_tiny_stage1", scaled(60)),

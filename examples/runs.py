@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +57,35 @@ def run(log: Path, *command: str | Path, append: bool = False) -> float:
     return time.monotonic() - start
 
 
-def run_steps(output: Path, steps: dict[str, tuple[Path, Callable[[], None]]]) -> dict[str, float]:
+@contextmanager
+def beside(log: Path, *command: str | Path) -> Iterator[Callable[[], None]]:
+    """Run a command on another core while the block runs; its output goes to the log alone, and it ends with the block.
+
+    Yields:
+        What waits for it, and ends the example where it failed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"\n$ {' '.join(map(str, command))} &> {log} &", flush=True)
+    with (
+        log.open("ab") as file,
+        subprocess.Popen(
+            [str(part) for part in command], stdout=file, stderr=subprocess.STDOUT, env=THREADS | os.environ
+        ) as process,
+    ):
+
+        def wait() -> None:
+            if process.wait():
+                sys.exit(f"\n{command[0]} ended with code {process.returncode}; its output is in {log}")
+
+        try:
+            yield wait
+        finally:
+            process.terminate()
+
+
+def run_steps(
+    output: Path, steps: dict[str, tuple[Path, Callable[[], None]]], minutes_file: str = "minutes.json"
+) -> dict[str, float]:
     """Do each step whose result is not there yet; returns the minutes that each took, interrupted tries included.
 
     Ctrl-C, or a signal to terminate, ends the example with one line that says how to go on.
@@ -64,8 +93,9 @@ def run_steps(output: Path, steps: dict[str, tuple[Path, Callable[[], None]]]) -
     Args:
         output: Where the minutes are kept.
         steps: Name -> its result and what makes it.
+        minutes_file: Its name there.
     """
-    times = output / "minutes.json"
+    times = output / minutes_file
     minutes: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
     output.mkdir(parents=True, exist_ok=True)
     for ending in (
@@ -94,10 +124,8 @@ def _same_command() -> str:
     return shlex.join([sys.executable, *(argument for argument in sys.argv if argument != "--fresh")])
 
 
-def collect(
-    output: Path, repo_id: str, task_id: int, *, demonstrations: int, scenes: int, depth: bool
-) -> None:
-    """Wide demonstrations and single frames of one task, into `output / "data"`."""
+def collect(output: Path, repo_id: str, task_id: int, *, demonstrations: int, scenes: int) -> None:
+    """Wide demonstrations and single frames of one task, with depth, into `output / "data"`."""
     run(
         output / "logs" / "collect.log",
         BIN / "lerobot-gem-libero-demos",
@@ -108,7 +136,6 @@ def collect(
         "--placement=wide",
         f"--fps={FPS}",
         f"--image_size={IMAGE_SIZE}",
-        f"--depth={str(depth).lower()}",
         f"--output.repo_id={repo_id}",
         f"--output.root={output / 'data'}",
         "--num_workers=2",
@@ -116,10 +143,12 @@ def collect(
     )
 
 
-def evaluate(
-    output: Path, name: str, trained: str, task_id: int, *, episodes: int, blank_images: bool = False
-) -> None:
-    """lerobot-eval of what `train` left under `trained`, on unseen wide placements, into `output / name`."""
+def evaluate(output: Path, name: str, trained: str, task_id: int, *arguments: str, episodes: int) -> None:
+    """lerobot-eval of what `train` left under `trained`, on unseen wide placements, into `output / name`.
+
+    What an interrupted call left there is replaced.
+    """
+    shutil.rmtree(output / name, ignore_errors=True)
     run(
         output / "logs" / f"{name}.log",
         BIN / "lerobot-eval",
@@ -131,10 +160,10 @@ def evaluate(
         f"--env.episode_length={EPISODE_LENGTH}",
         f"--env.observation_height={IMAGE_SIZE}",
         f"--env.observation_width={IMAGE_SIZE}",
-        f"--env.blank_images={str(blank_images).lower()}",
         f"--eval.n_episodes={episodes}",
         "--eval.batch_size=2",
         f"--output_dir={output / name}",
+        *arguments,
     )
 
 

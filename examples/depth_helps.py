@@ -1,0 +1,357 @@
+"""Does a model that learned to paint depth act better? Arms that differ in pre-training alone, cell by cell.
+
+    python examples/depth_helps.py --seeds 0 1 2                       # all of it: about seven hours of one core for each seed
+    python examples/depth_helps.py --seeds 1 --arms a c --demonstrations 100
+
+| arm | pre-training, before the same action training |
+|---|---|
+| a | none |
+| b | stage 3 with language alone |
+| c | stages 1 to 3 with depth (GEM); c900 and c5000 with other numbers of steps |
+| d | stages 1 to 3 with the same generator, taught to paint the picture itself (GEM's own control) |
+| e | as c, and depth is learned in stage 4 too |
+| f | none, and the steps of pre-training are spent on actions too |
+
+Finished cells are kept in outputs/depth_helps/, so that a second call goes on where the first one stopped; what each measured
+goes to results/depth_helps/, a JSON file with the commands. depth_helps_report.py makes tables and a plot of what is there.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from depth_helps_measures import depth_probe, first_action_error
+from runs import (
+    BIN,
+    FPS,
+    IMAGE_SIZE,
+    ROOT,
+    SUITE,
+    checkpoint,
+    evaluate,
+    run,
+    run_steps,
+    success,
+    train,
+    trained,
+)
+
+OUTPUT, RESULTS = ROOT / "outputs" / "depth_helps", ROOT / "results" / "depth_helps"
+AUTOENCODER = OUTPUT / "autoencoder"
+TASK_ID = 9
+LOG_EVERY = 50
+
+# Pre-training sees scenes of other tasks too, and questions about them; held-out scenes are of the task that is acted.
+PRETRAINING_TASKS, SCENES_OF_EACH = (0, 3, 6, 9), 1000
+HELD_OUT_SCENES = 500
+# Actions: demonstrations, and single frames with the scripted policy's action, without which tiny learns too little.
+DEMONSTRATIONS, ACTION_SCENES = (25, 100), 1500
+
+CONNECTOR_STEPS, GENERATOR_STEPS, ACTION_STEPS = 60, 250, 1000
+EPISODES = 50
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a backbone learned before it acts.
+
+    Attributes:
+        painted: What the generator paints, "depth" or "rgb"; None for language alone.
+        steps: Of stage 3.
+    """
+
+    painted: str | None
+    steps: int = 2400
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return f"{self.painted or 'language'}{self.steps}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What differs between policies.
+
+    Attributes:
+        pretraining: Before actions; None for none.
+        depth: Depth is learned beside actions too.
+        more_steps: Of action training.
+    """
+
+    pretraining: Pretraining | None = None
+    depth: bool = False
+    more_steps: int = 0
+
+
+ARMS = {
+    "a": Arm(),
+    "b": Arm(Pretraining(None)),
+    "c": Arm(Pretraining("depth")),
+    "d": Arm(Pretraining("rgb")),
+    "e": Arm(Pretraining("depth"), depth=True),
+    "f": Arm(more_steps=Pretraining("depth").steps),
+    "c900": Arm(Pretraining("depth", 900)),
+    "c5000": Arm(Pretraining("depth", 5000)),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where all of it happens.
+
+    Attributes:
+        scene: Options of the scenes that are collected, and of the environment.
+        policy: Options of every policy.
+        changes: Name -> options of the environment, for other evaluations of the same policies.
+    """
+
+    scene: tuple[str, ...] = ()
+    policy: tuple[str, ...] = ()
+    changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+SETTINGS = {
+    # LIBERO's camera and table, both cameras.
+    "plain": Setting(
+        changes={
+            "camera_10": ("camera_turn=10",),
+            "camera_20": ("camera_turn=20",),
+            "table_4cm": ("table_height=0.04",),
+            "distractors": ("distractors=3",),
+        }
+    ),
+    # One fixed camera that stands elsewhere in each layout, over a table of another height: geometry must be read.
+    "geometry": Setting(
+        scene=("camera_turn=[-20,20]", "table_height=[0,0.06]"),
+        policy=("--policy.cameras.names=[observation.images.image]",),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing that is done once.
+
+    Attributes:
+        name: Of the cell.
+        result: The file that says that it is done.
+        do: What makes it.
+    """
+
+    name: str
+    result: Path
+    do: Callable[[], None]
+
+
+def write(result: Path, content: dict) -> None:
+    """Keep what a cell measured."""
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def train_autoencoder() -> None:
+    """One for arms c and d: the packaged one hardly knows the cameras' own pictures, which d paints."""
+    run(
+        OUTPUT / "logs" / "autoencoder.log",
+        sys.executable,
+        ROOT / "examples" / "train_tiny_autoencoder.py",
+        "--rgb",
+        f"--data={OUTPUT / 'plain' / 'data' / 'pretraining'}",
+        f"--output_dir={AUTOENCODER}",
+        "--batch_size=18",
+    )
+
+
+class Experiment:
+    """The cells of one setting.
+
+    Args:
+        setting: Its name.
+    """
+
+    def __init__(self, setting: str) -> None:
+        self.setting = SETTINGS[setting]
+        self.name = setting
+        self.output = OUTPUT / setting
+
+    def data(self, name: str) -> Path:
+        """Where a dataset is."""
+        return self.output / "data" / name
+
+    def collect(self, name: str, *arguments: str) -> Cell:
+        """Collect a dataset with depth."""
+
+        def do() -> None:
+            run(
+                self.output / "logs" / f"collect_{name}.log",
+                BIN / "lerobot-gem-libero-demos",
+                f"--suite={SUITE}",
+                f"--fps={FPS}",
+                f"--image_size={IMAGE_SIZE}",
+                f"--output.repo_id=local/{name}",
+                f"--output.root={self.data(name)}",
+                "--resume=true",
+                *(f"--{option}" for option in self.setting.scene),
+                *arguments,
+            )
+
+        return Cell(f"collect {self.name} {name}", self.data(name) / "meta" / "info.json", do)
+
+    def materials(self) -> Iterator[Cell]:
+        """What is learned from, what is measured on, and the autoencoder of depth and of the control's pictures."""
+        yield self.collect(
+            "pretraining",
+            "--mode=scenes",
+            f"--task_ids={list(PRETRAINING_TASKS)}",
+            f"--scenes_per_task={SCENES_OF_EACH}",
+            "--qa.scene_interval=4",
+            "--seed=0",
+        )
+        yield self.collect(
+            "actions",
+            f"--task_ids=[{TASK_ID}]",
+            f"--episodes_per_task={max(DEMONSTRATIONS)}",
+            f"--scenes_per_task={ACTION_SCENES}",
+            "--seed=5",
+        )
+        yield self.collect(
+            "held_out",
+            "--mode=scenes",
+            f"--task_ids=[{TASK_ID}]",
+            f"--scenes_per_task={HELD_OUT_SCENES}",
+            "--seed=99",
+        )
+        yield Cell("train autoencoder", AUTOENCODER / "config.json", train_autoencoder)
+
+    def training(self, name: str, config: str, data: str, steps: int, seed: int, *arguments: str) -> Cell:
+        """Train with a file of configs/policy."""
+
+        def do() -> None:
+            train(
+                self.output,
+                name,
+                config,
+                f"--dataset.repo_id=local/{data}",
+                f"--seed={1000 + seed}",
+                *arguments,
+                steps=steps,
+                log_every=LOG_EVERY,
+                data=self.data(data),
+            )
+
+        return Cell(f"train {self.name} {name}", trained(self.output, name), do)
+
+    def pretraining(self, kind: Pretraining, seed: int) -> Iterator[Cell]:
+        """Stages 1 to 3, or the third alone where no generator is trained."""
+        folder = f"{kind.name}_s{seed}"
+
+        def stage(number: int, steps: int, *arguments: str) -> Cell:
+            config = f"gem_tiny_stage{number}"
+            return self.training(f"{folder}/stage{number}", config, "pretraining", steps, seed, *arguments)
+
+        def before(number: int) -> str:
+            return f"--policy.path={checkpoint(self.output, f'{folder}/stage{number}')}"
+
+        if kind.painted is None:
+            yield self.training(
+                f"{folder}/stage3",
+                "gem_tiny_stage1",  # the one file that starts from nothing
+                "pretraining",
+                kind.steps,
+                seed,
+                "--policy.stage=joint",
+                "--policy.depth.loss_weight=0",
+                "--policy.backbone.freeze_vision_tower=false",
+                "--policy.scheduler_warmup_steps=20",
+                *self.setting.policy,
+            )
+            return
+        painter = f"--policy.depth.autoencoder={AUTOENCODER}", f"--policy.depth.target={kind.painted}"
+        yield stage(1, CONNECTOR_STEPS, *painter, *self.setting.policy)
+        yield stage(2, GENERATOR_STEPS, before(1))
+        yield stage(3, kind.steps, before(2))
+
+    def policies(self, arm_name: str, demonstrations: int, seed: int) -> Iterator[Cell]:
+        """Action training of an arm, and what is measured on it."""
+        arm, name = ARMS[arm_name], f"{arm_name}_{demonstrations}_s{seed}"
+        first_scene = max(DEMONSTRATIONS)  # scenes follow demonstrations in the dataset
+        episodes = [*range(demonstrations), *range(first_scene, first_scene + ACTION_SCENES)]
+        arguments = [f"--dataset.episodes={episodes}", *self.setting.policy]
+        if arm.pretraining:
+            yield from self.pretraining(arm.pretraining, seed)
+            backbone = checkpoint(self.output, f"{arm.pretraining.name}_s{seed}/stage3")
+            arguments.append(f"--policy.backbone.pretrained={backbone}")
+        if arm.depth:
+            arguments.append("--policy.depth.loss_weight=0.1")
+        steps = ACTION_STEPS + arm.more_steps
+        yield self.training(name, "gem_vla_tiny", "actions", steps, seed, *arguments)
+        yield self.measuring(name)
+        yield self.evaluation(name, "as_trained")
+
+    def robustness(self, arm_name: str, seed: int) -> Iterator[Cell]:
+        """Evaluations of the best trained policy where something changed."""
+        for change, options in self.setting.changes.items():
+            yield self.evaluation(f"{arm_name}_{max(DEMONSTRATIONS)}_s{seed}", change, *options)
+
+    def result(self, name: str, measured: str) -> Path:
+        """Where a measurement is kept."""
+        return RESULTS / self.name / f"{name}.{measured}.json"
+
+    def measuring(self, name: str) -> Cell:
+        """Errors on held-out scenes."""
+
+        def do() -> None:
+            policy, data = checkpoint(self.output, name), self.data("held_out")
+            found = {
+                "first_action": first_action_error(policy, data),
+                "depth_probe": depth_probe(policy, data),
+            }
+            write(self.result(name, "held_out"), found)
+
+        return Cell(f"measure {self.name} {name}", self.result(name, "held_out"), do)
+
+    def evaluation(self, name: str, condition: str, *changes: str) -> Cell:
+        """Success in closed loop; layouts are the same for every policy and every condition."""
+        folder = f"{name}/eval_{condition}"
+        options = [f"--env.{option}" for option in (*self.setting.scene, *changes)]
+
+        def do() -> None:
+            evaluate(self.output, folder, name, TASK_ID, *options, episodes=EPISODES)
+            [task] = json.loads((self.output / folder / "eval_info.json").read_text())["per_task"]
+            found = success(self.output / folder) | {"solved": [int(s) for s in task["metrics"]["successes"]]}
+            write(self.result(name, condition), found)
+
+        return Cell(f"evaluate {self.name} {name} {condition}", self.result(name, condition), do)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--settings", choices=SETTINGS, nargs="+", default=["plain"])
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--arms", choices=ARMS, nargs="+", default=list("abcdef"))
+    arguments.add_argument(
+        "--demonstrations", type=int, choices=DEMONSTRATIONS, nargs="+", default=list(DEMONSTRATIONS)
+    )
+    options = arguments.parse_args()
+    cells: list[Cell] = []
+    for experiment in map(Experiment, options.settings):
+        cells += experiment.materials()
+        policies = [(arm, seed) for seed in options.seeds for arm in options.arms]
+        for arm, seed in policies:
+            for count in options.demonstrations:
+                cells += experiment.policies(arm, count, seed)
+        if max(DEMONSTRATIONS) in options.demonstrations:
+            for arm, seed in policies:
+                cells += experiment.robustness(arm, seed)
+    # Arms share what they start from: it is there once.
+    run_steps(OUTPUT, {cell.name: (cell.result, cell.do) for cell in cells})
+
+
+if __name__ == "__main__":
+    main()

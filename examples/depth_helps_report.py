@@ -1,0 +1,154 @@
+"""Tables and a plot of what depth_helps.py measured so far.
+
+    python examples/depth_helps_report.py
+
+writes results/depth_helps/tables.md and results/depth_helps/first_action.png.
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scipy.stats import binomtest
+
+RESULTS = Path(__file__).parent.parent / "results" / "depth_helps"
+BASELINE = "a"
+
+
+class Policy(NamedTuple):
+    """Policies that differ in their seed alone."""
+
+    setting: str
+    arm: str
+    demonstrations: int
+
+
+def read(measured: str) -> dict[Policy, dict[int, Any]]:
+    """Policy -> seed -> what was measured."""
+    found: dict[Policy, dict[int, Any]] = defaultdict(dict)
+    for file in sorted(RESULTS.glob(f"*/*.{measured}.json")):
+        arm, demonstrations, seed = file.name.split(".")[0].split("_")
+        policy = Policy(file.parent.name, arm, int(demonstrations))
+        found[policy][int(seed.removeprefix("s"))] = json.loads(file.read_text())
+    return dict(found)
+
+
+def rows_of_success(measured: str) -> Iterator[list[str]]:
+    """Successes over all seeds, with a Wilson interval, and the test on pairs of layout and seed."""
+    found = read(measured)
+    for policy, seeds in found.items():
+        solved = [success for result in seeds.values() for success in result["solved"]]
+        interval = binomtest(sum(solved), len(solved)).proportion_ci(method="wilson")
+        rates = [100 * statistics.mean(result["solved"]) for result in seeds.values()]
+        other = found.get(policy._replace(arm=BASELINE), {})
+        pairs = [
+            pair
+            for seed in seeds.keys() & other.keys()
+            for pair in zip(seeds[seed]["solved"], other[seed]["solved"], strict=True)
+        ]
+        alone = sum(a > b for a, b in pairs), sum(b > a for a, b in pairs)
+        p = binomtest(alone[0], sum(alone), 0.5).pvalue if sum(alone) else 1.0
+        yield [
+            policy.setting,
+            str(policy.demonstrations),
+            policy.arm,
+            f"{sum(solved)} of {len(solved)}",
+            f"{100 * interval.low:.0f} to {100 * interval.high:.0f} %",
+            ", ".join(f"{rate:.0f}" for rate in rates),
+            "" if policy.arm == BASELINE or not pairs else f"{alone[0]} : {alone[1]}, p = {p:.1g}",
+        ]
+
+
+def rows_of_errors() -> Iterator[list[str]]:
+    """Means over seeds, and the range over seeds where there are several."""
+    for policy, seeds in read("held_out").items():
+        actions = [result["first_action"] for result in seeds.values()]
+        cameras = {camera: None for result in seeds.values() for camera in result["depth_probe"]}
+        yield [
+            policy.setting,
+            str(policy.demonstrations),
+            policy.arm,
+            str(len(seeds)),
+            *(spread([action[axis]["mean"] for action in actions]) for axis in ("xy", "z")),
+            " / ".join(
+                spread([result["depth_probe"][camera]["r2"] for result in seeds.values()])
+                for camera in cameras
+            ),
+        ]
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and the range of several."""
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+
+
+def table(header: str, rows: Iterable[list[str]]) -> str:
+    """A table in Markdown."""
+    columns = header.count("|") + 1
+    lines = [f"| {header} |", "|---" * columns + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def tables() -> str:
+    """All tables."""
+    conditions = sorted({file.name.split(".")[1] for file in RESULTS.glob("*/*.json")} - {"held_out"})
+    parts = ["# Does depth help? What examples/depth_helps.py measured so far", ""]
+    parts += [
+        "Error of the first action on held-out scenes (full scale is 1), and depth that a linear map reads (R2):",
+        "",
+    ]
+    parts.append(
+        table(
+            "setting | demonstrations | arm | seeds | x and y | z | depth, by camera",
+            rows_of_errors(),
+        )
+    )
+    for condition in conditions:
+        parts += [f"Success, {condition.replace('_', ' ')}:", ""]
+        header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone"
+        parts.append(table(header, rows_of_success(condition)))
+    return "\n".join(parts)
+
+
+def plot() -> None:
+    """Error of the first action by arm."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = {policy: seeds for policy, seeds in read("held_out").items() if policy.setting == "plain"}
+    amounts = sorted({policy.demonstrations for policy in found})
+    figure, axes = plt.subplots(
+        1, len(amounts), figsize=(4.5 * len(amounts), 3.2), sharey=True, squeeze=False
+    )
+    for axis, amount in zip(axes[0], amounts, strict=True):
+        arms = sorted(policy.arm for policy in found if policy.demonstrations == amount)
+        for place, arm in enumerate(arms):
+            seeds = found[Policy("plain", arm, amount)]
+            values = [result["first_action"]["xy"]["mean"] for result in seeds.values()]
+            axis.bar(place, statistics.mean(values), color="tab:orange" if arm[0] in "ce" else "tab:gray")
+            axis.plot([place] * len(values), values, "k.", markersize=4)
+        axis.axhline(
+            next(iter(next(iter(found.values())).values()))["first_action"]["xy"]["guess"], ls=":", c="k"
+        )
+        axis.set_xticks(range(len(arms)), arms)
+        axis.set_title(f"{amount} demonstrations")
+    axes[0][0].set_ylabel("error of the first action, x and y")
+    figure.tight_layout()
+    figure.savefig(RESULTS / "first_action.png", dpi=120)
+
+
+def main() -> None:
+    text = tables()
+    (RESULTS / "tables.md").write_text(text)
+    plot()
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
