@@ -25,7 +25,7 @@ test: $(READY)
 	.venv/bin/python -m pytest
 
 test-slow: $(READY)
-	.venv/bin/python -m pytest -m "slow or libero"
+	.venv/bin/python -m pytest -m "slow or libero" -n 2 --dist loadfile
 
 lint: $(READY)
 	.venv/bin/ruff check
