@@ -226,7 +226,8 @@ def checkpoint(output: Path, name: str) -> Path:
 
 def logged(log: Path, value: str) -> list[float]:
     """What lerobot-train printed of a value, in order."""
-    return [float(found) for found in re.findall(rf"step:\S+ .*?\b{value}:([\d.]+)", log.read_text())]
+    text = log.read_text(errors="replace")  # an interrupted progress bar ends within a character
+    return [float(found) for found in re.findall(rf"step:\S+ .*?\b{value}:([\d.]+)", text)]
 
 
 def success(folder: Path) -> dict[str, float | int]:

@@ -76,6 +76,12 @@ def test_training_goes_on_from_its_last_checkpoint(runs: ModuleType, tmp_path: P
     assert log.read_text().count("threads 1") == 2
 
 
+def test_a_log_that_ends_within_a_character_is_read(runs: ModuleType, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes("Training: █".encode()[:-1] + b"\nINFO step:10 smpl:1 loss:0.500\n")
+    assert runs.logged(log, "loss") == [0.5]
+
+
 def test_minutes_of_all_tries_are_added(
     runs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
