@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from depth_helps_measures import depth_probe, first_action_error
+from depth_helps_measures import measure
 from runs import (
     BIN,
     FPS,
@@ -305,11 +305,7 @@ class Experiment:
         """Errors on held-out scenes."""
 
         def do() -> None:
-            policy, data = checkpoint(self.output, name), self.data("held_out")
-            found = {
-                "first_action": first_action_error(policy, data),
-                "depth_probe": depth_probe(policy, data),
-            }
+            found = measure(checkpoint(self.output, name), self.data("held_out"))
             write(self.result(name, "held_out"), found)
 
         return Cell(f"measure {self.name} {name}", self.result(name, "held_out"), do)

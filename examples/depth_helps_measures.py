@@ -20,21 +20,61 @@ BATCH_SIZE, SEED = 25, 0
 RIDGE = 1e-2  # of features with variance 1, as a share of the number of tokens
 
 
-def first_action_error(checkpoint: Path, data: Path) -> dict[str, Any]:
-    """Mean absolute error of the first predicted action, in units of full scale, over the frames of a dataset.
+def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
+    """Errors of a policy on the frames of a dataset with depth, each frame an episode of its own.
 
     Returns:
-        Of `xy` (their mean) and `z`: the mean over frames, its standard error, and `guess`, the error of the dataset's median.
+        `first_action` (see `action_errors`), and `depth_probe`: camera -> `r2`, how much of the depth of each visual token's
+        cell a linear map reads from what the action expert is given (see `explained`).
     """
     policy, preprocess, postprocess = load(checkpoint)
+    cameras = policy.config.camera_names
     torch.manual_seed(SEED)  # of the noise that actions are sampled from
     predicted, expected = [], []
+    features: dict[str, list[Tensor]] = {camera: [] for camera in cameras}
+    depths: dict[str, list[Tensor]] = {camera: [] for camera in cameras}
     for batch in frames(data):
         expected.append(batch[ACTION])
-        chunk = policy.predict_action_chunk(preprocess(observed(batch)))
-        predicted.append(postprocess(chunk[:, 0]))
-    actions = torch.cat(expected).cpu()
-    errors = (torch.cat(predicted).cpu() - actions).abs()
+        # The dataset has one action for each frame, not a chunk.
+        prompts = preprocess({key: value for key, value in batch.items() if key != ACTION})
+        predicted.append(postprocess(policy.predict_action_chunk(prompts)[:, 0]))
+        spans = conditioning_of_images(policy, prompts)
+        side = round(spans.shape[1] ** 0.5)
+        for position, camera in enumerate(cameras):
+            features[camera].append(spans[position :: len(cameras)])
+            depth = F.adaptive_avg_pool2d(batch[f"{camera}_depth"].float(), side)
+            depths[camera].append(depth.flatten(1).log())
+    return {
+        "first_action": action_errors(torch.cat(predicted).cpu(), torch.cat(expected).cpu()),
+        "depth_probe": {
+            camera: {"r2": explained(torch.cat(features[camera]), torch.cat(depths[camera]))}
+            for camera in cameras
+        },
+    }
+
+
+@torch.no_grad()
+def conditioning_of_images(policy: Any, prompts: dict[str, Any]) -> Tensor:
+    """What the action expert reads at the tokens of each image (N, S, layers * D), the images of a frame in order."""
+    tokens = prompts[OBS_LANGUAGE_TOKENS]
+    states = policy.backbone(
+        tokens,
+        prompts[OBS_LANGUAGE_ATTENTION_MASK],
+        prompts[OBS_PIXEL_VALUES],
+        prompts[OBS_GRID_THW],
+        layers=policy.config.conditioning_layers,
+    )
+    spans, _ = policy.backbone.vision_spans(states.movedim(1, 2).flatten(2), tokens)
+    return spans
+
+
+def action_errors(predicted: Tensor, actions: Tensor) -> dict[str, Any]:
+    """Mean absolute errors of actions (N, A), in units of full scale.
+
+    Returns:
+        Of `xy` (their mean) and `z`: the mean over frames, its standard error, and `guess`, the error of the median action.
+    """
+    errors = (predicted - actions).abs()
     guesses = (actions - actions.median(dim=0).values).abs()
     return {"n": len(errors)} | {
         name: {
@@ -46,44 +86,11 @@ def first_action_error(checkpoint: Path, data: Path) -> dict[str, Any]:
     }
 
 
-def depth_probe(checkpoint: Path, data: Path) -> dict[str, Any]:
-    """How much of the depth of each visual token's cell a linear map reads from what the action expert is given.
-
-    Ridge regression of the logarithm of the cell's mean depth, fitted on every second frame, measured on the others.
-
-    Returns:
-        Camera -> `r2`: the share of variance that is explained, of depth less the mean depth at that place in all fitted
-        frames. A map that knows the place alone has 0.
-    """
-    policy, preprocess, _ = load(checkpoint)
-    features: dict[str, list[Tensor]] = {}
-    depths: dict[str, list[Tensor]] = {}
-    for batch in frames(data):
-        prompts = preprocess(observed(batch))
-        tokens = prompts[OBS_LANGUAGE_TOKENS]
-        with torch.no_grad():
-            states = policy.backbone(
-                tokens,
-                prompts[OBS_LANGUAGE_ATTENTION_MASK],
-                prompts[OBS_PIXEL_VALUES],
-                prompts[OBS_GRID_THW],
-                layers=policy.config.conditioning_layers,
-            )
-        spans, _ = policy.backbone.vision_spans(states.movedim(1, 2).flatten(2), tokens)
-        cameras = policy.config.camera_names
-        for position, camera in enumerate(cameras):
-            side = round(spans.shape[1] ** 0.5)
-            depth = F.adaptive_avg_pool2d(batch[f"{camera}_depth"].float(), side)
-            features.setdefault(camera, []).append(spans[position :: len(cameras)])
-            depths.setdefault(camera, []).append(depth.flatten(1).log())
-    return {
-        camera: {"r2": explained(torch.cat(features[camera]), torch.cat(depths[camera]))}
-        for camera in features
-    }
-
-
 def explained(features: Tensor, values: Tensor) -> float:
-    """Share of the variance of values (N, S) that a linear map of features (N, S, D) explains, on the odd rows."""
+    """Share of the variance of values (N, S) that a linear map of features (N, S, D) explains, on the odd rows.
+
+    Ridge regression, fitted on the even rows, of values less their mean at each place there: a map that knows the place alone has 0.
+    """
     values = values - values[::2].mean(dim=0)
     mean, scale = features[::2].mean(dim=(0, 1)), features[::2].std(dim=(0, 1)) + 1e-6
     features = ((features - mean) / scale).double()
@@ -105,8 +112,3 @@ def frames(data: Path) -> Iterator[dict[str, Any]]:
     """All frames of a dataset, in batches."""
     dataset = open_depth_dataset(DatasetOptions(f"local/{data.name}", data))
     yield from read_frames(dataset, np.arange(len(dataset)).tolist(), batch_size=BATCH_SIZE)
-
-
-def observed(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch without the actions, of which the dataset has one for each frame, not a chunk."""
-    return {key: value for key, value in batch.items() if key != ACTION}

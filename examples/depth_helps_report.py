@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scipy.stats import binomtest
+from lerobot_gem.results.counts import mcnemar, wilson
 
 RESULTS = Path(__file__).parent.parent / "results" / "depth_helps"
 BASELINE = "a"
@@ -41,7 +41,7 @@ def rows_of_success(measured: str) -> Iterator[list[str]]:
     found = read(measured)
     for policy, seeds in found.items():
         solved = [success for result in seeds.values() for success in result["solved"]]
-        interval = binomtest(sum(solved), len(solved)).proportion_ci(method="wilson")
+        low, high = wilson(sum(solved), len(solved))
         rates = [100 * statistics.mean(result["solved"]) for result in seeds.values()]
         other = found.get(policy._replace(arm=BASELINE), {})
         pairs = [
@@ -49,16 +49,15 @@ def rows_of_success(measured: str) -> Iterator[list[str]]:
             for seed in seeds.keys() & other.keys()
             for pair in zip(seeds[seed]["solved"], other[seed]["solved"], strict=True)
         ]
-        alone = sum(a > b for a, b in pairs), sum(b > a for a, b in pairs)
-        p = binomtest(alone[0], sum(alone), 0.5).pvalue if sum(alone) else 1.0
+        it_alone, baseline_alone, p = mcnemar(pairs)
         yield [
             policy.setting,
             str(policy.demonstrations),
             policy.arm,
             f"{sum(solved)} of {len(solved)}",
-            f"{100 * interval.low:.0f} to {100 * interval.high:.0f} %",
+            f"{100 * low:.0f} to {100 * high:.0f} %",
             ", ".join(f"{rate:.0f}" for rate in rates),
-            "" if policy.arm == BASELINE or not pairs else f"{alone[0]} : {alone[1]}, p = {p:.1g}",
+            "" if policy.arm == BASELINE or not pairs else f"{it_alone} : {baseline_alone}, p = {p:.1g}",
         ]
 
 

@@ -232,9 +232,9 @@ def logged(log: Path, value: str) -> list[float]:
 
 def success(folder: Path) -> dict[str, float | int]:
     """Successes of an evaluation of one task, with the 95 % Wilson interval."""
-    from scipy.stats import binomtest
+    # LeRobot comes with them, which takes seconds.
+    from lerobot_gem.results.counts import count
+    from lerobot_gem.results.eval_info import read_eval_info
 
-    [task] = json.loads((folder / "eval_info.json").read_text())["per_task"]
-    successes = task["metrics"]["successes"]
-    interval = binomtest(sum(successes), len(successes)).proportion_ci(method="wilson")
-    return {"successes": sum(successes), "n": len(successes), "low": interval.low, "high": interval.high}
+    found = count(read_eval_info(folder))
+    return {"successes": found.successes, "n": found.episodes, "low": found.low, "high": found.high}

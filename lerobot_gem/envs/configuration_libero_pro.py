@@ -35,16 +35,6 @@ class LiberoProEnvConfig(LiberoEnvConfig):
 
         require_libero()
         from lerobot_gem.envs.libero_pro import create_libero_pro_envs
+        from lerobot_gem.envs.vector_envs import env_arguments
 
-        return create_libero_pro_envs(
-            suites=[name.strip() for name in self.task.split(",") if name.strip()],
-            task_ids=self.task_ids,
-            n_envs=n_envs,
-            # One environment needs no process of its own.
-            use_async_envs=use_async_envs and n_envs > 1,
-            camera_name=self.camera_name,
-            camera_name_mapping=self.camera_name_mapping,
-            control_mode=self.control_mode,
-            episode_length=self.episode_length,
-            **{key: value for key, value in self.gym_kwargs.items() if key != "task_ids"},
-        )
+        return create_libero_pro_envs(**env_arguments(self, n_envs, use_async_envs))

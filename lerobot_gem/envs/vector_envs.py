@@ -5,8 +5,31 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+from lerobot.envs.configs import LiberoEnv as LiberoEnvConfig
 from lerobot.envs.libero import _select_task_ids
 from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
+
+
+def env_arguments(config: LiberoEnvConfig, n_envs: int, use_async_envs: bool) -> dict[str, Any]:
+    """What a configuration of LIBERO says to the function that creates its environments.
+
+    Args:
+        config: The configuration.
+        n_envs: Environments for each task.
+        use_async_envs: One process for each environment, if there are several.
+    """
+    return {
+        "suites": [name.strip() for name in config.task.split(",") if name.strip()],
+        "task_ids": config.task_ids,
+        "n_envs": n_envs,
+        # One environment needs no process of its own.
+        "use_async_envs": use_async_envs and n_envs > 1,
+        "camera_name": config.camera_name,
+        "camera_name_mapping": config.camera_name_mapping,
+        "control_mode": config.control_mode,
+        "episode_length": config.episode_length,
+        **{key: value for key, value in config.gym_kwargs.items() if key != "task_ids"},
+    }
 
 
 def vector_envs(

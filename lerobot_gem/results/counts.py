@@ -51,6 +51,30 @@ class Pair:
     p: float
 
 
+def wilson(successes: int, episodes: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a success rate."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, episodes).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar(pairs: Sequence[tuple[bool, bool]]) -> tuple[int, int, float]:
+    """McNemar's exact test, two-sided.
+
+    Args:
+        pairs: Whether the first and whether the second succeeded, for each episode.
+
+    Returns:
+        Episodes in which the first alone succeeded, in which the second did, and p.
+    """
+    from scipy.stats import binomtest
+
+    first, second = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    p = float(binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
+    return first, second, p
+
+
 def count(results: Sequence[TaskResult], suite: str | None = None, task_id: int | None = None) -> Count:
     """Count the episodes of a task, of a suite, or all of them.
 
@@ -59,14 +83,11 @@ def count(results: Sequence[TaskResult], suite: str | None = None, task_id: int 
         suite: Its episodes alone.
         task_id: Of that suite, its episodes alone.
     """
-    from scipy.stats import binomtest
-
     chosen = [r for r in results if suite in (None, r.suite) and (task_id is None or task_id == r.task_id)]
     successes = sum(sum(result.successes) for result in chosen)
     episodes = sum(len(result.successes) for result in chosen)
-    interval = binomtest(successes, episodes).proportion_ci(method="wilson")
     own = sum(reward < 0 for result in chosen for reward in result.sum_rewards)
-    return Count(suite, task_id, episodes, successes, float(interval.low), float(interval.high), own)
+    return Count(suite, task_id, episodes, successes, *wilson(successes, episodes), own)
 
 
 def counts(results: Sequence[TaskResult]) -> list[Count]:
@@ -91,8 +112,6 @@ def compare(first: str, one: Sequence[TaskResult], second: str, other: Sequence[
     Raises:
         ValueError: They hold different episodes.
     """
-    from scipy.stats import binomtest
-
     held = [{(r.suite, r.task_id): r.successes for r in results} for results in (one, other)]
     sizes = [{key: len(successes) for key, successes in tasks.items()} for tasks in held]
     if sizes[0] != sizes[1]:
@@ -105,6 +124,4 @@ def compare(first: str, one: Sequence[TaskResult], second: str, other: Sequence[
             f"{sizes[1].get(different[0], 0)} episodes. Evaluate both with the same --env.task, --eval.n_episodes and --seed."
         )
     pairs = [pair for key in held[0] for pair in zip(held[0][key], held[1][key], strict=True)]
-    alone = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    p = float(binomtest(alone[0], sum(alone), 0.5).pvalue) if sum(alone) else 1.0
-    return Pair(first, second, len(pairs), *alone, p)
+    return Pair(first, second, len(pairs), *mcnemar(pairs))

@@ -1,9 +1,10 @@
 """`lerobot-gem-rename`: copy a dataset with other names of its features."""
 
-from lerobot_gem.scripts.options import parse_options
+from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 from lerobot_gem.storage.renaming import RenameConfig, rename_features
 
 
+@mistakes_in_one_line()
 def main() -> None:
     config = parse_options(RenameConfig)
     rename_features(config)

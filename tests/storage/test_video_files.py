@@ -6,30 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_gem.storage.video_files import check_videos
-from tests.conftest import CAMERAS, EPISODES, FRAMES
+from tests.conftest import CAMERAS, EPISODES, FRAMES, write_video
 
 FRONT, WRIST = CAMERAS
 TOTAL = EPISODES * FRAMES
-
-
-def write_video(file: Path, *, frames: int = TOTAL, size: tuple[int, int] = (64, 64), fps: int = 5) -> None:
-    """A video in MPEG-4, which is encoded in no time."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("mpeg4", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for number in range(frames):
-            pixels = np.full((size[1], size[0], 3), 40 + number, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
-        container.mux(stream.encode())
 
 
 def store_as_videos(root: Path) -> None:

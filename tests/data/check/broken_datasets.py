@@ -37,6 +37,7 @@ from tests.conftest import (  # noqa: E402
     FRAMES,
     add_language_rows,
     write_dataset,
+    write_video,
 )
 
 FRONT, WRIST = CAMERAS
@@ -187,16 +188,8 @@ def encode_video(
     """Another video in the place of the front camera's."""
 
     def spoil(root: Path) -> None:
-        import av
-
         [file] = (root / "videos" / FRONT).glob("*/*.mp4")
-        with av.open(str(file), "w") as container:
-            stream = container.add_stream("mpeg4", rate=fps)
-            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-            for number in range(frames):
-                pixels = np.full((size[1], size[0], 3), 40 + number, dtype=np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
-            container.mux(stream.encode())
+        write_video(file, frames=frames, size=size, fps=fps)
 
     return spoil
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lerobot_gem.data.libero_demos import attempts
-from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt
+from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt, Recording
 from lerobot_gem.data.libero_demos.attempts import (
     OpenScene,
     open_scene,
@@ -73,20 +74,19 @@ def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
     assert (largest > 0.999).mean() > 0.3
 
 
+def batch_of_scenes(tmp_path: Path, **options: Any) -> Recording:
+    """Scenes of the first task."""
+    config = LiberoDemosConfig(
+        OutputDataset(tmp_path / "set"), fps=5, image_size=64, mode="scenes", scenes_per_task=1, **options
+    )
+    return simulate_scenes(config, Attempt(0, 0, SCENES_PER_BATCH))
+
+
 @pytest.mark.slow
 @pytest.mark.libero
 @pytest.mark.usefixtures("simulator")
 def test_each_scene_draws_its_camera_and_ground(tmp_path: Path) -> None:
-    config = LiberoDemosConfig(
-        OutputDataset(tmp_path / "set"),
-        fps=5,
-        image_size=64,
-        mode="scenes",
-        scenes_per_task=1,
-        camera_turn=[-20.0, 20.0],
-        table_height=[0.0, 0.06],
-    )
-    recording = simulate_scenes(config, Attempt(0, 0, SCENES_PER_BATCH))
+    recording = batch_of_scenes(tmp_path, camera_turn=[-20.0, 20.0], table_height=[0.0, 0.06])
     # The far corners of a camera's depth see ground and walls alone: they differ where camera or ground do.
     corners = np.array([frame["observation.images.image_depth"][0, :, 0] for frame in recording.frames])
     assert np.abs(np.diff(corners, axis=0)).max(axis=1).min() > 1e-3
@@ -98,15 +98,7 @@ def test_each_scene_draws_its_camera_and_ground(tmp_path: Path) -> None:
 @pytest.mark.libero
 @pytest.mark.usefixtures("simulator")
 def test_every_fourth_scene_is_asked_about(tmp_path: Path) -> None:
-    config = LiberoDemosConfig(
-        OutputDataset(tmp_path / "set"),
-        fps=5,
-        image_size=64,
-        mode="scenes",
-        scenes_per_task=1,
-        qa=QuestionsConfig(scene_interval=4),
-    )
-    languages = simulate_scenes(config, Attempt(0, 0, SCENES_PER_BATCH)).language
+    languages = batch_of_scenes(tmp_path, qa=QuestionsConfig(scene_interval=4)).language
     assert languages is not None
     asked = [number for number, language in enumerate(languages) if language.questions]
     assert asked == list(range(0, len(languages), 4))
