@@ -31,7 +31,7 @@ class LiberoWideEnvConfig(LiberoEnvConfig):
         table_height: Metres that the ground on which the objects stand is raised; the same.
         distractors: Number of objects of the suite's other tasks that are added, 0 to 4.
         named_object: Does the policy listen? The instruction names this object of the scene in place of the task's own,
-            e.g. `milk`; `other` draws one for each layout. Success is then that the named object arrives (reward 1); where
+            e.g. `milk`; `other` draws one for each layout, and `any` may draw the task's own too. Success is then that the named object arrives (reward 1); where
             the task's own arrives instead, the episode ends with reward -1. Empty for the task's own instruction.
     """
 

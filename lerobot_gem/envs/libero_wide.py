@@ -26,7 +26,7 @@ class LiberoWideEnv(LiberoEnv):
         blank_images: Observations hold black images.
         changes: What differs from LIBERO's scene.
         distractors: Number of objects that are added to it.
-        named_object: Object that the instruction names in place of the task's own, or "other"; empty for the task's own.
+        named_object: Object that the instruction names in place of the task's own, "other" or "any"; empty for the task's own.
         **kwargs: Of LeRobot's `LiberoEnv`.
     """
 

@@ -5,8 +5,8 @@ import numpy as np
 from lerobot_gem.simulation.placements import target_and_container
 from lerobot_gem.simulation.scene import LiberoScene
 
-# Instead of an object's name: any but the task's own.
-OTHER = "other"
+# Instead of an object's name: any but the task's own, or any.
+OTHER, ANY = "other", "any"
 
 
 def words(name: str) -> str:
@@ -19,7 +19,7 @@ def choose_object(scene: LiberoScene, wanted: str, rng: np.random.Generator) -> 
 
     Args:
         scene: The scene of a pick-and-place task.
-        wanted: What it is called, e.g. "milk"; or "other", for any but the task's own.
+        wanted: What it is called, e.g. "milk"; or "other", for any but the task's own, or "any".
         rng: Draws from the others.
 
     Raises:
@@ -29,11 +29,13 @@ def choose_object(scene: LiberoScene, wanted: str, rng: np.random.Generator) -> 
     candidates = [name for name in scene.objects if name != container and name not in scene.distractors]
     if wanted == OTHER:
         return str(rng.choice([name for name in candidates if name != target]))
+    if wanted == ANY:
+        return str(rng.choice(candidates))
     found = [name for name in candidates if words(name) == wanted]
     if not found:
         raise ValueError(
             f"named_object={wanted!r} is not in {scene.suite} task {scene.task_id}, where there are "
-            f"{', '.join(map(words, candidates))}. Choose one of them, `{OTHER}` for any but the task's own, or other task_ids."
+            f"{', '.join(map(words, candidates))}. Choose one of them, `{OTHER}` for any but the task's own, `{ANY}`, or other task_ids."
         )
     return found[0]
 

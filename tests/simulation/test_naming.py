@@ -18,6 +18,7 @@ def test_another_object_is_named(scene: LiberoScene) -> None:
     assert choose_object(scene, "milk", rng) == "milk_1"
     drawn = {choose_object(scene, "other", rng) for _ in range(50)}
     assert drawn == set(scene.objects) - {"alphabet_soup_1", "basket_1"}
+    assert {choose_object(scene, "any", rng) for _ in range(50)} == drawn | {"alphabet_soup_1"}
     assert instruction_naming(scene, "milk_1") == "pick up the milk and place it in the basket"
     with pytest.raises(
         ValueError, match="named_object='ketchup' is not in libero_object task 0, where there are"

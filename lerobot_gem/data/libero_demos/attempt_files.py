@@ -17,6 +17,8 @@ from lerobot_gem.storage.single_frames import store_frames
 SCENES_PER_BATCH = 50
 # Files in the folder of an attempt: of a batch of scenes, and of every attempt about which questions are asked.
 _SCENES, _LANGUAGE = "frames.parquet", "language.json"
+# Of an attempt whose instruction is not its task's own.
+_INSTRUCTION = "instruction.txt"
 
 Frame = dict[str, NDArray[Any]]
 
@@ -52,10 +54,12 @@ class Recording:
     Attributes:
         frames: Keyed as in `dataset_features`; of a demonstration in its order, of a batch of scenes unrelated.
         language: What can be said about each of them; None in a collection without questions.
+        instruction: What was to be done; None for what the task says.
     """
 
     frames: list[Frame]
     language: list[FrameLanguage] | None
+    instruction: str | None = None
 
 
 def write_attempt(attempt: Attempt, recording: Recording | None, staging: Path) -> None:
@@ -77,6 +81,8 @@ def write_attempt(attempt: Attempt, recording: Recording | None, staging: Path) 
         if recording.language is not None:
             language = [frame.to_json() for frame in recording.language]
             (partial / _LANGUAGE).write_text(json.dumps(language))
+        if recording.instruction is not None:
+            (partial / _INSTRUCTION).write_text(recording.instruction)
     partial.rename(staging / attempt.name)
 
 
@@ -112,6 +118,12 @@ def read_demonstration(folder: Path) -> dict[str, NDArray[Any] | list[str]]:
 def scenes_file(folder: Path) -> Path:
     """Where `write_attempt` kept the frames of a batch of scenes."""
     return folder / _SCENES
+
+
+def read_instruction(folder: Path) -> str | None:
+    """The instruction of an attempt, if it is not its task's own."""
+    file = folder / _INSTRUCTION
+    return file.read_text() if file.exists() else None
 
 
 def read_language(folder: Path) -> list[FrameLanguage]:

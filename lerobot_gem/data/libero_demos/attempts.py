@@ -12,6 +12,7 @@ from lerobot_gem.data.libero_demos.attempt_files import (
 )
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.recorder import QuestionRecorder
+from lerobot_gem.simulation.naming import arrived, choose_object, instruction_naming
 from lerobot_gem.simulation.placements import apply_benchmark, apply_wide, stream_rng, wide_placement
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import ScriptedPickAndPlace, make_scripted_policy
@@ -59,7 +60,8 @@ def simulate_demonstration(config: LiberoDemosConfig, attempt: Attempt) -> Recor
         apply_wide(scene, rng, config.changes())
     else:
         apply_benchmark(scene, attempt.number)
-    policy = make_scripted_policy(scene)
+    named = _named(config, scene, rng)
+    policy = make_scripted_policy(scene, named)
     if config.random_start and not ArmPoses(scene, policy).place_free(rng):
         return None
     recorder = Recorder(config, attempt, scene, policy)
@@ -68,7 +70,8 @@ def simulate_demonstration(config: LiberoDemosConfig, attempt: Attempt) -> Recor
         recorder.record(action)
         executed = action.copy()
         executed[:3] += rng.normal(0.0, config.action_noise, 3)
-        if scene.step(np.clip(executed, -1.0, 1.0)):
+        solved = scene.step(np.clip(executed, -1.0, 1.0))
+        if solved if named is None else arrived(scene, named):
             return recorder.demonstration()
     return None
 
@@ -78,10 +81,10 @@ def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
     from lerobot_gem.simulation.arm_poses import ArmPoses
 
     scene = scene_of(config, batch)
-    policy = make_scripted_policy(scene)
+    rng = stream_rng("training", config.seed, 1, batch.task_id, batch.number)
+    policy = make_scripted_policy(scene, _named(config, scene, rng))
     poses = ArmPoses(scene, policy)
     recorder = Recorder(config, batch, scene, policy)
-    rng = stream_rng("training", config.seed, 1, batch.task_id, batch.number)
     while len(recorder.frames) < batch.scenes:
         config.changes().apply(scene, rng.spawn(1)[0])
         # Objects are placed where they rest and the arm where it stays: no reset, nothing to settle.
@@ -96,6 +99,11 @@ def simulate_scenes(config: LiberoDemosConfig, batch: Attempt) -> Recording:
         if placed:
             recorder.record(policy.action())
     return recorder.scenes()
+
+
+def _named(config: LiberoDemosConfig, scene: LiberoScene, rng: np.random.Generator) -> str | None:
+    """The object that an attempt is about; None for the task's own."""
+    return choose_object(scene, config.named_object, rng.spawn(1)[0]) if config.named_object else None
 
 
 def scene_of(config: LiberoDemosConfig, attempt: Attempt) -> LiberoScene:
@@ -128,6 +136,9 @@ class Recorder:
     ):
         self.frames: list[Frame] = []
         self._config, self._scene = config, scene
+        self._instruction: str | None = None
+        if config.named_object and policy is not None:
+            self._instruction = instruction_naming(scene, policy.target)
         self._questions: QuestionRecorder | None = None
         # One frame in so many gets questions.
         self._stride = 1
@@ -153,8 +164,10 @@ class Recorder:
     def demonstration(self) -> Recording:
         """What was recorded, as consecutive frames."""
         questions = self._questions
-        return Recording(self.frames, questions.demonstration(self._config.fps) if questions else None)
+        language = questions.demonstration(self._config.fps) if questions else None
+        return Recording(self.frames, language, self._instruction)
 
     def scenes(self) -> Recording:
         """What was recorded, as unrelated frames."""
-        return Recording(self.frames, self._questions.unrelated() if self._questions else None)
+        language = self._questions.unrelated() if self._questions else None
+        return Recording(self.frames, language, self._instruction)

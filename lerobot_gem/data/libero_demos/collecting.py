@@ -13,7 +13,13 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from lerobot_gem.data.libero_demos.attempt_files import SCENES_PER_BATCH, Attempt, succeeded, write_attempt
+from lerobot_gem.data.libero_demos.attempt_files import (
+    SCENES_PER_BATCH,
+    Attempt,
+    read_instruction,
+    succeeded,
+    write_attempt,
+)
 from lerobot_gem.data.libero_demos.attempts import simulate_demonstration, simulate_scenes
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskReport, write_dataset
@@ -185,7 +191,8 @@ def _attempts(
                         outcomes[attempt] = success
                         progress.update(success * (attempt.scenes or 1))
                 good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
-                stored += [StoredAttempt(a, staging / a.name, task.instruction) for a in good]
+                folders = [(a, staging / a.name) for a in good]
+                stored += [StoredAttempt(a, f, read_instruction(f) or task.instruction) for a, f in folders]
                 if not scenes and config.episodes_per_task:
                     reports.append(TaskReport(task.number, task.instruction, len(good), len(outcomes)))
     return stored, reports

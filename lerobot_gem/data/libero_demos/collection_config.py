@@ -34,6 +34,8 @@ class LiberoDemosConfig:
             in `WIDE_RULES`.
         camera_turn: Degrees that the fixed camera is turned, as in `--env.type=libero_wide`; of wide placements and scenes.
         table_height: Metres that the ground is raised, in the same way.
+        named_object: Object that is named in the instruction, and picked up, in place of the task's own, as in
+            `--env.type=libero_wide`: `milk`, `other` or `any`, drawn for each demonstration and each 50 scenes. Has no questions.
         fps: Control steps, and frames, per second.
         image_size: Height and width of both cameras in pixels.
         depth: Store both cameras' depth in metres.
@@ -60,6 +62,7 @@ class LiberoDemosConfig:
     placement: str = "wide"
     camera_turn: Amount = 0.0
     table_height: Amount = 0.0
+    named_object: str = ""
     fps: int = 20
     image_size: int = 128
     depth: bool = True
@@ -95,6 +98,11 @@ class LiberoDemosConfig:
             raise ValueError(
                 f"camera_turn and table_height change wide placements, but placement is {self.placement}."
             )
+        if self.named_object and self.qa is not None:
+            raise ValueError(
+                f"Questions are about the task's own object, but named_object is {self.named_object!r}: leave out qa, or collect "
+                "questions in a run of their own."
+            )
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite contradict each other: choose one.")
 
@@ -109,6 +117,7 @@ class LiberoDemosConfig:
             "scenes_per_task": 0,
             "camera_turn": 0.0,
             "table_height": 0.0,
+            "named_object": "",
             "action_noise": 0.0,
             "random_start": False,
         }

@@ -30,7 +30,7 @@ class StoredAttempt:
     Attributes:
         attempt: Which one.
         folder: Where `write_attempt` put it.
-        instruction: The task's text.
+        instruction: What was to be done.
     """
 
     attempt: Attempt

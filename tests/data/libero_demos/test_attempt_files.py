@@ -14,6 +14,7 @@ from lerobot_gem.data.libero_demos.attempt_files import (
     Frame,
     Recording,
     read_demonstration,
+    read_instruction,
     read_language,
     scenes_file,
     succeeded,
@@ -64,6 +65,13 @@ def test_scenes_and_what_can_be_said_about_them_come_back(tmp_path: Path) -> Non
     table = pq.read_table(scenes_file(folder))
     assert set(table.column_names) == set(frames[0])
     np.testing.assert_array_equal(np.stack(table["action"].to_numpy()), [frame["action"] for frame in frames])
+
+
+def test_an_instruction_of_its_own_comes_back(tmp_path: Path) -> None:
+    write_attempt(Attempt(3, 7), Recording(_frames(1), None, "pick up the milk"), tmp_path)
+    write_attempt(Attempt(3, 8), Recording(_frames(1), None), tmp_path)
+    assert read_instruction(tmp_path / Attempt(3, 7).name) == "pick up the milk"
+    assert read_instruction(tmp_path / Attempt(3, 8).name) is None
 
 
 def test_a_full_batch_and_a_smaller_one_are_different_pieces_of_work() -> None:

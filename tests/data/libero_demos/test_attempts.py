@@ -17,6 +17,7 @@ from lerobot_gem.data.libero_demos.attempts import (
 )
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
+from lerobot_gem.simulation.naming import arrived
 from lerobot_gem.storage.output_folder import OutputDataset
 
 
@@ -72,6 +73,21 @@ def test_noise_moves_the_arm_but_not_the_label(tmp_path: Path) -> None:
     # The scripted policy's straight lines: full deflection in one axis wherever it travels.
     largest = np.array([np.abs(frame["action"][:3]).max() for frame in frames])
     assert (largest > 0.999).mean() > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.libero
+@pytest.mark.usefixtures("simulator")
+def test_another_object_is_picked_up_and_named(tmp_path: Path) -> None:
+    config = LiberoDemosConfig(
+        OutputDataset(tmp_path / "set"), fps=5, image_size=64, depth=False, named_object="milk"
+    )
+    demonstration = simulate_demonstration(config, Attempt(0, 0))
+    assert demonstration is not None
+    assert demonstration.instruction == "pick up the milk and place it in the basket"
+    scene = open_scene.get("libero_object", 0, 5, 64, 64, False, None)
+    assert arrived(scene, "milk_1") and not scene.success
+    assert simulate_scenes(config, Attempt(0, 0, scenes=2)).instruction == demonstration.instruction
 
 
 def batch_of_scenes(tmp_path: Path, **options: Any) -> Recording:

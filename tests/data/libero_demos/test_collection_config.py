@@ -25,6 +25,8 @@ from lerobot_gem.storage.output_folder import OutputDataset
             "change wide placements, but placement is benchmark",
         ),
         ({"mode": "scenes"}, "say how many with --scenes_per_task"),
+        ({"named_object": "milk", "qa": QuestionsConfig()}, "Questions are about the task's own object"),
+        ({"source": "demos", "named_object": "milk"}, "named_object=milk can't be combined with source"),
         ({"resume": True, "overwrite": True}, "contradict"),
         (
             {"source": "demos", "scenes_per_task": 3},
