@@ -1,6 +1,6 @@
 """What depth_helps.py measures on held-out scenes without a simulator: the first action, and depth in visual tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,54 @@ def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
         cell a linear map reads from what the action expert is given (see `explained`).
     """
     policy, preprocess, postprocess = load(checkpoint)
-    cameras = policy.config.camera_names
     torch.manual_seed(SEED)  # of the noise that actions are sampled from
-    predicted, expected = [], []
-    features: dict[str, list[Tensor]] = {camera: [] for camera in cameras}
-    depths: dict[str, list[Tensor]] = {camera: [] for camera in cameras}
+    predicted, expected, tokens = [], [], []
     for batch in frames(data):
         expected.append(batch[ACTION])
-        # The dataset has one action for each frame, not a chunk.
-        prompts = preprocess({key: value for key, value in batch.items() if key != ACTION})
+        prompts = preprocess(observation_of(batch))
         predicted.append(postprocess(policy.predict_action_chunk(prompts)[:, 0]))
-        spans = conditioning_of_images(policy, prompts)
-        side = round(spans.shape[1] ** 0.5)
-        for position, camera in enumerate(cameras):
-            features[camera].append(spans[position :: len(cameras)])
-            depth = F.adaptive_avg_pool2d(batch[f"{camera}_depth"].float(), side)
-            depths[camera].append(depth.flatten(1).log())
+        tokens.append(tokens_and_depth(policy, prompts, batch))
     return {
         "first_action": action_errors(torch.cat(predicted).cpu(), torch.cat(expected).cpu()),
         "depth_probe": {
-            camera: {"r2": explained(torch.cat(features[camera]), torch.cat(depths[camera]))}
-            for camera in cameras
+            camera: {"r2": explained(features, depths)}
+            for camera, (features, depths) in joined(tokens).items()
         },
+    }
+
+
+def visual_tokens(checkpoint: Path, data: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of a policy, `tokens_and_depth` of all frames of a dataset."""
+    policy, preprocess, _ = load(checkpoint)
+    return joined(
+        tokens_and_depth(policy, preprocess(observation_of(batch)), batch) for batch in frames(data)
+    )
+
+
+def observation_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch without its actions: the dataset has one for each frame, not a chunk."""
+    return {key: value for key, value in batch.items() if key != ACTION}
+
+
+def tokens_and_depth(
+    policy: Any, prompts: dict[str, Any], batch: dict[str, Any]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Camera -> what the action expert reads at each visual token (N, S, D), and the logarithm of its cell's depth (N, S)."""
+    cameras, spans = policy.config.camera_names, conditioning_of_images(policy, prompts)
+    side = round(spans.shape[1] ** 0.5)
+    found = {}
+    for position, camera in enumerate(cameras):
+        depth = F.adaptive_avg_pool2d(batch[f"{camera}_depth"].float(), side)
+        found[camera] = spans[position :: len(cameras)], depth.flatten(1).log()
+    return found
+
+
+def joined(parts: Iterable[dict[str, tuple[Tensor, Tensor]]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The tokens and depths of several batches, as those of one."""
+    found = list(parts)
+    return {
+        camera: tuple(torch.cat([part[camera][number] for part in found]) for number in (0, 1))  # type: ignore[misc]
+        for camera in found[0]
     }
 
 
@@ -89,16 +115,27 @@ def action_errors(predicted: Tensor, actions: Tensor) -> dict[str, Any]:
 def explained(features: Tensor, values: Tensor) -> float:
     """Share of the variance of values (N, S) that a linear map of features (N, S, D) explains, on the odd rows.
 
-    Ridge regression, fitted on the even rows, of values less their mean at each place there: a map that knows the place alone has 0.
+    The variance is that about the mean of each place: a map that knows the place alone has 0.
     """
-    values = values - values[::2].mean(dim=0)
+    predicted, truth = read_linearly(features, values)
+    around = values[::2].mean(dim=0)
+    return 1 - ((predicted - truth).square().sum() / (truth - around).square().sum()).item()
+
+
+def read_linearly(features: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """What a linear map of features (N, S, D) makes of the odd rows of values (N, S), and these rows.
+
+    Ridge regression, fitted on the even rows, of values less their mean at each place there.
+    """
+    around = values[::2].mean(dim=0)
     mean, scale = features[::2].mean(dim=(0, 1)), features[::2].std(dim=(0, 1)) + 1e-6
     features = ((features - mean) / scale).double()
-    fitted, measured = (features[start::2].flatten(0, 1) for start in (0, 1))
-    targets, truth = (values[start::2].flatten().double() for start in (0, 1))
-    gram = fitted.T @ fitted + RIDGE * len(fitted) * torch.eye(fitted.shape[1], dtype=torch.double)
-    predicted = measured @ torch.linalg.solve(gram, fitted.T @ targets)
-    return 1 - ((predicted - truth).square().sum() / truth.square().sum()).item()
+    fitted, measured = (features[start::2] for start in (0, 1))
+    targets = (values[::2] - around).double()
+    flat = fitted.flatten(0, 1)
+    gram = flat.T @ flat + RIDGE * len(flat) * torch.eye(flat.shape[1], dtype=torch.double)
+    weights = torch.linalg.solve(gram, flat.T @ targets.flatten())
+    return measured @ weights + around, values[1::2].double()
 
 
 def load(checkpoint: Path) -> tuple[Any, Any, Any]:

@@ -1,0 +1,69 @@
+"""What a linear map reads of depth from the visual tokens of several arms of depth_helps.py, as a picture.
+
+    python examples/depth_helps_probe.py --arms a c
+
+writes results/depth_helps/probe.png: unseen scenes, their depth, what is left of it at the size of the tokens, and what each arm's tokens
+tell a linear map, which is fitted on other scenes.
+"""
+
+import argparse
+
+import numpy as np
+from depth_helps import ARMS, DEMONSTRATIONS, RESULTS, SETTINGS, Experiment
+from depth_helps_measures import explained, read_linearly, visual_tokens
+from runs import checkpoint
+
+from lerobot_gem.storage.frames import open_depth_dataset
+from lerobot_gem.storage.opening import DatasetOptions
+
+# Odd frames: those that the map was not fitted on.
+FRAMES = (1, 3, 5, 7)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--setting", choices=SETTINGS, default="plain")
+    arguments.add_argument("--arms", choices=ARMS, nargs="+", default=["a", "c"])
+    arguments.add_argument("--seed", type=int, default=0)
+    options = arguments.parse_args()
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    experiment = Experiment(options.setting)
+    data = experiment.data("held_out")
+    columns = {}
+    for arm in options.arms:
+        name = f"{arm}_{max(DEMONSTRATIONS)}_s{options.seed}"
+        camera, (features, depths) = next(
+            iter(visual_tokens(checkpoint(experiment.output, name), data).items())
+        )
+        read, truth = read_linearly(features, depths)
+        columns["depth of a token's cell"] = truth
+        columns[f"read from arm {arm}, R2 {explained(features, depths):.2f}"] = read
+    dataset = open_depth_dataset(DatasetOptions("local/held_out", data))
+    figure, axes = plt.subplots(
+        len(FRAMES), 2 + len(columns), figsize=(2.2 * (2 + len(columns)), 2.2 * len(FRAMES))
+    )
+    for row, frame in zip(axes, FRAMES, strict=True):
+        item = dataset[frame]
+        depth = np.log(item[f"{camera}_depth"][0].numpy())
+        shown = {"image": item[camera].movedim(0, -1).numpy(), "depth": depth}
+        side = round(truth.shape[1] ** 0.5)
+        shown |= {title: values[frame // 2].reshape(side, side).numpy() for title, values in columns.items()}
+        for axis, (title, picture) in zip(row, shown.items(), strict=True):
+            # The upright picture: LIBERO's cameras are upside down.
+            axis.imshow(picture[::-1, ::-1], cmap="Spectral", vmin=depth.min(), vmax=depth.max())
+            axis.set_axis_off()
+            if frame == FRAMES[0]:
+                axis.set_title(title, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "probe.png", dpi=80)
+
+
+if __name__ == "__main__":
+    main()
