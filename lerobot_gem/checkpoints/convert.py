@@ -30,6 +30,7 @@ from lerobot_gem.checkpoints.formats import (
 )
 from lerobot_gem.checkpoints.processor_files import write_processor_files
 from lerobot_gem.checkpoints.release_expert import expert_to_release
+from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture
 
@@ -153,7 +154,7 @@ def _write_language_model(source: Checkpoint, config: ConvertConfig) -> None:
 
 def _check_backbone(source: Checkpoint, weights: Mapping[str, StoredTensor]) -> None:
     config = Qwen3VLConfig.from_dict(source.backbone_config)
-    with torch.device("meta"):
+    with torch.device("meta"), SizeLimit(weights, str(source.path / "config.json")):
         expected = Qwen3VLForConditionalGeneration(config).state_dict()
     if config.tie_word_embeddings and "lm_head.weight" not in weights:
         del expected["lm_head.weight"]
@@ -170,7 +171,7 @@ def _check_generator(
     source: Checkpoint, weights: Mapping[str, StoredTensor], architecture: DepthArchitecture
 ) -> None:
     width = Qwen3VLConfig.from_dict(source.backbone_config).get_text_config().hidden_size
-    with torch.device("meta"):
+    with torch.device("meta"), SizeLimit(weights, str(source.path / "config.json")):
         expected = DepthGenerator(architecture, width).state_dict()
     check_weights(
         weights,

@@ -159,13 +159,7 @@ def load_policy_weights(
         ValueError: The file is missing or cut short, or weights are missing, unexpected or of another shape; the
             message names them.
     """
-    try:
-        weights = stored_weights(file)
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(
-            f"The checkpoint {file} can't be read ({error}): it is missing or was cut short. Copy or download it "
-            "again, or take the checkpoint before it."
-        ) from error
+    weights = stored_policy_weights(file)
     if leave_out is not None:
         weights = {name: stored for name, stored in weights.items() if not leave_out(name)}
     load_weights(
@@ -174,6 +168,21 @@ def load_policy_weights(
         fault=f"The checkpoint {file} does not fit its configuration",
         remedy="Use the config.json that was saved with it, and override no size on the command line.",
     )
+
+
+def stored_policy_weights(file: str | Path) -> dict[str, StoredTensor]:
+    """The weights in the `model.safetensors` of one of our policy checkpoints, by name; none is read.
+
+    Raises:
+        ValueError: The file is missing or cut short.
+    """
+    try:
+        return stored_weights(file)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"The checkpoint {file} can't be read ({error}): it is missing or was cut short. Copy or download it "
+            "again, or take the checkpoint before it."
+        ) from error
 
 
 def abbreviated(names: Iterable[str], limit: int = 10) -> list[str]:

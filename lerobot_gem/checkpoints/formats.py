@@ -95,10 +95,11 @@ class Checkpoint:
         Raises:
             ValueError: The checkpoint has no backbone.
         """
-        if self.format == "policy":
-            return self._built["backbone"]
-        self.part("backbone")
-        return self.config
+        if self.format != "policy":
+            self.part("backbone")
+        config = self._built["backbone"] if self.format == "policy" else self.config
+        check_no_kernels(config, self.path / "config.json")
+        return config
 
     @property
     def stages_done(self) -> list[str] | None:
@@ -214,6 +215,23 @@ def _diffusers_config(folder: Path) -> dict[str, Any]:
             f"{folder} is a {values.get('_class_name')!r}: expected the {expected!r} of a SANA pipeline."
         )
     return {name: value for name, value in values.items() if not name.startswith("_")}
+
+
+def check_no_kernels(values: Any, origin: str | Path) -> None:
+    """Raise a ValueError if a backbone's configuration names a kernel of the Hub, whose compiled code transformers would run.
+
+    Args:
+        values: Keyword arguments of `transformers.Qwen3VLConfig`, or a part of them.
+        origin: Where they are from.
+    """
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            check_no_kernels(value, origin)
+        if "_implementation" in str(name) and any(mark in repr(value) for mark in "/:@"):
+            raise ValueError(
+                f"{origin} asks for the kernel {name}={value!r}, code that transformers would fetch and run: expected 'sdpa', "
+                "'eager' or nothing. Do not load this checkpoint, or remove the field."
+            )
 
 
 def read_json(file: Path) -> dict[str, Any]:

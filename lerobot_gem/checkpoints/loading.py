@@ -6,6 +6,7 @@ from transformers.initialization import no_init_weights
 
 from lerobot_gem.checkpoints.files import load_weights
 from lerobot_gem.checkpoints.formats import Checkpoint
+from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.backbone import GemBackbone
 
 
@@ -28,7 +29,7 @@ def load_backbone(
     Raises:
         ValueError: No backbone in it, cut short, or a weight is missing, unexpected or mis-shaped; the message names it.
     """
-    with no_init_weights():
+    with no_init_weights(), SizeLimit(checkpoint.weights, str(checkpoint.path / "config.json")):
         config = Qwen3VLConfig.from_dict(checkpoint.backbone_config)
         backbone = GemBackbone(config, num_layers=num_layers, language_head=language_head).to(dtype)
     weights = checkpoint.part("backbone")

@@ -5,10 +5,13 @@ AutoProcessor reads.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lerobot.utils.constants import POLICY_PREPROCESSOR_DEFAULT_NAME
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from lerobot.utils.constants import POLICY_POSTPROCESSOR_DEFAULT_NAME, POLICY_PREPROCESSOR_DEFAULT_NAME
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
@@ -19,8 +22,21 @@ from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
 _PIPELINE = f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json"
+_PIPELINES = (_PIPELINE, f"{POLICY_POSTPROCESSOR_DEFAULT_NAME}.json")
 # The name that processing/steps.py registers.
 _PROMPT_STEP = "gem_prompt"
+# Steps of LeRobot's, by their registered names, that do what they are told to tensors and load nothing. Others may: the
+# `action_tokenizer_processor` runs code of the repository that its configuration names.
+_HARMLESS = {
+    "absolute_actions_processor",
+    "device_processor",
+    "normalizer_processor",
+    "relative_actions_processor",
+    "rename_observations_processor",
+    "to_batch_processor",
+    "unnormalizer_processor",
+}
+_OURS = "gem_"
 
 # What processing/chat.py writes, for messages whose content is text or a list of parts.
 _CHAT_TEMPLATE = r"""
@@ -68,7 +84,65 @@ def load_tokenizer(checkpoint: Checkpoint | None) -> Any:
             f"No tokenizer in {checkpoint.path}: expected tokenizer.json, or vocab.json and merges.txt. Copy the "
             "tokenizer's files there from the model that the backbone came from."
         )
-    return AutoTokenizer.from_pretrained(checkpoint.path)
+    return AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False)
+
+
+def check_processor_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
+    """Refuse a policy whose processors could run code or read other files, before LeRobot's loader sees them.
+
+    Args:
+        pretrained: Hub id or folder of a policy, or of an adapter.
+        **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
+
+    Raises:
+        ValueError: A step is named by the path of a class or is not one of those known to be harmless, or its state is
+            outside the folder; or a file is cut short.
+    """
+    for name in _PIPELINES:
+        if Path(pretrained).is_dir():
+            file = Path(pretrained) / name
+        else:
+            try:
+                file = Path(hf_hub_download(str(pretrained), name, **hub_kwargs))
+            except EntryNotFoundError as error:
+                # Offline, LeRobot's loader will not find it either; else it might the next moment.
+                is_offline = constants.HF_HUB_OFFLINE or hub_kwargs.get("local_files_only")
+                if isinstance(error, FileNotFoundError) and not is_offline:
+                    raise
+                continue
+        if file.is_file():
+            _read_steps(file)
+
+
+def _read_steps(file: Path) -> list[Mapping[str, Any]]:
+    """The steps of a saved pipeline, each harmless by its name.
+
+    Raises:
+        ValueError: One is not, or the file can't be read.
+    """
+    steps = read_json(file).get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise ValueError(f"{file} is no saved pipeline: expected a list 'steps' of objects. Copy it again.")
+    for step in steps:
+        name = step.get("registry_name")
+        if not isinstance(name, str):
+            raise ValueError(
+                f"{file} names a step by the path of a class ({step.get('class')!r}), which LeRobot would import and call: "
+                "expected registered names. Do not load this checkpoint unless you wrote it; then register the step "
+                "(ProcessorStepRegistry), and build the pipeline in Python."
+            )
+        if name not in _HARMLESS and not name.startswith(_OURS):
+            raise ValueError(
+                f"{file} has the step {name!r}: expected steps of this package or those of {', '.join(sorted(_HARMLESS))}, since "
+                "others may run code that their configuration names. Load a pipeline of your own in Python."
+            )
+        state = step.get("state_file", "")
+        if not isinstance(state, str) or state != Path(state).name or "\\" in state:
+            raise ValueError(
+                f"{file} has the state of step {name!r} in {state!r}: expected the name of a file beside it. Do not load this "
+                "checkpoint."
+            )
+    return steps
 
 
 def write_processor_files(policy: Checkpoint, output_dir: Path) -> None:
@@ -117,7 +191,7 @@ def _prompt_step(policy: Checkpoint) -> PromptStep:
     remedy = "expected the folder pretrained_model of a checkpoint, with all its files"
     if not (policy.path / _PIPELINE).is_file():
         raise FileNotFoundError(f"{policy.path} lacks {_PIPELINE}, which holds the tokenizer: {remedy}.")
-    steps = {step.get("registry_name"): step for step in read_json(policy.path / _PIPELINE)["steps"]}
+    steps = {step["registry_name"]: step for step in _read_steps(policy.path / _PIPELINE)}
     if _PROMPT_STEP not in steps:
         raise ValueError(
             f"{policy.path / _PIPELINE} has no step {_PROMPT_STEP!r}, which holds the tokenizer: {remedy}."

@@ -4,21 +4,27 @@ Fields hold what the user chose. What `None` stands for is filled in when a conf
 typed properties. What a policy was built with is in the block `built`.
 """
 
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, wraps
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from draccus.utils import ParsingError
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import CONFIG_NAME
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim import AdamWConfig, OptimizerConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
+from lerobot.utils.constants import OBS_STATE
 
 from lerobot_gem.models.presets import Preset, StateConvention, get_preset
 from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
-from lerobot_gem.processing.dataset_names import check_names, left_out, outside_observation
+from lerobot_gem.processing.dataset_names import check_names, flat_names, left_out, outside_observation
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, check_rgb, is_depth, pair_depth
 from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap, Target
 from lerobot_gem.processing.image_transforms import check_transforms
@@ -39,6 +45,8 @@ LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
 DEFAULT_COLORMAP: Colormap = "spectral"
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
+# What a checkpoint's weights may depend on.
+_VERSIONED = ("lerobot_policy_gem", "lerobot", "transformers", "diffusers", "torch")
 
 
 class ConfigurationError(ParsingError):
@@ -186,9 +194,15 @@ class BuiltConfig:
         generator: Fields of `DepthArchitecture`; empty where no depth is learned.
         expert: Fields of `ExpertArchitecture`; empty in `gem`.
         action_dim: Numbers in an action; 0 in `gem`.
-        stages_done: Stages that trained the weights of `gem`, in order.
+        stages_done: Stages that trained the weights, in order.
         is_bounded: Whether `outlier_limit` holds; not in a checkpoint that was trained before there was one.
         still_state: Dimensions of the state that stand still in the dataset that was bound (processing/statistics.py).
+        fps: Frames per second of that dataset; None in a checkpoint that was trained before this was kept.
+        state_names: Names of the state's numbers there; empty where it names none.
+        base_model: Hub id of the weights that training started from; empty where they were random, or a folder's that does
+            not say where it is from.
+        base_revision: Commit of `base_model`, where it is known.
+        versions: {package: version} that trained the weights last.
     """
 
     images: dict[str, Any] = field(default_factory=dict)
@@ -200,6 +214,11 @@ class BuiltConfig:
     stages_done: list[str] = field(default_factory=list)
     is_bounded: bool = False
     still_state: list[int] = field(default_factory=list)
+    fps: float | None = None
+    state_names: list[str] = field(default_factory=list)
+    base_model: str = ""
+    base_revision: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -462,6 +481,55 @@ class BaseGemConfig(PreTrainedConfig):
                     f"{depth!r} is zero in the whole dataset {meta.repo_id!r}: expected distances, with 0 only where "
                     "there is none. Record or label it again."
                 )
+
+    def record_training(self, meta: Any) -> None:
+        """Write down what whoever gets the checkpoint can't know: the data's rate and names, stage, versions, base model.
+
+        Args:
+            meta: `LeRobotDatasetMetadata` of the training dataset.
+        """
+        built = self.built
+        built.fps = float(meta.fps)
+        state = meta.features.get(OBS_STATE) if self.state_feature is not None else None
+        if state and state.get("names"):
+            built.state_names = flat_names(OBS_STATE, state["names"], state["shape"][0])
+        built.versions = {package: version(package) for package in _VERSIONED}
+        if self.current_stage not in built.stages_done:
+            built.stages_done = [*built.stages_done, self.current_stage]
+
+    def record_sources(self) -> None:
+        """Write down the stages behind the weights that a new policy starts from, and the Hub repository of its backbone."""
+        self.built.stages_done = self.sources.stages_done
+        backbone = self.sources.backbone
+        if backbone is None or self.backbone.pretrained is None:
+            return
+        origin = backbone.config.get("built", {})
+        self.built.base_model, self.built.base_revision = (
+            origin.get(name, "") for name in ("base_model", "base_revision")
+        )
+        self.record_base(self.backbone.pretrained)
+
+    def record_base(self, pretrained: str | Path, revision: str | None = None) -> None:
+        """Write down the Hub repository that training starts from; a folder is not one.
+
+        Args:
+            pretrained: Hub id or folder.
+            revision: Branch, tag or commit of a Hub id; None is its main branch.
+        """
+        if Path(pretrained).exists():
+            return
+        config = try_to_load_from_cache(str(pretrained), CONFIG_NAME, revision=revision)
+        self.built.base_model = str(pretrained)
+        self.built.base_revision = Path(config).parent.name if isinstance(config, str) else (revision or "")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write config.json, without where its author pushes the policy: who goes on from it would push there, too.
+
+        LeRobot keeps that in train_config.json, from which training is resumed.
+        """
+        stranger = copy.copy(self)
+        stranger.push_to_hub, stranger.repo_id, stranger.private = False, None, None
+        super(BaseGemConfig, stranger)._save_pretrained(save_directory)
 
     @property
     def current_stage(self) -> str:

@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from lerobot_gem.checkpoints.files import StoredTensor, stored_policy_weights
+from lerobot_gem.checkpoints.processor_files import check_processor_files
+from lerobot_gem.checkpoints.size_limit import SizeLimit
+from lerobot_gem.inference.control_rate import match_rate
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES
@@ -51,14 +57,24 @@ class BaseGemPolicy(PreTrainedPolicy):
 
         Raises:
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
-                configuration has other cameras than the checkpoint, whose processor would go on with its own.
+                configuration has other cameras than the checkpoint, whose processor would go on with its own. Or a file of the
+                checkpoint could run code, or asks for sizes that its weights do not have (docs/security.md).
         """
+        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
+        check_processor_files(pretrained_name_or_path, **hub)
         if (config := kwargs.get("config")) is not None:
             # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
-            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
             stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
             config.built.images = stored.built.images
-        return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
+            if config.use_peft:  # the adapter's folder has processors of its own
+                check_processor_files(config.pretrained_path, revision=config.pretrained_revision)
+            forget_destination(config)
+            if kwargs.get("dataset_meta") is None:
+                match_rate(config, config.built.fps)
+            else:
+                config.record_base(pretrained_name_or_path, kwargs.get("revision"))
+        with SizeLimit(_weights_at(pretrained_name_or_path, hub), f"{pretrained_name_or_path}/{CONFIG_NAME}"):
+            return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
 
     def freeze(self) -> None:
         """Make trainable what stage and configuration say, and nothing else.
@@ -144,3 +160,11 @@ class BaseGemPolicy(PreTrainedPolicy):
     def generate_model_card(self, *args: Any, dataset_meta: Any = None, **kwargs: Any) -> ModelCard:
         """LeRobot's card, with what it takes to load the policy."""
         return make_model_card(super().generate_model_card, *args, dataset_meta=dataset_meta, **kwargs)
+
+
+def _weights_at(pretrained: str | Path, hub_kwargs: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    """What the weights of a checkpoint are, without them."""
+    file = Path(pretrained) / SAFETENSORS_SINGLE_FILE
+    if not Path(pretrained).is_dir():
+        file = Path(hf_hub_download(str(pretrained), SAFETENSORS_SINGLE_FILE, **hub_kwargs))
+    return stored_policy_weights(file)

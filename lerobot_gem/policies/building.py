@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Self
 
 from diffusers import AutoencoderDC
+from huggingface_hub.constants import CONFIG_NAME
 from transformers import Qwen3VLConfig
 from transformers.initialization import no_init_weights
 
 from lerobot_gem.checkpoints.files import load_weights, stored_weights
-from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint, check_no_kernels, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
+from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.action_expert import ActionExpert, FlowSettings
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
@@ -88,6 +90,7 @@ def build_backbone(
         backbone = load_backbone(source, num_layers=num_layers, language_head=language_head)
     else:
         architecture = config.built.backbone or config.sizes.backbone
+        check_no_kernels(architecture, CONFIG_NAME)
         with no_init_weights() if weights_follow else nullcontext():
             backbone = GemBackbone(
                 Qwen3VLConfig(**architecture), num_layers=num_layers, language_head=language_head
@@ -119,7 +122,13 @@ def build_generator(
     autoencoder = config.depth.autoencoder or (None if source else config.sizes.autoencoder)
     architecture = _depth_architecture(config, source, autoencoder, weights_follow)
     config.built.generator = asdict(architecture)
-    with no_init_weights() if weights_follow else nullcontext():
+    stored = {} if source is None else source.weights
+    if source is not None and autoencoder is not None:
+        stored = stored | stored_weights(autoencoder, stem="diffusion_pytorch_model")
+    with (
+        no_init_weights() if weights_follow else nullcontext(),
+        SizeLimit(stored, str(source.path)) if source else nullcontext(),
+    ):
         generator = DepthGenerator(architecture, conditioning_dim)
     if config.backbone.gradient_checkpointing:
         generator.gradient_checkpointing_enable()

@@ -113,3 +113,37 @@ def rename_command(names: Mapping[str, str]) -> str:
     """The command that copies a dataset with other names."""
     written = shlex.quote(json.dumps(dict(names)))
     return f"lerobot-gem-rename --dataset.repo_id=<id> --dataset.root=<folder> --names={written} --output.root=<new folder>"
+
+
+def flat_names(feature: str, names: Any, dim: int) -> list[str]:
+    """Names of a vector's numbers, in order.
+
+    Args:
+        feature: Of the dataset.
+        names: As a dataset has them: a list, a list of lists, or a dictionary of lists or of positions.
+        dim: How many numbers there are.
+
+    Raises:
+        ValueError: They are nested, and more or fewer than the numbers.
+    """
+
+    def leaves(part: Any) -> list[str]:
+        if isinstance(part, dict):
+            groups = ((key, value) for key, value in part.items())
+            return [
+                leaf
+                for key, value in groups
+                for leaf in leaves(value if isinstance(value, dict | list) else key)
+            ]
+        if isinstance(part, list | tuple):
+            return [leaf for entry in part for leaf in leaves(entry)]
+        return [str(part)]
+
+    flat = leaves(names)
+    is_nested = isinstance(names, dict) or any(not isinstance(name, str) for name in names)
+    if is_nested and len(flat) != dim:
+        raise ValueError(
+            f"The names of {feature!r} in meta/info.json are {names!r}: expected a list of {dim} names, or null. Correct "
+            f"features.{feature}.names there."
+        )
+    return flat

@@ -10,7 +10,12 @@ import pytest
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from lerobot_gem.checkpoints.formats import open_checkpoint
-from lerobot_gem.checkpoints.processor_files import load_tokenizer, write_processor_files
+from lerobot_gem.checkpoints.processor_files import (
+    check_processor_files,
+    load_tokenizer,
+    write_processor_files,
+)
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
 TEXT = "where is the red cube? Über 12"
@@ -55,11 +60,45 @@ def test_tokenizer_of_a_policy_is_that_of_its_prompt_step(policy):
     assert load(policy)(TEXT) == build_tiny_tokenizer()(TEXT)
 
 
-def test_other_steps_are_neither_imported_nor_built(policy):
-    foreign = {"class": "no_such_package.steps.Step", "config": {"no": "such argument"}}
-    unknown = {"registry_name": "no_such_step", "config": {}}
-    edit_steps(policy, lambda steps: [foreign, unknown, *steps])
+def test_other_steps_are_not_built(policy):
+    unknown = {"registry_name": "gem_no_such_step", "config": {"no": "such argument"}}
+    edit_steps(policy, lambda steps: [unknown, *steps])
     assert load(policy)(TEXT) == build_tiny_tokenizer()(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"class": "subprocess.Popen", "config": {"args": ["touch", "FILE"]}}, "by the path of a class"),
+        ({"class": "no_such_package.steps.Step"}, "by the path of a class"),
+        (
+            {"registry_name": "action_tokenizer_processor", "config": {"action_tokenizer_name": "evil/repo"}},
+            "has the step 'action_tokenizer_processor': expected steps of this package",
+        ),
+        ({"registry_name": ["gem_prompt"]}, "by the path of a class"),
+        ({"registry_name": "normalizer_processor", "state_file": "../x.safetensors"}, "expected the name of a file beside"),
+        ({"registry_name": "normalizer_processor", "state_file": "/etc/passwd"}, "expected the name of a file beside"),
+        ({"registry_name": "normalizer_processor", "state_file": "..\\x"}, "expected the name of a file beside"),
+        ({"registry_name": "normalizer_processor", "state_file": 7}, "expected the name of a file beside"),
+        ("a text", "expected a list 'steps'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("pipeline", [PIPELINE, "policy_postprocessor.json"])
+def test_files_that_could_run_code_are_refused(policy, pipeline, step, message, tmp_path):
+    victim = tmp_path / "ran"
+    if isinstance(step, dict) and "config" in step:
+        step = json.loads(json.dumps(step).replace("FILE", str(victim)))
+    values = json.loads((policy / pipeline).read_text())
+    values["steps"].append(step)
+    (policy / pipeline).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        check_processor_files(policy)
+    if pipeline == PIPELINE:
+        with pytest.raises(ValueError, match=message):
+            load(policy)
+    with pytest.raises(ValueError, match=message):  # before LeRobot's own loader is called
+        GemVLAPolicy.from_pretrained(policy)
+    assert not victim.exists()
 
 
 def test_policy_without_prompt_step(policy):

@@ -49,7 +49,7 @@ class GemPolicy(BaseGemPolicy):
         super().__init__(config)
         config.validate_features()
         if not weights_follow:
-            config.built.stages_done = config.sources.stages_done
+            config.record_sources()
         if dataset_meta is not None:
             config.check_dataset(dataset_meta)
             config.check_stages()
@@ -61,8 +61,8 @@ class GemPolicy(BaseGemPolicy):
                 config, self.backbone.hidden_size, weights_follow=weights_follow
             )
             config.check_untrained(untrained)
-        if dataset_meta is not None and config.stage not in config.built.stages_done:
-            config.built.stages_done = [*config.built.stages_done, config.stage]
+        if dataset_meta is not None:
+            config.record_training(dataset_meta)
         self.freeze()
 
     # Training

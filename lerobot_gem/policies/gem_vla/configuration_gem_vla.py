@@ -12,7 +12,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
-from lerobot_gem.processing.dataset_names import no_state, state_like
+from lerobot_gem.processing.dataset_names import flat_names, no_state, state_like
 from lerobot_gem.processing.statistics import Limits, still_dimensions
 from lerobot_gem.storage.statistics import check_statistics
 
@@ -65,39 +65,6 @@ class ExpertConfig(OldExpertFields):
             raise ValueError(
                 f"expert.num_inference_steps={self.num_inference_steps}: expected at least 1 (5 in the release)."
             )
-
-
-def flat_names(names: Any, dim: int) -> list[str]:
-    """Names of an action's numbers, in order.
-
-    Args:
-        names: As a dataset has them: a list, a list of lists, or a dictionary of lists or of positions.
-        dim: How many numbers there are.
-
-    Raises:
-        ValueError: They are nested, and more or fewer than the numbers.
-    """
-
-    def leaves(part: Any) -> list[str]:
-        if isinstance(part, dict):
-            groups = ((key, value) for key, value in part.items())
-            return [
-                leaf
-                for key, value in groups
-                for leaf in leaves(value if isinstance(value, dict | list) else key)
-            ]
-        if isinstance(part, list | tuple):
-            return [leaf for entry in part for leaf in leaves(entry)]
-        return [str(part)]
-
-    flat = leaves(names)
-    is_nested = isinstance(names, dict) or any(not isinstance(name, str) for name in names)
-    if is_nested and len(flat) != dim:
-        raise ValueError(
-            f"The names of {ACTION!r} in meta/info.json are {names!r}: expected a list of {dim} names, or null. Correct "
-            f"features.{ACTION}.names there."
-        )
-    return flat
 
 
 @PreTrainedConfig.register_subclass("gem_vla")
@@ -269,7 +236,7 @@ class GemVLAConfig(BaseGemConfig):
         super().set_dataset_feature_metadata(features)
         action = features.get(ACTION) or {}
         if action.get("names"):
-            self.action_feature_names = flat_names(action["names"], action["shape"][0])
+            self.action_feature_names = flat_names(ACTION, action["names"], action["shape"][0])
 
     @property
     def limits(self) -> Limits:

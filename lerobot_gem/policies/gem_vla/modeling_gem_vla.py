@@ -50,6 +50,8 @@ class GemVLAPolicy(BaseGemPolicy):
     ) -> None:
         super().__init__(config)
         config.validate_features()
+        if not weights_follow:
+            config.record_sources()
         if dataset_meta is not None:
             config.check_dataset(dataset_meta)
             if config.built.is_bounded or not weights_follow:
@@ -68,6 +70,8 @@ class GemVLAPolicy(BaseGemPolicy):
             config.check_untrained(untrained)
             if not weights_follow:
                 _warn_of_skipped_stages(config.sources.stages_done)
+        if dataset_meta is not None:
+            config.record_training(dataset_meta)
         self.freeze()
         self.init_rtc_processor()
         self.reset()

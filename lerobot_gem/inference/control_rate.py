@@ -1,0 +1,56 @@
+"""The rate at which a robot is sent actions: that of the data, or they mean another speed."""
+
+import gc
+import logging
+import sys
+from typing import Any
+
+from lerobot.configs import parser
+
+logger = logging.getLogger(__name__)
+
+
+def match_rate(config: Any, trained: float | None) -> None:
+    """Let `lerobot-rollout` act at the rate of the training data, unless the user gave another one, which is warned of.
+
+    LeRobot tells a policy nothing of the run that loads it. The run's configuration holds the policy's, so it is looked for
+    among the holders of that.
+
+    Args:
+        config: Of the policy that is loaded.
+        trained: Frames per second of the training data; None where the checkpoint does not say.
+    """
+    rollout = _rollout_of(config)
+    if rollout is None or trained is None or rollout["fps"] == trained:
+        return
+    if parser.parse_arg("fps") is None and parser.parse_arg("config_path") is None:
+        logger.warning(
+            "fps is %g: the rate of the policy's training data, in place of lerobot-rollout's default of %g.",
+            trained,
+            rollout["fps"],
+        )
+        rollout["fps"] = trained
+        if rollout["dataset"] is not None and parser.parse_arg("dataset.fps") is None:
+            rollout["dataset"].fps = round(trained)
+    else:
+        logger.warning(
+            "fps=%g, but the policy's training data has %g frames per second: its actions mean %.2g times the speed that they "
+            "had there. Leave out --fps, or give --fps=%g.",
+            rollout["fps"],
+            trained,
+            rollout["fps"] / trained,
+            trained,
+        )
+
+
+def _rollout_of(config: Any) -> dict[str, Any] | None:
+    """The fields of the `RolloutConfig` that holds a policy's configuration, to be read and written."""
+    module = sys.modules.get("lerobot.rollout.configs")
+    if module is None:
+        return None
+    names = module.RolloutConfig.__dataclass_fields__.keys()
+    for holder in gc.get_referrers(config):
+        values = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
+        if values.get("policy") is config and names <= values.keys():
+            return values
+    return None

@@ -1,0 +1,48 @@
+"""A robot is sent actions at the rate of the training data."""
+
+import logging
+import sys
+
+import pytest
+from lerobot.rollout.configs import RolloutConfig
+
+from lerobot_gem.inference.control_rate import match_rate
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+
+
+@pytest.fixture
+def rollout() -> RolloutConfig:
+    """Without what its `__post_init__` loads."""
+    config = object.__new__(RolloutConfig)
+    for name in RolloutConfig.__dataclass_fields__:
+        setattr(config, name, None)
+    config.fps, config.policy = 30.0, GemVLAConfig(preset="tiny", device="cpu")
+    return config
+
+
+@pytest.mark.parametrize(
+    ("options", "trained", "fps", "said"),
+    [
+        ([], 10.0, 10.0, "fps is 10: the rate of the policy's training data"),
+        (["--fps=30"], 10.0, 30.0, "fps=30, but the policy's training data has 10 .* mean 3 times the speed"),
+        (["--fps=30"], 30.0, 30.0, None),
+        ([], None, 30.0, None),
+    ],
+    ids=["not given", "given", "right", "unknown"],
+)
+def test_the_rate_is_set_or_warned_of(options, trained, fps, said, rollout, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lerobot-rollout", *options])
+    with caplog.at_level(logging.WARNING):
+        match_rate(rollout.policy, trained)
+    assert rollout.fps == fps
+    if said is None:
+        assert not caplog.records
+    else:
+        import re
+
+        assert re.search(said, caplog.text)
+
+
+def test_without_a_rollout_nothing_happens(caplog) -> None:
+    match_rate(GemVLAConfig(preset="tiny", device="cpu"), 10.0)
+    assert not [record for record in caplog.records if "fps" in record.message]
