@@ -1,12 +1,13 @@
 """What both policies do alike: loading, precision, freezing, the optimiser's groups."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
-from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
@@ -20,6 +21,7 @@ from lerobot_gem.inference.control_rate import match_rate
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.policies.card_pictures import write_card_pictures
 from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
@@ -50,6 +52,8 @@ class BaseGemPolicy(PreTrainedPolicy):
     config: BaseGemConfig
     backbone: GemBackbone
     generator: DepthGenerator | None
+
+    _card_pictures: Sequence[str] = ()
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -157,9 +161,35 @@ class BaseGemPolicy(PreTrainedPolicy):
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [] if self.generator is None else [self.generator]
 
-    def generate_model_card(self, *args: Any, dataset_meta: Any = None, **kwargs: Any) -> ModelCard:
-        """LeRobot's card, with what it takes to load the policy."""
-        return make_model_card(super().generate_model_card, *args, dataset_meta=dataset_meta, **kwargs)
+    def generate_model_card(
+        self,
+        dataset_repo_id: str | None,
+        model_type: str,
+        license: str | None,
+        tags: list[str] | None,
+        cfg: Any = None,
+        dataset_meta: Any = None,
+    ) -> ModelCard:
+        """LeRobot's hook; the card is our own (model_card.py), and says type, licence and tags of the configuration."""
+        return make_model_card(
+            self.config,
+            dataset=dataset_repo_id,
+            cfg=cfg,
+            dataset_meta=dataset_meta,
+            pictures=self._card_pictures,
+        )
+
+    def push_model_to_hub(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
+        """Push the policy, and the pictures of its card, which LeRobot leaves out of its upload."""
+        with TemporaryDirectory() as folder:
+            self._card_pictures = write_card_pictures(Path(cfg.output_dir), Path(folder))
+            super().push_model_to_hub(cfg, *args, **kwargs)
+            if self._card_pictures:
+                HfApi().upload_folder(
+                    repo_id=self.config.repo_id,
+                    folder_path=folder,
+                    commit_message="Upload the card's pictures",
+                )
 
 
 def _weights_at(pretrained: str | Path, hub_kwargs: Mapping[str, Any]) -> dict[str, StoredTensor]:

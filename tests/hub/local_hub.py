@@ -65,7 +65,12 @@ class LocalHub:
 
     def environment(self, home: Any, token: str | None = TOKEN) -> dict[str, str]:
         """What a process needs to take this for the Hub."""
-        values = {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)}
+        values = {
+            "HF_ENDPOINT": self.url,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(home),
+        }
         return values | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": token or ""}
 
     def publish(self, name: str, files: dict[str, bytes]) -> str:
@@ -74,7 +79,9 @@ class LocalHub:
 
     def writes(self) -> list[str]:
         """What changed something, in order."""
-        return [f"{method} {path}" for method, path, _ in self.requests if "/commit/" in path or "create" in path]
+        return [
+            f"{method} {path}" for method, path, _ in self.requests if "/commit/" in path or "create" in path
+        ]
 
 
 class _Answer(Exception):  # noqa: N818, no error
@@ -158,6 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
         role = {"type": "access_token", "accessToken": {"role": "write", "displayName": "test"}}
         raise _Answer({"type": "user", "name": OWNER, "orgs": [], "auth": role})
 
+    def validate_yaml(self, body: bytes, token: str) -> None:
+        """Of a card; the real one knows licences and tags."""
+        import yaml
+
+        head = json.loads(body)["content"].split("---")[1]
+        wrong = [] if isinstance(yaml.safe_load(head), dict) else [{"message": "no metadata"}]
+        raise _Answer({"errors": wrong, "warnings": []}, 400 if wrong else 200)
+
     def create(self, body: bytes, token: str) -> None:
         asked = json.loads(body)
         name = f"{asked.get('organization') or OWNER}/{asked['name']}"
@@ -220,9 +235,18 @@ class _Handler(BaseHTTPRequestHandler):
         _, files = self._repository(name, token).files(revision)
         entries = []
         for path, content in files.items():
-            entry = {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+            entry = {
+                "type": "file",
+                "path": path,
+                "size": len(content),
+                "oid": hashlib.sha1(content).hexdigest(),
+            }
             if path.endswith(_LFS):
-                entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+                entry["lfs"] = {
+                    "oid": hashlib.sha256(content).hexdigest(),
+                    "size": len(content),
+                    "pointerSize": 130,
+                }
             if path.startswith(folder):
                 entries.append(entry)
         raise _Answer(entries)
@@ -244,6 +268,7 @@ _NAME = r"(?P<name>[^/]+/[^/]+?)"
 _API = rf"/api/(?:models|datasets)/{_NAME}"
 _ROUTES = (
     (("GET",), "/api/whoami-v2", "whoami"),
+    (("POST",), "/api/validate-yaml", "validate_yaml"),
     (("POST",), "/api/repos/create", "create"),
     (("POST",), rf"{_API}/preupload/(?P<revision>[^/]+)", "preupload"),
     (("POST",), rf"/{_NAME}\.git/info/lfs/objects/batch", "lfs_batch"),

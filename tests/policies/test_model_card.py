@@ -1,22 +1,51 @@
-"""What a policy's card on the Hub says."""
+"""What a policy's card on the Hub says, and that its commands are understood."""
 
+import importlib
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import draccus
 import pytest
 from huggingface_hub import ModelCard
+from lerobot.configs import parser
+from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.rollout.configs import RolloutConfig
+from lerobot.scripts.lerobot_eval import EvalPipelineConfig
 
+from lerobot_gem.evaluation.depth_report import DepthReportConfig
 from lerobot_gem.policies.model_card import make_model_card
-from tests.conftest import TASKS
+from tests.conftest import CAMERAS, TASKS
 from tests.results.test_eval_info import write_eval_info
+
+PARSERS = {
+    "lerobot-train": TrainPipelineConfig,
+    "lerobot-eval": EvalPipelineConfig,
+    "lerobot-rollout": RolloutConfig,
+    "lerobot-gem-depth-viz": DepthReportConfig,
+}
+SCRIPTS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+def card_of(policy, root: Path, **values) -> ModelCard:
+    meta = LeRobotDatasetMetadata("local/noise", root=root)
+    return make_model_card(policy.config, dataset="me/data", dataset_meta=meta, **values)
+
+
+def commands(card: ModelCard) -> list[list[str]]:
+    """The command lines of a card, in words as a shell reads them."""
+    blocks = re.findall(r"```bash\n(.*?)```", card.text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("lerobot-")]
 
 
 @pytest.mark.parametrize("tasks", [2, 500])
-def test_the_model_card_says_how_to_load_the_policy(
-    make_policy, dataset_root: Path, tasks: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ModelCard, "validate", lambda card: None)  # asks the Hub
+def test_the_model_card_says_how_to_load_the_policy(make_policy, dataset_root: Path, tasks: int) -> None:
     policy, *_ = make_policy()
     meta = LeRobotDatasetMetadata("local/noise", root=dataset_root)
     if tasks > 2:
@@ -24,19 +53,89 @@ def test_the_model_card_says_how_to_load_the_policy(
     card = policy.generate_model_card("local/noise", "gem_vla", "apache-2.0", None, dataset_meta=meta)
     title, *_ = card.text.strip().splitlines()
     assert title.startswith("# Model Card") and card.data.license == "apache-2.0"
-    assert "lerobot_policy_gem" in card.text and "2605.28548" in card.text
+    assert "pip install lerobot_policy_gem" in card.text and "2605.28548" in card.text
     assert card.text.count(TASKS[0]) <= 22 and len(meta.tasks) == tasks
+    assert card.data.datasets is None and "`local/noise`, which is not public" in card.text
 
 
-def test_evaluations_of_the_run_join_the_card(
-    tmp_path: Path,
-) -> None:
+def test_evaluations_of_the_run_join_the_card(make_policy, dataset_root: Path, tmp_path: Path) -> None:
+    policy, *_ = make_policy()
     cfg = SimpleNamespace(output_dir=tmp_path)
-
-    def lerobots(*args, **kwargs) -> ModelCard:
-        return ModelCard("---\nlicense: mit\n---\n# Model Card\n\nText.")
-
-    assert "Evaluations" not in make_model_card(lerobots, cfg=cfg).text
+    assert "None lies beside the checkpoint" in card_of(policy, dataset_root, cfg=cfg).text
     write_eval_info(tmp_path / "eval", {("libero_object", 9): [True] * 26 + [False] * 4})
-    card = make_model_card(lerobots, cfg=cfg)
+    card = card_of(policy, dataset_root, cfg=cfg, pictures=["assets/rollout.png"])
     assert "| eval | libero_object | 9 | 30 | 86.7% | 70.3% to 94.7% |" in card.text
+    assert "(assets/rollout.png)" in card.text
+
+
+def test_what_an_action_policy_needs_is_on_its_card(make_policy, dataset_root: Path) -> None:
+    policy, *_ = make_policy()
+    policy.config.built.base_model, policy.config.built.base_revision = "author/base", "c0ffee"
+    policy.config.repo_id, policy.config.tags = "me/policy", ["arm"]
+    card = card_of(policy, dataset_root)
+    assert (card.data.base_model, card.data.base_model_relation) == ("author/base", "finetune")
+    assert card.data.datasets == ["me/data"] and {"gem", "gem_vla", "arm"} <= set(card.data.tags)
+    for needed in (
+        *(f"| `{camera}` | 64 x 64 | image {i + 1} of the prompt |" for i, camera in enumerate(CAMERAS)),
+        "| stages that trained it | action |",
+        "commit `c0ffee`",
+        "**5 actions per second**",
+        "off: no depth loss",
+        "lerobot_policy_gem 0.",
+        "--fps=5",
+        "2605.28548}",
+        "## Limits",
+    ):
+        assert needed in card.text, needed
+    assert "_depth" not in card.text
+
+
+def test_a_gem_card_offers_no_robot(make_gem, depth_dataset_root: Path) -> None:
+    policy, *_ = make_gem(stage="joint")
+    card = card_of(policy, depth_dataset_root)
+    assert "lerobot-rollout" not in card.text and "lerobot-eval" not in card.text
+    assert f"on: generated for `{CAMERAS[0]}`, `{CAMERAS[1]}`, colours `spectral`" in card.text
+    assert "1 x language, 0.1 x depth" in card.text
+    assert "--policy.backbone.pretrained=you/gem" in card.text
+
+
+def test_an_adapter_says_what_of(make_policy, dataset_root: Path) -> None:
+    policy, *_ = make_policy()
+    policy.config.use_peft, policy.config.built.base_model = True, "author/base"
+    card = card_of(policy, dataset_root)
+    assert "An adapter (LoRA) for [author/base](https://huggingface.co/author/base)" in card.text
+    assert (card.data.base_model, card.data.base_model_relation) == ("author/base", "adapter")
+
+
+@pytest.mark.parametrize("kind", ["gem", "gem_vla"])
+def test_its_commands_are_understood(
+    kind: str,
+    make_gem: Callable,
+    make_policy: Callable,
+    depth_dataset_root: Path,
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
+    """By the parsers of the commands themselves, with the checkpoint in place of its Hub id."""
+    policy, *_ = make_gem(stage="joint") if kind == "gem" else make_policy()
+    policy.save_pretrained(tmp_path / "you" / kind)
+    monkeypatch.chdir(tmp_path)
+    found = commands(card_of(policy, depth_dataset_root))
+    names = {command[0] for command in found}
+    assert names == (
+        {"lerobot-train", "lerobot-gem-depth-viz"}
+        if kind == "gem"
+        else {*PARSERS} - {"lerobot-gem-depth-viz"}
+    )
+    for name, *options in found:
+        config = PARSERS[name]
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        if name == "lerobot-rollout":
+            importlib.import_module("lerobot.cameras.opencv")
+            importlib.import_module("lerobot.robots.so_follower")
+        parsed = draccus.parse(config, args=parser.filter_path_args(config.__get_path_fields__(), options))
+        if name == "lerobot-train":
+            parsed.validate()
+            assert not parsed.policy.push_to_hub
+        if name == "lerobot-rollout":
+            assert {*parsed.robot.cameras} == {"image", "image2"} and parsed.fps == 5

@@ -1,0 +1,53 @@
+"""The pictures of a policy's card: a rollout and generated depth, if the training run's folder holds them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+from PIL import Image
+
+FOLDER = "assets"
+# Frames of a rollout, and their height in pixels.
+_FRAMES, _HEIGHT = 6, 160
+
+
+def write_card_pictures(run: Path, folder: Path) -> list[str]:
+    """Write the pictures that a run's folder has something for.
+
+    Args:
+        run: lerobot-train's --output_dir, in which `lerobot-eval` and `lerobot-gem-depth-viz` may have written.
+        folder: What is pushed.
+
+    Returns:
+        The files, relative to `folder`.
+    """
+    sources: dict[str, tuple[str, Callable[[Path], Image.Image]]] = {
+        "rollout": ("**/videos/**/*.mp4", _strip),
+        "depth": ("**/frames/frame-*.png", lambda file: Image.open(file).convert("RGB")),
+    }
+    written = []
+    for name, (pattern, read) in sources.items():
+        files = sorted(run.glob(pattern))
+        if files:
+            file = Path(FOLDER) / f"{name}.png"
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            read(files[0]).save(folder / file)
+            written.append(str(file))
+    return written
+
+
+def _strip(video: Path) -> Image.Image:
+    """Frames of a video side by side, evenly spread."""
+    with av.open(str(video)) as opened:
+        frames = [_small(frame.to_image()) for frame in opened.decode(video=0)]
+    shown = [frames[round(i * (len(frames) - 1) / (_FRAMES - 1))] for i in range(_FRAMES)]
+    strip = Image.new("RGB", (sum(frame.width for frame in shown), _HEIGHT))
+    left = 0
+    for frame in shown:
+        strip.paste(frame, (left, 0))
+        left += frame.width
+    return strip
+
+
+def _small(frame: Image.Image) -> Image.Image:
+    return frame.resize((round(frame.width * _HEIGHT / frame.height), _HEIGHT))
