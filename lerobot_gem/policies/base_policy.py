@@ -14,6 +14,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from lerobot_gem.checkpoints.adapter_files import check_adapter_files
 from lerobot_gem.checkpoints.files import StoredTensor, stored_policy_weights
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.checkpoints.size_limit import SizeLimit
@@ -70,7 +71,8 @@ class BaseGemPolicy(PreTrainedPolicy):
             # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
             stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
             config.built.images = stored.built.images
-            if config.use_peft:  # the adapter's folder has processors of its own
+            if config.use_peft and config.pretrained_path:  # an adapter's folder, with processors of its own
+                check_adapter_files(config.pretrained_path, revision=config.pretrained_revision)
                 check_processor_files(config.pretrained_path, revision=config.pretrained_revision)
             forget_destination(config)
             if kwargs.get("dataset_meta") is None:

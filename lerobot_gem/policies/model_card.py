@@ -11,7 +11,7 @@ from lerobot.utils.constants import OBS_IMAGES
 
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.results.report import results_beside
-from lerobot_gem.training.stages import PRETRAINING, STAGES
+from lerobot_gem.training.stages import PRETRAINING
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 # A dataset of questions may have as many tasks as frames.
@@ -54,6 +54,7 @@ def make_model_card(
     if base:
         card_data["base_model_relation"] = "adapter" if kind == "adapter" else "finetune"
     output_dir = getattr(cfg, "output_dir", None)
+    results = None if output_dir is None else results_beside(Path(output_dir))
     return ModelCard.from_template(
         card_data,
         template_str=TEMPLATE.read_text(encoding="utf-8"),
@@ -66,7 +67,7 @@ def make_model_card(
         stages=config.built.stages_done,
         losses=[f"{weight:g} x {name}" for name, weight in config.loss_weights.items()],
         depth=_depth(config),
-        trainable=sorted(config.trainable_parts),
+        trainable=["the adapter"] if kind == "adapter" else _trainable(config),
         dtype=config.dtype,
         versions=", ".join(f"{name} {version}" for name, version in config.built.versions.items()),
         cameras=_cameras(config),
@@ -75,8 +76,8 @@ def make_model_card(
         commands=_commands(config, repo_id, dataset_meta),
         dataset=_dataset(dataset, bool(public), dataset_meta),
         training=_training(cfg),
-        results=None if output_dir is None else results_beside(Path(output_dir)),
-        limits=_limits(config),
+        results=results,
+        limits=_limits(config, has_results=results is not None),
         **_numbers(config),
     )
 
@@ -95,13 +96,15 @@ def _adapter_type(cfg: Any) -> str:
 def _base(config: BaseGemConfig) -> str:
     built = config.built
     if not built.base_model:
-        return (
-            "random weights, or a folder that does not say"
-            if config.preset == "tiny"
-            else "a folder that does not say"
-        )
+        is_random = config.backbone.pretrained is None
+        return "random weights" if is_random else "a folder that does not say where it is from"
     commit = f", commit `{built.base_revision}`" if built.base_revision else ""
     return f"[{built.base_model}](https://huggingface.co/{built.base_model}){commit}"
+
+
+def _trainable(config: BaseGemConfig) -> list[str]:
+    without_depth = set() if "depth" in config.loss_weights else {"connector", "transformer"}
+    return sorted(name.replace("_", " ") for name in config.trainable_parts - without_depth)
 
 
 def _depth(config: BaseGemConfig) -> str:
@@ -256,7 +259,7 @@ def _training(cfg: Any) -> Mapping[str, Any]:
     }
 
 
-def _limits(config: BaseGemConfig) -> list[str]:
+def _limits(config: BaseGemConfig, *, has_results: bool) -> list[str]:
     limits = []
     if config.type == "gem_vla":
         limits.append(
@@ -271,12 +274,13 @@ def _limits(config: BaseGemConfig) -> list[str]:
         limits.append("Depth that it generates is relative: it has no scale.")
     if config.preset == "tiny":
         limits.append("`tiny` is made to try things out: it knows little beyond its training data.")
-    skipped = [stage for stage in STAGES if stage not in config.built.stages_done and stage in PRETRAINING]
+    skipped = [stage for stage in PRETRAINING if stage not in config.built.stages_done]
     if config.type == "gem_vla" and skipped:
         limits.append(
             f"GEM's pre-training ({', '.join(skipped)}) is not among its stages, which costs accuracy (arXiv 2605.28548, ablation)."
         )
-    limits.append(
-        "Success rates above are of the environment that they name, with their interval; none is a promise."
-    )
+    if has_results:
+        limits.append(
+            "Success rates above are of the environment that they name, with their interval; none is a promise."
+        )
     return limits

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Far more than a prompt can hold: frames are enlarged as a checkpoint says, which may be a stranger's.
+MOST_PIXELS = 2**26
+
 
 @dataclass(frozen=True)
 class CameraImages:
@@ -38,6 +41,13 @@ class CameraImages:
     merge_size: int
     min_pixels: int
     max_pixels: int
+
+    def __post_init__(self) -> None:
+        if self.max_pixels > MOST_PIXELS or self.min_pixels > self.max_pixels:
+            raise ValueError(
+                f"min_pixels={self.min_pixels}, max_pixels={self.max_pixels}: expected areas of images, the smallest first, and none "
+                f"above {MOST_PIXELS}."
+            )
 
     @cached_property
     def _processor(self) -> Any:

@@ -1,10 +1,16 @@
 """A robot is sent actions at the rate of the training data."""
 
 import logging
+import re
 import sys
+from pathlib import Path
 
+import draccus
 import pytest
+from lerobot.configs import parser
+from lerobot.robots import so_follower  # noqa: F401, registers the arm
 from lerobot.rollout.configs import RolloutConfig
+from lerobot.rollout.context import _load_pretrained_policy
 
 from lerobot_gem.inference.control_rate import match_rate
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
@@ -38,11 +44,21 @@ def test_the_rate_is_set_or_warned_of(options, trained, fps, said, rollout, capl
     if said is None:
         assert not caplog.records
     else:
-        import re
-
         assert re.search(said, caplog.text)
 
 
 def test_without_a_rollout_nothing_happens(caplog) -> None:
     match_rate(GemVLAConfig(preset="tiny", device="cpu"), 10.0)
     assert not [record for record in caplog.records if "fps" in record.message]
+
+
+def test_lerobot_rollout_acts_at_the_rate_of_the_data(make_policy, tmp_path: Path, monkeypatch) -> None:
+    """As `lerobot-rollout` parses its command line and loads the policy, before it looks for a robot."""
+    policy, *_ = make_policy()
+    policy.save_pretrained(tmp_path)
+    options = ["--robot.type=so101_follower", "--robot.port=none", f"--policy.path={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["lerobot-rollout", *options])
+    config = draccus.parse(RolloutConfig, args=parser.filter_path_args(["policy"], options))
+    assert config.fps == 30
+    _load_pretrained_policy(config.policy)
+    assert config.fps == 5

@@ -18,6 +18,10 @@ from lerobot_gem.storage.statistics import check_statistics
 
 logger = logging.getLogger(__name__)
 
+# Far more than makes sense. Lists of this length are made before the weights, which would show a wrong number, are read.
+_LONGEST_CHUNK = 10_000
+_DEEPEST_EXPERT = 1_000
+
 
 @dataclass
 class ExpertConfig(OldExpertFields):
@@ -52,6 +56,10 @@ class ExpertConfig(OldExpertFields):
     def __post_init__(self) -> None:
         for name in self.architecture:
             require(name, tuple(size.name for size in fields(ExpertArchitecture)), "expert.architecture")
+        if not 1 <= self.architecture.get("depth", 1) <= _DEEPEST_EXPERT:
+            raise ValueError(
+                f"expert.architecture={self.architecture}: expected a depth from 1 to {_DEEPEST_EXPERT} (14 in the release)."
+            )
         require(self.time_distribution, get_args(TimeDistribution), "expert.time_distribution")
         if self.flow_samples < 1:
             raise ValueError(
@@ -134,8 +142,10 @@ class GemVLAConfig(BaseGemConfig):
         self.expert.architecture = old | self.expert.architecture
 
     def _validate(self) -> None:
-        if self.chunk_size < 1:
-            raise ValueError(f"chunk_size={self.chunk_size}: expected at least 1 (32 in the release).")
+        if not 1 <= self.chunk_size <= _LONGEST_CHUNK:
+            raise ValueError(
+                f"chunk_size={self.chunk_size}: expected at least 1 and at most {_LONGEST_CHUNK} (32 in the release)."
+            )
         if self.n_action_steps is None or not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(
                 f"n_action_steps={self.n_action_steps}: expected 1 to chunk_size={self.chunk_size}, since no more "

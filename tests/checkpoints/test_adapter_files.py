@@ -1,0 +1,47 @@
+"""An adapter that could load what it names, or allocate without end, is refused before PEFT sees it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lerobot_gem.checkpoints.adapter_files import check_adapter_files
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    save_file({"q_proj.lora_A.weight": torch.zeros(2, 16)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 2, "rank_pattern": {}})
+    )
+    return tmp_path
+
+
+def test_an_ordinary_adapter_passes(adapter: Path) -> None:
+    check_adapter_files(adapter)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"megatron_config": {}, "megatron_core": "antigravity"}, "sets megatron_config"),
+        ({"corda_config": {"cache_file": "/etc/passwd"}}, "sets corda_config"),
+        ({"r": 2_000_000_000}, "asks for rank 2000000000, but no side of its weights is longer than 16"),
+        ({"rank_pattern": {"q_proj": 2_000_000_000}}, "asks for rank 2000000000"),
+        ({"r": "2"}, "asks for rank"),
+    ],
+)
+def test_a_harmful_one_is_refused(adapter: Path, values: dict, message: str) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    with pytest.raises(ValueError, match=message):
+        check_adapter_files(adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_missing_file_is_named(adapter: Path, name: str) -> None:
+    (adapter / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {name}: expected an adapter"):
+        check_adapter_files(adapter)
