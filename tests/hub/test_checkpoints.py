@@ -9,8 +9,10 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from tests.conftest import write_video
 from tests.hub.conftest import TINY, Run
 from tests.hub.local_hub import LocalHub
+from tests.results.test_eval_info import write_eval_info
 
 pytestmark = pytest.mark.slow
 
@@ -108,12 +110,22 @@ def test_fine_tuning_a_published_policy_pushes_nothing(
     assert (built["base_model"], built["base_revision"]) == (name, commit)
 
 
-def test_resuming_goes_on_pushing(hub: LocalHub, published: Path, train: Run) -> None:
+def test_resuming_goes_on_pushing_with_what_was_found_since(
+    hub: LocalHub, published: Path, train: Run
+) -> None:
+    """Of a finished run: nothing is left to train."""
+    write_eval_info(published / "eval", {("libero_object", 9): [True] * 26 + [False] * 4})
+    write_video(published / "eval" / "videos" / "libero_object_9" / "eval_episode_0.mp4")
     before = len(hub.repositories["me/policy"].commits)
     config = newest(published) / "train_config.json"
-    status, said = train(f"--config_path={config}", "--resume=true", "--steps=2", "--save_freq=2")
+    status, said = train(f"--config_path={config}", "--resume=true")
     assert status == 0 and "Model pushed to" in said, said[-3000:]
     assert len(hub.repositories["me/policy"].commits) > before
+    files = files_of(hub, "me/policy")
+    assert b"| eval | libero_object | 9 | 30 | 86.7% | 70.3% to 94.7% |" in files["README.md"]
+    assert b"(assets/rollout.png)" in files["README.md"] and files["assets/rollout.png"].startswith(
+        b"\x89PNG"
+    )
 
 
 def test_an_adapter_is_pushed_where_the_command_line_says(
