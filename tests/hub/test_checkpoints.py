@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from tests.conftest import write_video
-from tests.hub.conftest import TINY, Run
+from tests.hub.conftest import BIN, TINY, Run
 from tests.hub.local_hub import LocalHub
 from tests.results.test_eval_info import write_eval_info
 
@@ -40,6 +40,25 @@ for path in {paths!r}:
     batch = preprocessor(read_batch(root, (0, 3)))
     chunks.append(postprocessor(policy.predict_action_chunk(batch, noise=torch.ones(2, 8, 7))))
 print("SAME", torch.equal(chunks[0], chunks[1]))
+"""
+
+
+# From Python: a policy from the Hub goes back to it. And what `lerobot-rollout` does before it looks for a robot.
+ROUND_TRIP = """
+import sys
+import draccus
+import lerobot_policy_gem
+from lerobot.configs import parser
+from lerobot.robots import so_follower
+from lerobot.rollout.configs import RolloutConfig
+from lerobot.rollout.context import _load_pretrained_policy
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+GemVLAPolicy.from_pretrained("me/policy").push_to_hub("me/again")
+options = ["--robot.type=so101_follower", "--robot.port=none", "--policy.path=me/policy"]
+sys.argv = ["lerobot-rollout", *options]
+config = draccus.parse(RolloutConfig, args=parser.filter_path_args(["policy"], options))
+_load_pretrained_policy(config.policy)
+print("RATE", config.fps)
 """
 
 
@@ -90,6 +109,28 @@ def test_a_published_policy_acts_as_the_saved_one(
     paths = ["me/policy", str(newest(published))]
     status, said = run(code=CHUNKS.format(root=str(dataset_root), paths=paths))
     assert status == 0 and "SAME True" in said, said[-3000:]
+
+
+def test_from_python_and_in_a_rollout(hub: LocalHub, published: Path, run: Run) -> None:
+    status, said = run(code=ROUND_TRIP)
+    assert status == 0 and "RATE 5.0" in said, said[-3000:]
+    again, first = files_of(hub, "me/again"), files_of(hub, "me/policy")
+    assert again["model.safetensors"] == first["model.safetensors"]
+
+
+@pytest.mark.libero
+def test_a_published_policy_is_evaluated(hub: LocalHub, published: Path, run: Run, tmp_path: Path) -> None:
+    episode = (
+        "--env.task_ids=[0]",
+        "--env.fps=5",
+        "--env.episode_length=3",
+        "--eval.n_episodes=1",
+        "--eval.batch_size=1",
+    )
+    size = ("--env.observation_height=64", "--env.observation_width=64")
+    env = ("--env.type=libero", "--env.task=libero_object", *episode, *size)
+    status, said = run(BIN / "lerobot-eval", "--policy.path=me/policy", *env, f"--output_dir={tmp_path}")
+    assert status == 0 and (tmp_path / "eval_info.json").is_file(), said[-3000:]
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["of today", "that says where its author pushed it"])

@@ -1,10 +1,13 @@
 """What is checked when a checkpoint is loaded."""
 
+import json
 from pathlib import Path
 
 import pytest
 from lerobot.configs import PreTrainedConfig
 
+from lerobot_gem.checkpoints.formats import open_checkpoint
+from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import CAMERAS
@@ -35,3 +38,38 @@ def test_the_baseline_without_depth_leaves_the_generator_out(gem_checkpoint: Pat
     assert policy.generator is None
     with pytest.raises(ValueError, match="learns no depth and has no depth generator"):
         policy.generate_depth({})
+
+
+@pytest.mark.parametrize(
+    ("part", "size"),
+    [
+        (("text_config", "vocab_size"), 2_000_000_000),
+        (("text_config", "num_hidden_layers"), 10**9),
+        (("text_config", "hidden_size"), 10**12),
+        (("vision_config", "depth"), 10**9),
+        (("vision_config", "num_position_embeddings"), 10**12),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_sizes_are_bounded_by_the_weights_beside_them(
+    checkpoint: Path, part: tuple[str, str], size: int
+) -> None:
+    """As `--policy.path` and as `--policy.backbone.pretrained`; a gem_vla keeps the first decoder layers alone."""
+    values = json.loads((checkpoint / "config.json").read_text())
+    values["built"]["backbone"][part[0]][part[1]] = size
+    (checkpoint / "config.json").write_text(json.dumps(values))
+    too_large = "config.json asks for a model that is far larger than the weights beside it"
+    if part[1] != "num_hidden_layers":
+        with pytest.raises(ValueError, match=too_large):
+            GemVLAPolicy.from_pretrained(checkpoint)
+    with pytest.raises(ValueError, match=too_large):
+        load_backbone(open_checkpoint(checkpoint))
+
+
+def test_a_kernel_of_the_hub_is_refused(checkpoint: Path) -> None:
+    values = json.loads((checkpoint / "config.json").read_text())
+    values["built"]["backbone"]["text_config"]["_attn_implementation"] = "evil/kernel"
+    (checkpoint / "config.json").write_text(json.dumps(values))
+    for load in (GemVLAPolicy.from_pretrained, lambda folder: load_backbone(open_checkpoint(folder))):
+        with pytest.raises(ValueError, match="asks for the kernel _attn_implementation='evil/kernel'"):
+            load(checkpoint)
