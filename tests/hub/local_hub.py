@@ -225,6 +225,11 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.url}/{name}/commit/{sha}"
         raise _Answer({"commitOid": sha, "commitUrl": url, "hookOutput": "", "pullRequestUrl": None})
 
+    def tag(self, body: bytes, token: str, name: str) -> None:
+        self._check_writer(name, token)
+        self._repository(name, token)
+        raise _Answer({})
+
     def info(self, body: bytes, token: str, name: str, revision: str | None = None) -> None:
         sha, files = self._repository(name, token).files(revision or "main")
         siblings = [{"rfilename": path} for path in files]
@@ -274,6 +279,7 @@ _ROUTES = (
     (("POST",), rf"/{_NAME}\.git/info/lfs/objects/batch", "lfs_batch"),
     (("PUT",), "/_lfs/(?P<oid>[0-9a-f]+)", "lfs_upload"),
     (("POST",), rf"{_API}/commit/(?P<revision>[^/]+)", "commit"),
+    (("POST",), rf"{_API}/tag/.+", "tag"),
     (("GET",), rf"{_API}/tree/(?P<revision>[^/]+)/?(?P<folder>.*)", "tree"),
     (("GET",), rf"{_API}(?:/revision/(?P<revision>[^/]+))?", "info"),
     (("GET", "HEAD"), rf"/{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),

@@ -169,6 +169,19 @@ def test_resuming_goes_on_pushing_with_what_was_found_since(
     )
 
 
+def test_a_run_goes_on_from_the_hub_on_another_machine(hub: LocalHub, train: Run, tmp_path: Path) -> None:
+    """One whose checkpoints were pushed as they were saved."""
+    pushed = ("--save_checkpoint_to_hub=true", "--policy.repo_id=me/interrupted")
+    status, said = train(VLA, *pushed, f"--output_dir={tmp_path / 'first'}")
+    assert status == 0, said[-3000:]
+    assert "checkpoints/000001/pretrained_model/config.json" in files_of(hub, "me/interrupted")
+    again = ("--config_path=me/interrupted", "--resume=true", "--steps=2", "--save_freq=2")
+    status, said = train(*again, f"--output_dir={tmp_path / 'second'}")
+    assert status == 0, said[-3000:]
+    files = files_of(hub, "me/interrupted")
+    assert "checkpoints/000002/pretrained_model/model.safetensors" in files and "config.json" not in files
+
+
 def test_an_adapter_is_pushed_where_the_command_line_says(
     hub: LocalHub, published: Path, train: Run, run: Run, dataset_root: Path, tmp_path: Path
 ) -> None:
@@ -249,15 +262,19 @@ def pickle_weights(files: dict[str, bytes], victim: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("option", "harm", "message"),
     [
-        (add_step, "names a step by the path of a class"),
-        (enlarge, "asks for a model that is far larger than the weights beside it"),
-        (pickle_weights, "Entry Not Found|can't be read as weights|holds pickled objects"),
+        ("--policy.path", add_step, "names a step by the path of a class"),
+        ("--policy.backbone.pretrained", add_step, "names a step by the path of a class"),
+        ("--policy.path", enlarge, "asks for a model that is far larger than the weights beside it"),
+        (
+            "--policy.backbone.pretrained",
+            pickle_weights,
+            "can't be read as weights: it holds pickled objects",
+        ),
     ],
-    ids=["step", "size", "pickle"],
+    ids=["step", "step of a backbone", "size", "pickle"],
 )
-@pytest.mark.parametrize("option", ["--policy.path", "--policy.backbone.pretrained"])
 def test_a_strangers_policy_is_refused(
     option: str, harm: Callable, message: str, hub: LocalHub, published: Path, train: Run, tmp_path: Path
 ) -> None:
