@@ -144,8 +144,10 @@ def _numbers(config: Any) -> dict[str, Any]:
 def _commands(config: BaseGemConfig, repo_id: str, dataset_meta: Any) -> dict[str, Any]:
     others = {}
     if config.type == "gem":
+        # An adapter goes on in its own stage, and its depth is not looked at without its base.
+        has_depth = "depth" in config.loss_weights and not config.use_peft
         later = [stage for stage in PRETRAINING if stage not in config.built.stages_done]
-        if later and "depth" in config.loss_weights:
+        if later and has_depth:
             others["The next stage of pre-training"] = _train(
                 policy__path=repo_id, policy__stage=later[0], output_dir=f"outputs/train/{later[0]}"
             )
@@ -155,7 +157,7 @@ def _commands(config: BaseGemConfig, repo_id: str, dataset_meta: Any) -> dict[st
             policy__backbone__pretrained=repo_id,
             output_dir="outputs/train/gem_vla",
         )
-        if "depth" in config.loss_weights:
+        if has_depth:
             others["What it knows of depth, on frames that have some"] = _command(
                 "lerobot-gem-depth-viz",
                 policy__path=repo_id,
