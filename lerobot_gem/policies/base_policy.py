@@ -10,6 +10,8 @@ from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
+from peft import PeftType
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from lerobot_gem.models.backbone import GemBackbone
@@ -18,6 +20,7 @@ from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES
+from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
 
 _STATISTICS = (
@@ -36,6 +39,7 @@ class BaseGemPolicy(PreTrainedPolicy):
         config: Of the policy.
         backbone: The vision-language model.
         generator: The depth generator; None where no depth is learned.
+        random_parts: Parts (`stages.PARTS`) whose weights were random when the policy was built.
     """
 
     config_class = BaseGemConfig
@@ -44,6 +48,7 @@ class BaseGemPolicy(PreTrainedPolicy):
     config: BaseGemConfig
     backbone: GemBackbone
     generator: DepthGenerator | None
+    random_parts: frozenset[str] = frozenset()
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -53,12 +58,33 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
                 configuration has other cameras than the checkpoint, whose processor would go on with its own.
         """
-        if (config := kwargs.get("config")) is not None:
+        config = kwargs.get("config")
+        if (
+            config is not None
+            and config.use_peft
+            and str(pretrained_name_or_path) == config.backbone.pretrained
+        ):
+            return cls._base_of_adapter(**kwargs)
+        if config is not None:
             # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
             stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
             config.built.images = stored.built.images
         return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
+
+    @classmethod
+    def _base_of_adapter(cls, config: Any, dataset_meta: Any = None, **kwargs: Any) -> Self:
+        """What an adapter was trained on that began with a new policy: the policy as it was built then.
+
+        Args:
+            config: Of the adapter.
+            dataset_meta: Metadata of the training dataset, when there is one.
+            **kwargs: Not read; LeRobot passes what other policies need.
+        """
+        stages_done = config.built.stages_done
+        policy = cls(config, dataset_meta=dataset_meta)
+        config.built.stages_done = stages_done
+        return policy.to(config.device).eval()
 
     def freeze(self) -> None:
         """Make trainable what stage and configuration say, and nothing else.
@@ -137,6 +163,36 @@ class BaseGemPolicy(PreTrainedPolicy):
             lr_backbone=config.optimizer_lr_backbone,
             muon=config.optimizer_name == "muon",
         )
+
+    # LoRA
+
+    def wrap_with_peft(self, peft_config: Any = None, peft_cli_overrides: Any = None) -> Any:
+        """LeRobot's hook: this policy with adapters, which name the checkpoint that they were trained on.
+
+        Raises:
+            ValueError: An adapter could not be loaded again (`training/lora.py`).
+        """
+        if not self.config.pretrained_path:
+            self.name_or_path = self.config.backbone.pretrained
+        adapted = super().wrap_with_peft(peft_config, peft_cli_overrides)
+        for module in adapted.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                # PEFT trains a copy, and keeps the original for a return to it, which costs as much memory again.
+                module.original_module = nn.Identity()
+        return adapted
+
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        return lora_targets(self, self.config.trainable_parts, self.random_parts)
+
+    def _validate_peft_config(self, peft_config: Any) -> None:
+        check_adaptable(self.config.trainable_parts, self.random_parts)
+
+    def _preprocess_peft_cli_overrides(self, cli_overrides: dict, peft_method_type: Any) -> dict:
+        overrides = super()._preprocess_peft_cli_overrides(cli_overrides, peft_method_type)
+        if peft_method_type == PeftType.LORA and overrides.get("lora_alpha") is None:
+            # PEFT's own is 8 for every rank.
+            overrides["lora_alpha"] = 2 * (overrides.get("r") or 8)
+        return overrides
 
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [] if self.generator is None else [self.generator]
