@@ -200,3 +200,8 @@ class BaseGemPolicy(PreTrainedPolicy):
     def generate_model_card(self, *args: Any, dataset_meta: Any = None, **kwargs: Any) -> ModelCard:
         """LeRobot's card, with what it takes to load the policy."""
         return make_model_card(super().generate_model_card, *args, dataset_meta=dataset_meta, **kwargs)
+
+
+def _began_new(config: Any, base: str | Path) -> bool:
+    """Whether a configuration is that of an adapter that was trained on a new policy: its base is then no policy yet."""
+    return config is not None and config.use_peft and str(base) == config.backbone.pretrained

@@ -65,8 +65,8 @@ def check_adaptable(trainable: Collection[str], random: Collection[str]) -> None
         )
 
 
-def _in_full(random: Collection[str]) -> set[str]:
-    return NEW_PARTS | set(random)
+def _in_full(random: Collection[str]) -> frozenset[str]:
+    return NEW_PARTS | frozenset(random)
 
 
 def _has_module(policy: nn.Module, name: str) -> bool:
