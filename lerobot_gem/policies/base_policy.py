@@ -56,7 +56,8 @@ class BaseGemPolicy(PreTrainedPolicy):
 
         Raises:
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
-                configuration has other cameras than the checkpoint, whose processor would go on with its own.
+                configuration has other cameras than the checkpoint, whose processor would go on with its own. Or an
+                adapter was trained in another stage.
         """
         config = kwargs.get("config")
         if (
@@ -205,3 +206,17 @@ class BaseGemPolicy(PreTrainedPolicy):
 def _began_new(config: Any, base: str | Path) -> bool:
     """Whether a configuration is that of an adapter that was trained on a new policy: its base is then no policy yet."""
     return config is not None and config.use_peft and str(base) == config.backbone.pretrained
+
+
+def _check_stage_of_adapter(config: Any) -> None:
+    if config is None or not config.use_peft or not config.pretrained_path:
+        return
+    trained: Any = PreTrainedConfig.from_pretrained(
+        config.pretrained_path, revision=config.pretrained_revision
+    )
+    if trained.current_stage != config.current_stage:
+        raise ValueError(
+            f"stage={config.current_stage!r}, but --policy.path={config.pretrained_path} is an adapter of another stage, "
+            f"{trained.current_stage!r}, which trained other layers: merge it first (lerobot-gem-convert --format=policy), and go on "
+            "from the whole policy."
+        )
