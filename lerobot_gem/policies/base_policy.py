@@ -59,14 +59,10 @@ class BaseGemPolicy(PreTrainedPolicy):
                 configuration has other cameras than the checkpoint, whose processor would go on with its own. Or an
                 adapter was trained in another stage.
         """
-        config = kwargs.get("config")
-        if (
-            config is not None
-            and config.use_peft
-            and str(pretrained_name_or_path) == config.backbone.pretrained
-        ):
+        _check_stage_of_adapter(kwargs.get("config"))
+        if _began_new(kwargs.get("config"), pretrained_name_or_path):
             return cls._base_of_adapter(**kwargs)
-        if config is not None:
+        if (config := kwargs.get("config")) is not None:
             # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
             stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)

@@ -104,9 +104,9 @@ def test_adapters_of_pretraining_load_and_are_named_as_a_backbone(
     stage,
     make_gem,
     make_policy,
-    gem_checkpoint,
+    gem_checkpoint,  # noqa: F811
     depth_dataset_root,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     policy, *processors = make_gem(stage=stage, backbone=BackboneConfig(pretrained=gem_checkpoint))
     adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
