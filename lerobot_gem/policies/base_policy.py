@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import ModelCard
@@ -28,6 +28,9 @@ _STATISTICS = (
     "lerobot-gem-check passes."
 )
 
+# Classes of the repeated blocks of backbone, expert and depth generator.
+_BLOCKS = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "ExpertBlock", "SanaTransformerBlock")
+
 # Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
 
@@ -49,6 +52,10 @@ class BaseGemPolicy(PreTrainedPolicy):
     backbone: GemBackbone
     generator: DepthGenerator | None
     random_parts: frozenset[str] = frozenset()
+    # What sharded training gathers one after the other: LeRobot's later versions ask the class for it.
+    _fsdp_wrap_modules: ClassVar[list[str]] = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]
+    # accelerate asks the policy for it, by which LeRobot 0.6.1 shards.
+    _no_split_modules: list[str]
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -90,6 +97,16 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Nothing would be trained.
         """
         freeze_all_but(self, self.config.trainable_parts)
+
+    def declare_blocks(self) -> None:
+        """Name the classes of the repeated blocks, which sharded training (FSDP) gathers one at a time.
+
+        accelerate refuses a class that a model lacks, and a policy without depth has no generator. So what is
+        declared is what was built, for the class as well: a process trains one policy.
+        """
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = [name for name in _BLOCKS if name in present]
+        type(self)._fsdp_wrap_modules = self._no_split_modules
 
     def check_losses(self, losses: Tensor, logs: Mapping[str, float], batch: Mapping[str, Any]) -> None:
         """Raise a ValueError if a loss is not finite, before anything learns from it.

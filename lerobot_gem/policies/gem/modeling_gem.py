@@ -66,6 +66,7 @@ class GemPolicy(BaseGemPolicy):
         if dataset_meta is not None and config.stage not in config.built.stages_done:
             config.built.stages_done = [*config.built.stages_done, config.stage]
         self.freeze()
+        self.declare_blocks()
 
     # Training
 

@@ -71,6 +71,7 @@ class GemVLAPolicy(BaseGemPolicy):
         if not weights_follow:
             self.random_parts = random_parts(config, untrained)
         self.freeze()
+        self.declare_blocks()
         self.init_rtc_processor()
         self.reset()
 
