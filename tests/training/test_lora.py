@@ -79,6 +79,28 @@ def test_the_gradient_is_at_least_half_of_that_of_full_training(make_stage, dept
     assert norms[0] > 0.5 * norms[1]
 
 
+@pytest.mark.slow
+def test_the_loss_of_full_training_is_reached_within_half_as_many_steps_more(make_stage, depth_batch):
+    """The demo's curves are in results/lora/; this learns one batch by heart."""
+    losses = []
+    for lora, steps in ((False, 40), (True, 60)):
+        policy, preprocess = make_stage("action")
+        model = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA"}) if lora else policy
+        model.train()
+        inputs = preprocess(dict(depth_batch))
+        optimizer = torch.optim.AdamW(model.get_optim_params(), lr=1e-3)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3
+        for step in range(steps):
+            torch.manual_seed(step % 4)
+            loss, _ = model(inputs)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] <= losses[0]
+
+
 def test_rank_alone_sets_the_strength(make_stage):
     policy, _ = make_stage("action")
     adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 4, "lora_alpha": None})
