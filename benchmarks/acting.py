@@ -98,7 +98,7 @@ def act_like_the_release(
     actions = noise
     for step in range(STEPS):
         projected = tuple(
-            block.encode_conditioning(tokens) for block, tokens in zip(expert.blocks, adapted, strict=True)
+            block(conditioning=tokens) for block, tokens in zip(expert.blocks, adapted, strict=True)
         )
         actions = (
             actions

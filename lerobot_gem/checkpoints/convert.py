@@ -5,6 +5,7 @@
 | `qwen3-vl` | `AutoModelForImageTextToText`, vLLM, evaluation suites | the backbone with its language head |
 | `gem-2b` | the official release | the same, and the depth generator |
 | `rdt` | the official release's `RDTRunner` | the action expert |
+| `policy` | this plugin | a `gem` or `gem_vla` policy whose adapter is merged |
 
 Weights keep their type and bits, so converting there and back gives the same tensors.
 """
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from lerobot_gem.checkpoints.adapters import CONFIG_FILE as ADAPTER_CONFIG, is_adapter
 from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
 from lerobot_gem.checkpoints.formats import (
     GEM_2B_PREFIXES,
@@ -35,7 +37,7 @@ from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture, get_preset
 
-FORMATS = ("qwen3-vl", "gem-2b", "rdt")
+FORMATS = ("qwen3-vl", "gem-2b", "rdt", "policy")
 
 # The class that config.json names, by format.
 _ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
@@ -62,8 +64,8 @@ class SourceCheckpoint:
     """The checkpoint to convert: `--policy.*`.
 
     Attributes:
-        path: Hub id or folder: a `gem` or `gem_vla` policy (its `pretrained_model`), GEM-2B's format, or Qwen3-VL; for
-            "rdt" a `gem_vla` policy.
+        path: Hub id or folder: a `gem` or `gem_vla` policy (its `pretrained_model`, an adapter too), GEM-2B's format, or Qwen3-VL;
+            for "rdt" a `gem_vla` policy; for "policy" an adapter of one of them.
         revision: Branch, tag or commit of a Hub id; None for the newest.
     """
 
@@ -78,7 +80,7 @@ class ConvertConfig:
     Attributes:
         policy: The checkpoint to convert.
         output_dir: Folder to write; absent or empty.
-        format: "qwen3-vl", "gem-2b" or "rdt".
+        format: "qwen3-vl", "gem-2b", "rdt" or "policy".
         sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
             those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.
         max_shard_gb: Largest size of one file of weights, in 10^9 bytes. An expert is one file, whatever its size.
@@ -116,9 +118,26 @@ def convert(config: ConvertConfig) -> Checkpoint:
     source = open_checkpoint(config.policy.path, revision=config.policy.revision)
     if config.format == "rdt":
         _write_expert(source, config.output_dir)
+    elif config.format == "policy":
+        _write_policy(source, config.output_dir)
     else:
         _write_language_model(source, config)
     return open_checkpoint(config.output_dir)
+
+
+def _write_policy(source: Checkpoint, output_dir: Path) -> None:
+    """Write the whole policy of an adapter, as LeRobot saves policies: weights in one file."""
+    if source.format != "policy" or not is_adapter(source.path):
+        raise ValueError(
+            f"{source.path} is no adapter of a gem or gem_vla policy: expected a folder with {ADAPTER_CONFIG}, which "
+            "lerobot-train --peft.method_type=LORA writes."
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write_json(output_dir / "config.json", source.config | {"use_peft": False, "pretrained_path": None})
+    for file in source.path.glob("policy_*processor*"):
+        shutil.copyfile(file, output_dir / file.name)
+    size = sum(stored.num_bytes for stored in source.weights.values())
+    write_weights(output_dir, source.weights, max_shard_bytes=size)
 
 
 def _write_expert(source: Checkpoint, output_dir: Path) -> None:

@@ -2,7 +2,7 @@
 
 | format | known by | holds |
 |---|---|---|
-| `policy` | config.json of a `gem` or `gem_vla` policy | what the policy holds, under our names |
+| `policy` | config.json of a `gem` or `gem_vla` policy | what the policy holds, under our names; an adapter's are merged |
 | `gem-2b` | config.json of Qwen3-VL, weights named `sana.*`, `vae.*`, `diffusion_connector.*` | backbone, generator |
 | `qwen3-vl` | config.json of Qwen3-VL | backbone |
 | `sana` | transformer/config.json and vae/config.json (diffusers) | generator without connector |
@@ -15,12 +15,14 @@ A weight that its format does not know is an error. The parts are those of our p
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
 
+from lerobot_gem.checkpoints import adapters
+from lerobot_gem.checkpoints.adapters import is_adapter
 from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
 from lerobot_gem.checkpoints.release_expert import expert_from_release
 from lerobot_gem.models.presets import DepthArchitecture, get_preset
@@ -160,6 +162,8 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
         return Checkpoint(path, "rdt", {}, _prefixed(expert, "expert."))
     config = read_json(path / "config.json")
     if config.get("type") in _POLICIES:
+        if is_adapter(path):
+            return _merged(Checkpoint(path, "policy", config, {}))
         return Checkpoint(path, "policy", config, stored_weights(path))
     if config.get("model_type") != "qwen3_vl":
         raise ValueError(
@@ -171,6 +175,43 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
         "gem-2b" if any(name.startswith("generator.") for name in weights) else "qwen3-vl"
     )
     return Checkpoint(path, format, config, weights)
+
+
+def _merged(policy: Checkpoint) -> Checkpoint:
+    """A policy that was trained with LoRA, with the weights of its adapter and its base."""
+    path, config = policy.path, policy.config
+    adapter = read_json(path / adapters.CONFIG_FILE)
+    adapters.check_plain(path, adapter)
+    named = adapter["base_model_name_or_path"]
+    try:
+        weights = dict(open_checkpoint(named).weights)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is an adapter of {named!r}, which it needs. {error}") from error
+    if named == config["backbone"]["pretrained"]:  # the adapter was trained on a policy that was new
+        weights = _replaced(weights, "generator", config["depth"]["pretrained"])
+        weights = _replaced(weights, "expert", config.get("expert", {}).get("pretrained"))
+        autoencoder = config["depth"]["autoencoder"]
+        if autoencoder is None and not any(name.startswith("generator.") for name in weights):
+            autoencoder = get_preset(config["preset"]).autoencoder
+        if autoencoder is not None:
+            stored = stored_weights(autoencoder, stem="diffusion_pytorch_model")
+            weights |= _prefixed(stored, "generator.autoencoder.")
+    # What the policy was built without.
+    left_out: tuple[str, ...] = () if policy._built["generator"] else ("generator.",)
+    if config["type"] == "gem_vla":
+        left_out += ("backbone.lm_head.",)
+    weights = {name: stored for name, stored in weights.items() if not name.startswith(left_out)}
+    return replace(policy, weights=adapters.merged(path, adapter, weights))
+
+
+def _replaced(
+    weights: dict[str, StoredTensor], part: Part, pretrained: str | None
+) -> dict[str, StoredTensor]:
+    """The weights, with a part from another checkpoint if one is named."""
+    if pretrained is None:
+        return weights
+    others = {name: stored for name, stored in weights.items() if not name.startswith(f"{part}.")}
+    return others | _prefixed(open_checkpoint(pretrained).part(part), f"{part}.")
 
 
 def is_sana_pipeline(path: Path) -> bool:

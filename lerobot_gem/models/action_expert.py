@@ -14,9 +14,9 @@ denoising step, and keys and values have separate weights (the release interleav
 converts).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -116,10 +116,9 @@ class ActionExpert(nn.Module):
             )
         adapted = self.conditioning_adaptor(states.to(self.dtype))
         per_block = adapted.unbind(1) if states.ndim == 4 else [adapted] * len(self.blocks)
-        blocks = cast(Iterable[ExpertBlock], self.blocks)
         return Conditioning(
             blocks=tuple(
-                block.encode_conditioning(tokens) for block, tokens in zip(blocks, per_block, strict=True)
+                block(conditioning=tokens) for block, tokens in zip(self.blocks, per_block, strict=True)
             ),
             mask=None if mask is None else mask.bool()[:, None, None, :],
         )
@@ -284,7 +283,10 @@ class ActionExpert(nn.Module):
         state_token = self.state_embedding[0] + self._adapted_state(state)
         shape = torch.broadcast_shapes(time_token.shape, state_token.shape)
         activated = F.silu(torch.cat([time_token.expand(shape), state_token.expand(shape)], dim=-1))
-        return [layer.modulation(activated) for layer in (*self.blocks, self.output)]
+        return [
+            *(block(time_and_state=activated) for block in self.blocks),
+            self.output.modulation(activated),
+        ]
 
     def _adapted_state(self, state: Tensor | None) -> Tensor | float:
         if self.state_adaptor is None:

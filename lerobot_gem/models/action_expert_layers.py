@@ -115,22 +115,47 @@ class ExpertBlock(nn.Module):
         with torch.no_grad():
             self.modulation.bias.view(3, 3, width)[:, 2] = 1.0
 
-    def encode_conditioning(self, tokens: Tensor) -> KeyValue:
-        """Project adapted conditioning tokens (B, L, hidden_size) to this block's keys and values, for all heads."""
+    def forward(
+        self,
+        x: Tensor | None = None,
+        modulation: Tensor | None = None,
+        key_value: KeyValue | None = None,
+        mask: Tensor | None = None,
+        *,
+        conditioning: Tensor | None = None,
+        time_and_state: Tensor | None = None,
+    ) -> Tensor | KeyValue:
+        """Do one of the block's three works, by what is given.
+
+        `conditioning` is projected once per observation, `time_and_state` once for all denoising steps, `x` is transformed in each
+        step. All go through here because sharded training (FSDP) has a block's weights together while its `forward` runs, and
+        at no other time.
+
+        Args:
+            x: (B, T, hidden_size), to be transformed with the three arguments after it.
+            modulation: (B or 1, 9 * hidden_size), shift, scale and gate of the three parts.
+            key_value: Of the conditioning.
+            mask: (B, 1, 1, L) bool, True where the conditioning may be attended to; None when all may.
+            conditioning: (B, L, hidden_size), adapted tokens, to be projected to this block's keys and values, for all heads.
+            time_and_state: (..., 2 * hidden_size), activated, to be projected to this block's modulation.
+
+        Returns:
+            Tokens (B, T, hidden_size), the keys and values, or the modulation (..., 9 * hidden_size).
+        """
+        if conditioning is not None:
+            return self._encode_conditioning(conditioning)
+        if time_and_state is not None:
+            return self.modulation(time_and_state)
+        assert x is not None and modulation is not None and key_value is not None
+        return self._transform(x, modulation, key_value, mask)
+
+    def _encode_conditioning(self, tokens: Tensor) -> KeyValue:
         key_value = self.cross_attention.keys_values(self.conditioning_norm(tokens))
         # Grouped heads together with a mask would leave torch nothing but its slow math kernel on CUDA. Repeated here, once
         # per observation, and not in every denoising step.
         return key_value.repeat(self.cross_attention.groups, dim=1)
 
-    def forward(self, x: Tensor, modulation: Tensor, key_value: KeyValue, mask: Tensor | None) -> Tensor:
-        """Transform tokens.
-
-        Args:
-            x: (B, T, hidden_size).
-            modulation: (B or 1, 9 * hidden_size), shift, scale and gate of the three parts.
-            key_value: Of the conditioning, from `encode_conditioning`.
-            mask: (B, 1, 1, L) bool, True where the conditioning may be attended to; None when all may.
-        """
+    def _transform(self, x: Tensor, modulation: Tensor, key_value: KeyValue, mask: Tensor | None) -> Tensor:
         of_self, of_cross, of_feed_forward = modulation[:, None].chunk(3, dim=-1)
         shift, scale, gate = of_self.chunk(3, dim=-1)
         tokens = _modulate(self.self_attention_norm(x), shift, scale)

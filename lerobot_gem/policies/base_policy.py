@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
@@ -12,6 +12,8 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
+from peft import PeftType
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from lerobot_gem.checkpoints.adapter_files import check_adapter_files
@@ -27,12 +29,16 @@ from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES
+from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
 
 _STATISTICS = (
     "It was finite before it was normalised, so the statistics of the processor are not: train on a dataset that "
     "lerobot-gem-check passes."
 )
+
+# Classes of the repeated blocks of backbone, expert and depth generator.
+_BLOCKS = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "ExpertBlock", "SanaTransformerBlock")
 
 # Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
@@ -45,6 +51,7 @@ class BaseGemPolicy(PreTrainedPolicy):
         config: Of the policy.
         backbone: The vision-language model.
         generator: The depth generator; None where no depth is learned.
+        random_parts: Parts (`stages.PARTS`) whose weights were random when the policy was built.
     """
 
     config_class = BaseGemConfig
@@ -53,6 +60,11 @@ class BaseGemPolicy(PreTrainedPolicy):
     config: BaseGemConfig
     backbone: GemBackbone
     generator: DepthGenerator | None
+    random_parts: frozenset[str] = frozenset()
+    # What sharded training gathers one after the other: LeRobot's later versions ask the class for it.
+    _fsdp_wrap_modules: ClassVar[list[str]] = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]
+    # accelerate asks the policy for it, by which LeRobot 0.6.1 shards.
+    _no_split_modules: list[str]
 
     _card_pictures: Sequence[str] = ()
 
@@ -62,25 +74,46 @@ class BaseGemPolicy(PreTrainedPolicy):
 
         Raises:
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
-                configuration has other cameras than the checkpoint, whose processor would go on with its own. Or a file of the
-                checkpoint could run code, or asks for sizes that its weights do not have (docs/security.md).
+                configuration has other cameras than the checkpoint, whose processor would go on with its own. Or an
+                adapter was trained in another stage. Or a file of the checkpoint could run code, or asks for sizes that its
+                weights do not have (docs/security.md).
         """
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
-        check_processor_files(pretrained_name_or_path, **hub)
-        if (config := kwargs.get("config")) is not None:
-            # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
-            stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
-            config.built.images = stored.built.images
-            if config.use_peft and config.pretrained_path:  # an adapter's folder, with processors of its own
-                check_adapter_files(config.pretrained_path, revision=config.pretrained_revision)
-                check_processor_files(config.pretrained_path, revision=config.pretrained_revision)
+        config = kwargs.get("config")
+        if config is not None and config.use_peft and config.pretrained_path:
+            # An adapter's folder, with processors of its own.
+            check_adapter_files(config.pretrained_path, revision=config.pretrained_revision)
+            check_processor_files(config.pretrained_path, revision=config.pretrained_revision)
+            _check_stage_of_adapter(config)
+        if config is not None:
             forget_destination(config)
             if kwargs.get("dataset_meta") is None:
                 match_rate(config, config.built.fps)
-            else:
+        if _began_new(config, pretrained_name_or_path):
+            return cls._base_of_adapter(**kwargs)
+        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
+        check_processor_files(pretrained_name_or_path, **hub)
+        if config is not None:
+            # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
+            stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
+            config.built.images = stored.built.images
+            if kwargs.get("dataset_meta") is not None:
                 config.record_base(pretrained_name_or_path, kwargs.get("revision"))
         with SizeLimit(_weights_at(pretrained_name_or_path, hub), f"{pretrained_name_or_path}/{CONFIG_NAME}"):
             return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
+
+    @classmethod
+    def _base_of_adapter(cls, config: Any, dataset_meta: Any = None, **kwargs: Any) -> Self:
+        """What an adapter was trained on that began with a new policy: the policy as it was built then.
+
+        Args:
+            config: Of the adapter.
+            dataset_meta: Metadata of the training dataset, when there is one.
+            **kwargs: Not read; LeRobot passes what other policies need.
+        """
+        stages_done = config.built.stages_done
+        policy = cls(config, dataset_meta=dataset_meta)
+        config.built.stages_done = stages_done
+        return policy.to(config.device).eval()
 
     def freeze(self) -> None:
         """Make trainable what stage and configuration say, and nothing else.
@@ -89,6 +122,16 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Nothing would be trained.
         """
         freeze_all_but(self, self.config.trainable_parts)
+
+    def declare_blocks(self) -> None:
+        """Name the classes of the repeated blocks, which sharded training (FSDP) gathers one at a time.
+
+        accelerate refuses a class that a model lacks, and a policy without depth has no generator. So what is
+        declared is what was built, for the class as well: a process trains one policy.
+        """
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = [name for name in _BLOCKS if name in present]
+        type(self)._fsdp_wrap_modules = self._no_split_modules
 
     def check_losses(self, losses: Tensor, logs: Mapping[str, float], batch: Mapping[str, Any]) -> None:
         """Raise a ValueError if a loss is not finite, before anything learns from it.
@@ -160,6 +203,36 @@ class BaseGemPolicy(PreTrainedPolicy):
             muon=config.optimizer_name == "muon",
         )
 
+    # LoRA
+
+    def wrap_with_peft(self, peft_config: Any = None, peft_cli_overrides: Any = None) -> Any:
+        """LeRobot's hook: this policy with adapters, which name the checkpoint that they were trained on.
+
+        Raises:
+            ValueError: An adapter could not be loaded again (`training/lora.py`).
+        """
+        if not self.config.pretrained_path:
+            self.name_or_path = self.config.backbone.pretrained
+        adapted = super().wrap_with_peft(peft_config, peft_cli_overrides)
+        for module in adapted.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                # PEFT trains a copy, and keeps the original for a return to it, which costs as much memory again.
+                module.original_module = nn.Identity()
+        return adapted
+
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        return lora_targets(self, self.config.trainable_parts, self.random_parts)
+
+    def _validate_peft_config(self, peft_config: Any) -> None:
+        check_adaptable(self.config.trainable_parts, self.random_parts)
+
+    def _preprocess_peft_cli_overrides(self, cli_overrides: dict, peft_method_type: Any) -> dict:
+        overrides = super()._preprocess_peft_cli_overrides(cli_overrides, peft_method_type)
+        if peft_method_type == PeftType.LORA and overrides.get("lora_alpha") is None:
+            # PEFT's own is 8 for every rank.
+            overrides["lora_alpha"] = 2 * (overrides.get("r") or 8)
+        return overrides
+
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [] if self.generator is None else [self.generator]
 
@@ -200,3 +273,20 @@ def _weights_at(pretrained: str | Path, hub_kwargs: Mapping[str, Any]) -> dict[s
     if not Path(pretrained).is_dir():
         file = Path(hf_hub_download(str(pretrained), SAFETENSORS_SINGLE_FILE, **hub_kwargs))
     return stored_policy_weights(file)
+
+
+def _began_new(config: Any, base: str | Path) -> bool:
+    """Whether a configuration is that of an adapter that was trained on a new policy: its base is then no policy yet."""
+    return config is not None and config.use_peft and str(base) == config.backbone.pretrained
+
+
+def _check_stage_of_adapter(config: Any) -> None:
+    trained: Any = PreTrainedConfig.from_pretrained(
+        config.pretrained_path, revision=config.pretrained_revision
+    )
+    if trained.current_stage != config.current_stage:
+        raise ValueError(
+            f"stage={config.current_stage!r}, but --policy.path={config.pretrained_path} is an adapter of another stage, "
+            f"{trained.current_stage!r}, which trained other layers: merge it first (lerobot-gem-convert --format=policy), and go on "
+            "from the whole policy."
+        )

@@ -1,5 +1,6 @@
 """From a configuration, and the checkpoints that it names, to the modules of a policy."""
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -187,6 +188,21 @@ def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow:
             remedy="Its sizes, chunk_size and the sizes of action and state must be those it was trained with.",
         )
     return expert
+
+
+def random_parts(config: BaseGemConfig, untrained: Collection[str]) -> frozenset[str]:
+    """Parts (`stages.PARTS`) of a new policy whose weights are random.
+
+    Args:
+        config: Of the policy.
+        untrained: Those of its depth generator.
+    """
+    parts = set(untrained)
+    if config.sources.backbone is None:
+        parts |= {"vision_tower", "merger", "language_model"}
+    if isinstance(config, GemVLAConfig) and config.sources.expert is None:
+        parts.add("expert")
+    return frozenset(parts)
 
 
 def _depth_architecture(

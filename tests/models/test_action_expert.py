@@ -363,3 +363,21 @@ def test_number_of_states_must_be_the_number_of_blocks():
     states, mask, _, _ = make_inputs()
     with pytest.raises(ValueError, match="3 blocks but got 2 conditioning states"):
         make_expert().encode_conditioning(states[:, :2], mask)
+
+
+def test_nothing_of_a_block_is_called_outside_its_forward():
+    """Sharded training has a block's weights together only while its forward runs."""
+    expert = make_expert()
+    inside: list[nn.Module] = []
+
+    def check(block: nn.Module) -> None:
+        assert inside == [block]
+
+    for block in expert.blocks:
+        for module in block.modules():
+            module.register_forward_pre_hook(lambda _, __, block=block: check(block))
+        block.register_forward_pre_hook(lambda module, _: inside.append(module), prepend=True)
+        block.register_forward_hook(lambda *_: inside.clear())
+    conditioning = expert.encode_conditioning(torch.randn(B, L, D), None)
+    expert.loss(torch.randn(B, T, A), None, conditioning, torch.randn(B, S))
+    expert.sample(conditioning, torch.randn(B, S))

@@ -56,7 +56,7 @@ def test_a_mask_never_meets_grouped_heads(monkeypatch):
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     block = ExpertBlock(ARCHITECTURE)
-    key_value = block.encode_conditioning(torch.randn(B, L, WIDTH))
+    key_value = block(conditioning=torch.randn(B, L, WIDTH))
     mask = torch.ones(B, 1, 1, L, dtype=torch.bool)
     block(torch.randn(B, T, WIDTH), torch.randn(B, 9 * WIDTH), key_value, mask)
     assert calls == [(False, True), (True, False)]
@@ -65,7 +65,7 @@ def test_a_mask_never_meets_grouped_heads(monkeypatch):
 def test_closed_gates_leave_the_tokens_alone():
     block = ExpertBlock(ARCHITECTURE)
     tokens = torch.randn(B, T, WIDTH)
-    key_value = block.encode_conditioning(torch.randn(B, L, WIDTH))
+    key_value = block(conditioning=torch.randn(B, L, WIDTH))
     modulation = torch.randn(B, 3, 3, WIDTH)
     modulation[:, :, 2] = 0
     assert torch.equal(block(tokens, modulation.flatten(1), key_value, None), tokens)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lerobot_gem.checkpoints.files import load_policy_weights
 from lerobot_gem.policies.base_policy import BaseGemPolicy
-from lerobot_gem.policies.building import build_backbone, build_generator
+from lerobot_gem.policies.building import build_backbone, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_losses, mean, per_sample
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.processing.depth_target import target_size
@@ -55,15 +55,18 @@ class GemPolicy(BaseGemPolicy):
             config.check_stages()
             LanguageRowsStep.bind(bound_language(dataset_meta))
         self.backbone = build_backbone(config, weights_follow=weights_follow, language_head=True)
-        self.generator = None
+        self.generator, untrained = None, set[str]()
         if "depth" in config.loss_weights:
             self.generator, untrained = build_generator(
                 config, self.backbone.hidden_size, weights_follow=weights_follow
             )
             config.check_untrained(untrained)
+        if not weights_follow:
+            self.random_parts = random_parts(config, untrained)
         if dataset_meta is not None:
             config.record_training(dataset_meta)
         self.freeze()
+        self.declare_blocks()
 
     # Training
 

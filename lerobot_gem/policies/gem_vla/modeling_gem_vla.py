@@ -15,7 +15,7 @@ from lerobot_gem.inference.real_time_chunking import guided_integrator
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.policies.base_policy import BaseGemPolicy
-from lerobot_gem.policies.building import build_backbone, build_expert, build_generator
+from lerobot_gem.policies.building import build_backbone, build_expert, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.finite import check_finite, is_finite
@@ -62,7 +62,7 @@ class GemVLAPolicy(BaseGemPolicy):
         num_layers = None if with_depth else max(config.conditioning_layers)
         self.backbone = build_backbone(config, weights_follow=weights_follow, num_layers=num_layers)
         self.expert = build_expert(config, self.backbone.hidden_size, weights_follow=weights_follow)
-        self.generator = None
+        self.generator, untrained = None, set[str]()
         if with_depth:
             self.generator, untrained = build_generator(
                 config, self.backbone.hidden_size, weights_follow=weights_follow
@@ -70,9 +70,12 @@ class GemVLAPolicy(BaseGemPolicy):
             config.check_untrained(untrained)
             if not weights_follow:
                 _warn_of_skipped_stages(config.sources.stages_done)
+        if not weights_follow:
+            self.random_parts = random_parts(config, untrained)
         if dataset_meta is not None:
             config.record_training(dataset_meta)
         self.freeze()
+        self.declare_blocks()
         self.init_rtc_processor()
         self.reset()
 
@@ -151,10 +154,6 @@ class GemVLAPolicy(BaseGemPolicy):
 
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [self.expert, *super()._parts_beside_backbone()]
-
-    def _get_default_peft_targets(self) -> dict[str, Any]:
-        """LoRA by default on the attention of backbone and expert."""
-        return {"target_modules": r".*\.(q_proj|v_proj|qkv|query|value)", "modules_to_save": []}
 
     # Acting
 

@@ -304,16 +304,6 @@ def test_real_time_chunking_keeps_the_promised_actions_with_a_short_chunk(make_p
         policy.select_action(inputs)
 
 
-def test_lora_learns_adapters_alone(make_policy, batch):
-    policy, preprocess, _ = make_policy()
-    policy.config.pretrained_path = "a/checkpoint"
-    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
-    adapted.forward(preprocess(batch))[0].backward()
-    learning = grads(adapted)
-    assert learning and all("lora_" in name for name in learning)
-    assert {name.split(".")[2] for name in learning} == {"backbone", "expert"}
-
-
 def test_flow_samples_average_several_draws_and_run_the_backbone_once(make_policy, batch):
     policy, preprocess, _ = make_policy(expert=ExpertConfig(flow_samples=3))
     warm(policy)

@@ -1,0 +1,120 @@
+"""LoRA's adapters: a policy's weights, merged with those of the checkpoint that it was trained on.
+
+A folder that `lerobot-train --peft.method_type=LORA` wrote holds low-rank matrices for the layers that it adapted, and the parts
+that were trained in full. Everything else stays where training started (`base_model_name_or_path`). Merged, both are
+the weights of one policy: W + scale * up @ down, computed in the wider of both types when a tensor is read.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
+
+CONFIG_FILE = "adapter_config.json"
+_PREFIX = "base_model.model."
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedTensor(StoredTensor):
+    """The weight (out, in) of a layer with its adapter; not in memory yet.
+
+    Args:
+        base: The weight without it.
+        down: (r, in).
+        up: (out, r).
+        scale: Of the product.
+    """
+
+    base: StoredTensor
+    down: StoredTensor
+    up: StoredTensor
+    scale: float
+
+    def read(self) -> Tensor:
+        adaptation = self.scale * (self.up.read() @ self.down.read())
+        return (self.base.read().to(self.dtype) + adaptation.to(self.dtype))[self.rows]
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter instead of a whole policy."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def merged(
+    folder: Path, config: Mapping[str, Any], base: Mapping[str, StoredTensor]
+) -> dict[str, StoredTensor]:
+    """The weights of an adapter's policy; none is read.
+
+    Args:
+        folder: Of the adapter.
+        config: The content of its `adapter_config.json`.
+        base: The weights that it was trained on, under our names.
+
+    Returns:
+        Under our names: those of `base`, adapted or replaced.
+
+    Raises:
+        FileNotFoundError: The adapter's weights are missing.
+        ValueError: It does not fit `base`.
+    """
+    stored = stored_weights(folder, stem="adapter_model")
+    weights = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
+    rank = config["r"]
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    layers = {name.removesuffix(_DOWN) for name in weights if name.endswith(_DOWN)}
+    adapted, faults = {}, []
+    for layer in layers:
+        name, down, up = f"{layer}.weight", weights.pop(layer + _DOWN), weights.pop(layer + _UP, None)
+        if up is None or name not in base or base[name].shape != (up.shape[0], down.shape[1]):
+            faults.append(layer)
+            continue
+        adapted[name] = MergedTensor(
+            file=base[name].file,
+            name=base[name].name,
+            shape=base[name].shape,
+            dtype=torch.promote_types(base[name].dtype, down.dtype),
+            base=base[name],
+            down=down,
+            up=up,
+            scale=scale,
+        )
+    faults += [name for name in weights if ".lora_" in name]
+    if faults:
+        raise ValueError(
+            f"The adapter {folder} does not fit {config['base_model_name_or_path']!r}, which it names as its base: "
+            f"{', '.join(abbreviated(faults))}. Expected the checkpoint that it was trained on."
+        )
+    return {**base, **adapted, **weights}
+
+
+def check_plain(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise a ValueError for an adapter that is not plain LoRA, or names no base; arguments are `merged`'s."""
+    other = {
+        name: config[name]
+        for name, plain in {
+            "peft_type": "LORA",
+            "use_dora": False,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "rank_pattern": {},
+            "alpha_pattern": {},
+        }.items()
+        if config.get(name, plain) != plain
+    }
+    if other:
+        raise ValueError(
+            f"{folder} has the adapter settings {other}, which can't be merged here: expected plain LoRA "
+            "(--peft.method_type=LORA). LeRobot's commands load it as it is; merge it with PEFT (merge_and_unload)."
+        )
+    if not config.get("base_model_name_or_path"):
+        raise ValueError(
+            f"{folder / CONFIG_FILE} names no base (base_model_name_or_path): expected the checkpoint that the adapter was "
+            "trained on."
+        )

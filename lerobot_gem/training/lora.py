@@ -1,0 +1,77 @@
+"""What LoRA adapts and what it trains in full.
+
+Low-rank adapters change pretrained weights. The action expert and the connector are new to the backbone, so they are trained
+in full, and so is any part that starts from random weights. What the stage or the freeze flags freeze stays as it is.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from torch import nn
+
+from lerobot_gem.training.stages import PARTS, part_of
+
+# Trained in full wherever they are trained.
+NEW_PARTS = frozenset({"expert", "connector"})
+
+
+def lora_targets(policy: nn.Module, trainable: Collection[str], random: Collection[str]) -> dict[str, Any]:
+    """The fields of PEFT's configuration that say which modules are adapted.
+
+    Args:
+        policy: One of ours.
+        trainable: Parts that are trained (`stages.PARTS`).
+        random: Parts whose weights are random.
+
+    Returns:
+        `target_modules`, all linear layers of the pretrained parts that are trained, and `modules_to_save`, what is trained in
+        full.
+    """
+    linear = [
+        name
+        for name, module in policy.named_modules()
+        if isinstance(module, nn.Linear) and part_of(f"{name}.weight") in set(trainable) - _in_full(random)
+    ]
+    in_full = [
+        prefix.removesuffix(".")
+        for part in sorted(_in_full(random) & set(trainable))
+        for prefix in PARTS[part]
+        if _has_module(policy, prefix.removesuffix("."))
+    ]
+    # The name by which PEFT knows an adapter that adapts no layer, such as that of stage 1.
+    return {"target_modules": linear or DUMMY_TARGET_MODULES, "modules_to_save": in_full}
+
+
+def check_adaptable(trainable: Collection[str], random: Collection[str]) -> None:
+    """Raise a ValueError where an adapter could not be loaded again.
+
+    An adapter holds what is trained; the rest comes from where the training started.
+
+    Args:
+        trainable: Parts that are trained.
+        random: Parts whose weights are random.
+    """
+    if "language_model" in random:
+        raise ValueError(
+            "LoRA adapts pretrained weights, but the backbone's are random: expected --policy.backbone.pretrained=<Qwen3-VL, "
+            "GEM-2B or gem checkpoint> or --policy.path=<checkpoint>. Train random weights in full, without --peft."
+        )
+    lost = sorted(set(random) - set(trainable))
+    if lost:
+        raise ValueError(
+            f"The weights of {', '.join(lost)} are random and frozen, and an adapter holds trained weights alone: expected a "
+            "pretrained checkpoint for them (expert.pretrained, depth.pretrained, depth.autoencoder), or to train them."
+        )
+
+
+def _in_full(random: Collection[str]) -> frozenset[str]:
+    return NEW_PARTS | frozenset(random)
+
+
+def _has_module(policy: nn.Module, name: str) -> bool:
+    try:
+        policy.get_submodule(name)
+    except AttributeError:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""What LoRA adapts follows the stage and the freeze flags, and learns."""
+
+import pytest
+import torch
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from torch import nn
+
+from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.training.lora import check_adaptable, lora_targets
+from lerobot_gem.training.stages import PARTS, STAGES, part_of
+from tests.policies.gem.test_modeling_gem import gem_checkpoint  # noqa: F401 (fixture)
+
+IN_FULL = {"expert", "connector"}
+
+
+def trained(adapted) -> dict[str, set[str]]:
+    """What has a gradient, by part and by how it is trained."""
+    found: dict[str, set[str]] = {"low rank": set(), "full": set()}
+    for name, parameter in adapted.base_model.model.named_parameters():
+        if parameter.grad is not None:
+            found["low rank" if "lora_" in name else "full"].add(part_of(name))
+    return found
+
+
+@pytest.fixture
+def make_stage(make_gem, make_policy, gem_checkpoint, depth_dataset_root):  # noqa: F811
+    """A policy of a stage on a pretrained backbone and generator, with its preprocessor."""
+
+    def build(stage: str, **backbone):
+        chosen = BackboneConfig(pretrained=gem_checkpoint, **backbone)
+        if stage == "action":
+            depth = DepthConfig(loss_weight=0.1)
+            return make_policy(depth_dataset_root, backbone=chosen, depth=depth)[:2]
+        return make_gem(stage=stage, backbone=chosen)[:2]
+
+    return build
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_all_that_the_stage_trains_is_adapted_or_trained_in_full(stage, make_stage, depth_batch):
+    policy, preprocess = make_stage(stage)
+    layers = {
+        name
+        for name, module in policy.named_modules()
+        if isinstance(module, nn.Linear) and part_of(f"{name}.weight") in STAGES[stage].trainable - IN_FULL
+    }
+    targets = lora_targets(policy, policy.config.trainable_parts, policy.random_parts)["target_modules"]
+    assert targets == DUMMY_TARGET_MODULES if stage == "connector" else set(targets) == layers
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2}).train()
+    adapted(preprocess(depth_batch))[0].backward()
+    found = trained(adapted)
+    assert found["full"] == STAGES[stage].trainable & IN_FULL
+    assert found["low rank"] == STAGES[stage].trainable - IN_FULL
+    groups = [parameter for group in adapted.get_optim_params() for parameter in group["params"]]
+    assert {id(p) for p in groups} == {id(p) for p in adapted.parameters() if p.requires_grad}
+
+
+def test_freeze_flags_are_obeyed(make_stage, depth_batch):
+    policy, preprocess = make_stage("action", freeze_vision_tower=True)
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2}).train()
+    adapted(preprocess(depth_batch))[0].backward()
+    assert trained(adapted) == {"low rank": {"language_model", "transformer"}, "full": IN_FULL}
+
+
+def test_the_gradient_is_at_least_half_of_that_of_full_training(make_stage, depth_batch):
+    norms = []
+    for lora in (True, False):
+        policy, preprocess = make_stage("action")
+        model = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 16}) if lora else policy
+        model.train()
+        inputs = preprocess(dict(depth_batch))
+        norms.append(0.0)
+        for seed in range(4):
+            torch.manual_seed(seed)
+            model.zero_grad()
+            model(inputs)[0].backward()
+            norms[-1] += nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    assert norms[0] > 0.5 * norms[1]
+
+
+@pytest.mark.slow
+def test_the_loss_of_full_training_is_reached_within_half_as_many_steps_more(make_stage, depth_batch):
+    """The demo's curves are in results/lora/; this learns one batch by heart."""
+    losses = []
+    for lora, steps in ((False, 40), (True, 60)):
+        policy, preprocess = make_stage("action")
+        model = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA"}) if lora else policy
+        model.train()
+        inputs = preprocess(dict(depth_batch))
+        optimizer = torch.optim.AdamW(model.get_optim_params(), lr=1e-3)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3
+        for step in range(steps):
+            torch.manual_seed(step % 4)
+            loss, _ = model(inputs)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] <= losses[0]
+
+
+def test_rank_alone_sets_the_strength(make_stage):
+    policy, _ = make_stage("action")
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 4, "lora_alpha": None})
+    assert adapted.peft_config["default"].lora_alpha == 8
+
+
+def test_the_replaced_weights_are_not_kept(make_stage):
+    policy, _ = make_stage("action")
+    size = sum(p.numel() for p in policy.expert.parameters())
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 4})
+    assert sum(p.numel() for name, p in adapted.named_parameters() if ".expert." in name) == size
+
+
+def test_random_weights_are_no_base(make_policy, make_stage):
+    policy, *_ = make_policy()
+    with pytest.raises(
+        ValueError, match=r"the backbone's are random: expected --policy\.backbone\.pretrained"
+    ):
+        policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    assert make_stage("action")[0].random_parts == {"expert"}
+
+
+def test_frozen_random_weights_would_be_lost(make_policy, gem_checkpoint):  # noqa: F811
+    policy, *_ = make_policy(
+        backbone=BackboneConfig(pretrained=gem_checkpoint), expert=ExpertConfig(freeze=True)
+    )
+    with pytest.raises(ValueError, match="The weights of expert are random and frozen"):
+        policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    check_adaptable(PARTS, {"expert"})
+
+
+def test_everything_frozen_is_one_error(make_policy, gem_checkpoint):  # noqa: F811
+    """LeRobot builds the policy first, which is where it ends."""
+    with pytest.raises(ValueError, match="Nothing is trainable"):
+        make_policy(
+            backbone=BackboneConfig(
+                pretrained=gem_checkpoint, freeze_vision_tower=True, freeze_language_model=True
+            ),
+            expert=ExpertConfig(freeze=True),
+        )
