@@ -5,8 +5,9 @@
 | `qwen3-vl` | `AutoModelForImageTextToText`, vLLM, evaluation suites | the backbone with its language head |
 | `gem-2b` | the official release | the same, and the depth generator |
 | `rdt` | the official release's `RDTRunner` | the action expert |
+| `acting` | this plugin, on robots | what of a `gem_vla` policy acts, in the type that it computes in (`acting.py`) |
 
-Weights keep their type and bits, so converting there and back gives the same tensors.
+But for `acting`, weights keep their type and bits, so converting there and back gives the same tensors.
 """
 
 import json
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from lerobot_gem.checkpoints.acting import write_acting
 from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
 from lerobot_gem.checkpoints.formats import (
     GEM_2B_PREFIXES,
@@ -35,7 +37,7 @@ from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture, get_preset
 
-FORMATS = ("qwen3-vl", "gem-2b", "rdt")
+FORMATS = ("qwen3-vl", "gem-2b", "rdt", "acting")
 
 # The class that config.json names, by format.
 _ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
@@ -63,7 +65,7 @@ class SourceCheckpoint:
 
     Attributes:
         path: Hub id or folder: a `gem` or `gem_vla` policy (its `pretrained_model`), GEM-2B's format, or Qwen3-VL; for
-            "rdt" a `gem_vla` policy.
+            "rdt" and "acting" a `gem_vla` policy.
         revision: Branch, tag or commit of a Hub id; None for the newest.
     """
 
@@ -78,7 +80,7 @@ class ConvertConfig:
     Attributes:
         policy: The checkpoint to convert.
         output_dir: Folder to write; absent or empty.
-        format: "qwen3-vl", "gem-2b" or "rdt".
+        format: "qwen3-vl", "gem-2b", "rdt" or "acting".
         sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
             those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.
         max_shard_gb: Largest size of one file of weights, in 10^9 bytes. An expert is one file, whatever its size.
@@ -116,6 +118,8 @@ def convert(config: ConvertConfig) -> Checkpoint:
     source = open_checkpoint(config.policy.path, revision=config.policy.revision)
     if config.format == "rdt":
         _write_expert(source, config.output_dir)
+    elif config.format == "acting":
+        write_acting(source, config.output_dir)
     else:
         _write_language_model(source, config)
     return open_checkpoint(config.output_dir)
