@@ -35,6 +35,7 @@ from lerobot_gem.storage.video_files import check_videos
 from lerobot_gem.training.low_bit import AdamW8bitConfig, check_torchao
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
+from lerobot_gem.training.weights import is_sharded
 
 if TYPE_CHECKING:
     from lerobot_gem.policies.building import Sources
@@ -620,6 +621,11 @@ class BaseGemConfig(PreTrainedConfig):
             )
         if self.optimizer_name == "adamw_8bit":
             check_torchao()
+            if is_sharded():
+                raise ConfigurationError(
+                    "optimizer_name='adamw_8bit' under FSDP, whose shards LeRobot 0.6.1 can't save from it: expected "
+                    "optimizer_name='adamw' and weights='float32', which FSDP divides among the GPUs."
+                )
 
     def get_scheduler_preset(self) -> DiffuserSchedulerConfig:
         return DiffuserSchedulerConfig(name=self.scheduler_name, num_warmup_steps=self.scheduler_warmup_steps)

@@ -31,7 +31,7 @@ from lerobot_gem.processing.finite import check_finite, first_broken_parameter, 
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.micro_batches import in_parts
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
-from lerobot_gem.training.weights import store_weights
+from lerobot_gem.training.weights import is_sharded, store_weights
 
 _STATISTICS = (
     "It was finite before it was normalised, so the statistics of the processor are not: train on a dataset that "
@@ -93,11 +93,16 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Nothing would be trained.
         """
         freeze_all_but(self, self.config.trainable_parts)
-        store_weights(
-            self,
-            trainable=getattr(torch, self.config.weights),
-            frozen=getattr(torch, self.config.dtype),
-        )
+        self.store_weights()
+
+    def store_weights(self) -> None:
+        """Store each layer as it is trained or frozen now (`training/weights.py`); FSDP divides float32 instead."""
+        if not is_sharded():
+            store_weights(
+                self,
+                trainable=getattr(torch, self.config.weights),
+                frozen=getattr(torch, self.config.dtype),
+            )
 
     def measure(self, batch: Mapping[str, Any], batch_size: int) -> dict[str, SampleSums]:
         """The losses of a batch and what else is logged, in parts of `micro_batch_size` samples.

@@ -10,10 +10,16 @@ that of float32 weights with autocast, bit for bit, wherever the weights are num
 """
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 _TOKEN_EMBEDDING = "embed_tokens"
+
+
+def is_sharded() -> bool:
+    """Whether `accelerate launch` was told to shard (FSDP), which wants the weights of a block to be of one type."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def store_weights(policy: nn.Module, *, trainable: torch.dtype, frozen: torch.dtype) -> None:

@@ -113,3 +113,12 @@ def test_trainable_weights_in_bfloat16_compute_what_float32_would(make_policy, b
 def test_what_cannot_be_trained_is_an_error(options, message, make_policy):
     with pytest.raises(ConfigurationError, match=message):
         make_policy(**options)[0].config.get_optimizer_preset()
+
+
+def test_what_fsdp_shards_is_of_one_type(make_policy, monkeypatch):
+    """accelerate sets the variable for the processes that it starts; FSDP refuses blocks of two types."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    policy, *_ = make_policy(dtype="bfloat16", backbone=FROZEN, optimizer_name="adamw_8bit")
+    assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
+    with pytest.raises(ConfigurationError, match="adamw_8bit' under FSDP.* expected optimizer_name='adamw'"):
+        policy.config.get_optimizer_preset()
