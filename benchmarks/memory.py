@@ -80,7 +80,7 @@ GOALS = (
     Goal("2b, in full, with depth", f"{CONFIG.format('2b_depth')} {LOW}", 30, depth=True),
     Goal(
         "8b, in full, with depth, sharded over 8",
-        "accelerate launch --config_file=configs/accelerate/fsdp_8x80gb.yaml -m lerobot.scripts.lerobot_train "
+        "accelerate launch --use_fsdp --num_processes=8 --mixed_precision=bf16 $(which lerobot-train) "
         "--config_path=configs/policy/gem_vla_8b_depth.yaml",
         40,
         preset="8b",
