@@ -23,8 +23,8 @@ from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.card_pictures import write_card_pictures
-from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
+from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
