@@ -172,17 +172,17 @@ def main() -> None:
             steps[implementation](checkpointing)
             times[way].append(time.process_time() - start)
     del steps
-    peaks = {way: peak(way) for way in WAYS}
     print(
-        f"{arguments.repeats} steps each, {arguments.threads} thread(s), batch {BATCH}, torch {torch.__version__}\n"
+        f"{arguments.repeats} steps each, {arguments.threads} thread(s), batch {BATCH}, torch {torch.__version__}"
     )
     print(f"loss of the first step: plain {losses['plain']:.6f}, ours {losses['ours']:.6f}\n")
     print("| way | CPU-s a step (median) | of plain | peak, MB | of plain |")
     print("|---|---|---|---|---|")
+    of_plain = peak("plain")
     for way in WAYS:
         median = statistics.median(times[way])
-        part, of = median / statistics.median(times["plain"]), peaks[way] / peaks["plain"]
-        print(f"| {way} | {median:.2f} | {part:.2f} | {peaks[way]:.0f} | {of:.2f} |")
+        part, most = median / statistics.median(times["plain"]), of_plain if way == "plain" else peak(way)
+        print(f"| {way} | {median:.2f} | {part:.2f} | {most:.0f} | {most / of_plain:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
