@@ -6,8 +6,9 @@
 | `gem-2b` | the official release | the same, and the depth generator |
 | `rdt` | the official release's `RDTRunner` | the action expert |
 | `policy` | this plugin | a `gem` or `gem_vla` policy whose adapter is merged |
+| `acting` | this plugin, on robots | what of a `gem_vla` policy acts, in the type that it computes in (`acting.py`) |
 
-Weights keep their type and bits, so converting there and back gives the same tensors.
+But for `acting`, weights keep their type and bits, so converting there and back gives the same tensors.
 """
 
 import json
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from lerobot_gem.checkpoints.acting import write_acting
 from lerobot_gem.checkpoints.adapters import CONFIG_FILE as ADAPTER_CONFIG, is_adapter
 from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
 from lerobot_gem.checkpoints.formats import (
@@ -37,7 +39,7 @@ from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture, get_preset
 
-FORMATS = ("qwen3-vl", "gem-2b", "rdt", "policy")
+FORMATS = ("qwen3-vl", "gem-2b", "rdt", "policy", "acting")
 
 # The class that config.json names, by format.
 _ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
@@ -65,7 +67,7 @@ class SourceCheckpoint:
 
     Attributes:
         path: Hub id or folder: a `gem` or `gem_vla` policy (its `pretrained_model`, an adapter too), GEM-2B's format, or Qwen3-VL;
-            for "rdt" a `gem_vla` policy; for "policy" an adapter of one of them.
+            for "rdt" and "acting" a `gem_vla` policy; for "policy" an adapter.
         revision: Branch, tag or commit of a Hub id; None for the newest.
     """
 
@@ -80,7 +82,7 @@ class ConvertConfig:
     Attributes:
         policy: The checkpoint to convert.
         output_dir: Folder to write; absent or empty.
-        format: "qwen3-vl", "gem-2b", "rdt" or "policy".
+        format: "qwen3-vl", "gem-2b", "rdt", "policy" or "acting".
         sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
             those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.
         max_shard_gb: Largest size of one file of weights, in 10^9 bytes. An expert is one file, whatever its size.
@@ -120,6 +122,8 @@ def convert(config: ConvertConfig) -> Checkpoint:
         _write_expert(source, config.output_dir)
     elif config.format == "policy":
         _write_policy(source, config.output_dir)
+    elif config.format == "acting":
+        write_acting(source, config.output_dir)
     else:
         _write_language_model(source, config)
     return open_checkpoint(config.output_dir)

@@ -267,6 +267,8 @@ class GemBackbone(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """Embeddings (B, L, D) with image features in place, and deep-stack features (B, L, D), zero at text."""
         embeddings = self.model.get_input_embeddings()(input_ids)
+        if torch.is_autocast_enabled(embeddings.device.type):
+            embeddings = embeddings.float()  # as of weights that are stored in float32
         vision = self.model.get_image_features(pixel_values, image_grid_thw)
         features = torch.cat(vision.pooler_output).to(embeddings.dtype)
         mask, _ = self.model.get_placeholder_mask(input_ids, embeddings, image_features=features)

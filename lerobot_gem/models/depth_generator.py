@@ -172,24 +172,23 @@ class DepthGenerator(nn.Module):
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures (N, 3, h, w) in [-1, 1] to scaled latents (N, C, h / f, w / f), float32."""
-        latents = self.autoencoder.encode(pictures.to(self.autoencoder.dtype), return_dict=False)[0]
+        latents = self.autoencoder.encode(_cast_for(self.autoencoder, pictures), return_dict=False)[0]
         return latents.float() * self.autoencoder.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (N, C, h / f, w / f) to pictures (N, 3, h, w), about in [-1, 1], float32."""
         latents = latents / self.autoencoder.config.scaling_factor
-        return self.autoencoder.decode(latents.to(self.autoencoder.dtype), return_dict=False)[0].float()
+        return self.autoencoder.decode(_cast_for(self.autoencoder, latents), return_dict=False)[0].float()
 
     def _captions(self, conditioning: Tensor) -> Tensor:
-        return self.connector(conditioning.to(next(self.connector.parameters()).dtype))
+        return self.connector(_cast_for(self.connector, conditioning))
 
     def _velocity(self, latents: Tensor, timesteps: Tensor, captions: Tensor, mask: Tensor) -> Tensor:
         """Predict noise - latent (N, C, h / f, w / f) in float32, from noisy latents of that shape."""
-        dtype = self.transformer.dtype
         return self.transformer(
-            latents.to(dtype),
-            encoder_hidden_states=captions.to(dtype),
+            _cast_for(self.transformer, latents),
+            encoder_hidden_states=_cast_for(self.transformer, captions),
             encoder_attention_mask=mask,
             timestep=timesteps,
             return_dict=False,
@@ -211,3 +210,10 @@ class DepthGenerator(nn.Module):
                 f"Depth pictures must have sides that are multiples of {ratio}, the autoencoder's compression, but are "
                 f"{size[0]} x {size[1]} (height x width); processing/depth_target.py makes such."
             )
+
+
+def _cast_for(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Inputs in the type of a module's weights; under autocast in float32, whatever type the weights are stored in."""
+    if torch.is_autocast_enabled(inputs.device.type):
+        return inputs.float()
+    return inputs.to(next(module.parameters()).dtype)

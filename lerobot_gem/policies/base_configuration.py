@@ -32,8 +32,10 @@ from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.storage.dataset_agreement import check_counts, check_first_pictures, check_rows
 from lerobot_gem.storage.language_rows import names_places
 from lerobot_gem.storage.video_files import check_videos
+from lerobot_gem.training.low_bit import AdamW8bitConfig, check_torchao
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
+from lerobot_gem.training.weights import is_sharded
 
 if TYPE_CHECKING:
     from lerobot_gem.policies.building import Sources
@@ -42,7 +44,9 @@ logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("separate", "concat")
-OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
+OPTIMIZERS = {"adamw": AdamWConfig, "adamw_8bit": AdamW8bitConfig, "muon": MuonConfig}
+# Those whose updates reach weights in bfloat16.
+BFLOAT16_OPTIMIZERS = ("adamw_8bit",)
 DEFAULT_COLORMAP: Colormap = "spectral"
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
 # What a checkpoint's weights may depend on.
@@ -151,6 +155,8 @@ class DepthConfig(OldDepthFields):
         colormap: How depth becomes an image: "spectral" (the release's VLM stages; None is this) or "inferno" (its VLA stage).
         max_side: Longest side of the picture, in pixels. None takes the preset's.
         cameras: RGB key -> depth key. None pairs `X` with `X_depth`.
+        share: Share of the images with depth whose depth is learned, drawn anew in each step: less time in the generator, and
+            on average the same gradient.
         unit: Unit of depth in a batch, "mm" or "m"; must be that of --dataset.depth_output_unit.
         guidance_scale: Weight of classifier-free guidance when depth is generated; 1 is none.
         num_inference_steps: Euler steps from noise to depth.
@@ -163,6 +169,7 @@ class DepthConfig(OldDepthFields):
     colormap: Colormap | None = None
     max_side: int | None = None
     cameras: dict[str, str] | None = None
+    share: float = 1.0
     unit: str = "mm"
     guidance_scale: float = 5.0
     num_inference_steps: int = 30
@@ -174,6 +181,10 @@ class DepthConfig(OldDepthFields):
         require(self.unit, tuple(METRES), "depth.unit")
         if self.loss_weight is not None and self.loss_weight < 0:
             raise ValueError(f"depth.loss_weight={self.loss_weight}: expected 0 or more (0.1 in the paper).")
+        if not 0 < self.share <= 1:
+            raise ValueError(
+                f"depth.share={self.share}: expected a share of the images, above 0 and at most 1."
+            )
         if self.num_inference_steps < 1:
             raise ValueError(
                 f"depth.num_inference_steps={self.num_inference_steps}: expected at least 1 (30 in the release)."
@@ -254,6 +265,8 @@ class BaseGemConfig(PreTrainedConfig):
     built: BuiltConfig = field(init=False, default_factory=BuiltConfig)
 
     dtype: str = "bfloat16"
+    weights: str = "float32"
+    micro_batch_size: int | None = None
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "VISUAL": NormalizationMode.IDENTITY,
@@ -295,6 +308,8 @@ class BaseGemConfig(PreTrainedConfig):
                 "latent of."
             )
         require(self.dtype, DTYPES, "dtype")
+        require(self.weights, DTYPES, "weights")
+        require_at_least(self, micro_batch_size=1)
         require(self.optimizer_name, tuple(OPTIMIZERS), "optimizer_name")
         require(self.scheduler_name, SCHEDULERS, "scheduler_name")
         if self.backbone.pretrained is None and self.preset != "tiny":
@@ -582,6 +597,7 @@ class BaseGemConfig(PreTrainedConfig):
         return None
 
     def get_optimizer_preset(self) -> OptimizerConfig:
+        self._check_optimizer()
         return OPTIMIZERS[self.optimizer_name](
             lr=self.optimizer_lr,
             betas=self.optimizer_betas,
@@ -589,6 +605,27 @@ class BaseGemConfig(PreTrainedConfig):
             weight_decay=self.optimizer_weight_decay,
             grad_clip_norm=self.optimizer_grad_clip_norm,
         )
+
+    def _check_optimizer(self) -> None:
+        """Raise a ConfigurationError if the weights can't be trained so, an ImportError if the optimiser is not installed."""
+        if self.weights == "bfloat16" and self.optimizer_name not in BFLOAT16_OPTIMIZERS:
+            raise ConfigurationError(
+                f"weights='bfloat16' with optimizer_name={self.optimizer_name!r}, whose updates are mostly too small for bfloat16 "
+                "and would be rounded away: expected optimizer_name='adamw_8bit', which rounds stochastically, or "
+                "weights='float32'."
+            )
+        if self.weights == "bfloat16" and self.dtype != "bfloat16":
+            raise ConfigurationError(
+                f"weights='bfloat16' with dtype={self.dtype!r}: expected dtype='bfloat16', since weights are not stored in less "
+                "than they are computed in, or weights='float32'."
+            )
+        if self.optimizer_name == "adamw_8bit":
+            check_torchao()
+            if is_sharded():
+                raise ConfigurationError(
+                    "optimizer_name='adamw_8bit' under FSDP, whose shards LeRobot 0.6.1 can't save from it: expected "
+                    "optimizer_name='adamw' and weights='float32', which FSDP divides among the GPUs."
+                )
 
     def get_scheduler_preset(self) -> DiffuserSchedulerConfig:
         return DiffuserSchedulerConfig(name=self.scheduler_name, num_warmup_steps=self.scheduler_warmup_steps)

@@ -25,12 +25,16 @@ from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.card_pictures import write_card_pictures
+from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
 from lerobot_gem.policies.destination import forget_destination
+from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
-from lerobot_gem.processing.steps import OBS_PIXEL_VALUES
+from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.lora import check_adaptable, lora_targets
+from lerobot_gem.training.micro_batches import in_parts
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
+from lerobot_gem.training.weights import is_sharded, store_weights
 
 _STATISTICS = (
     "It was finite before it was normalised, so the statistics of the processor are not: train on a dataset that "
@@ -116,12 +120,71 @@ class BaseGemPolicy(PreTrainedPolicy):
         return policy.to(config.device).eval()
 
     def freeze(self) -> None:
-        """Make trainable what stage and configuration say, and nothing else.
+        """Make trainable what stage and configuration say, and nothing else, and store weights in the types they say.
 
         Raises:
             ValueError: Nothing would be trained.
         """
         freeze_all_but(self, self.config.trainable_parts)
+        self.store_weights()
+
+    def store_weights(self) -> None:
+        """Store each layer as it is trained or frozen now (`training/weights.py`); FSDP divides float32 instead."""
+        if not is_sharded():
+            store_weights(
+                self,
+                trainable=getattr(torch, self.config.weights),
+                frozen=getattr(torch, self.config.dtype),
+            )
+
+    def measure(self, batch: Mapping[str, Any], batch_size: int) -> dict[str, SampleSums]:
+        """The losses of a batch and what else is logged, in parts of `micro_batch_size` samples.
+
+        Args:
+            batch: Preprocessed.
+            batch_size: Its samples B.
+        """
+        share = self.config.depth.share
+        if self.generator is not None and self.training and share < 1:
+            shown = self._shown(batch, batch_size)
+            cameras, supervision = self.config.camera_names, self.config.depth_supervision
+            batch = {**batch, DRAWN: draw_images(share, shown, batch, cameras, supervision)}
+        parts = in_parts(self._sums, batch, batch_size, self.config.micro_batch_size)
+        return {name: SampleSums.join([part[name] for part in parts]) for name in parts[0]}
+
+    def _sums(self, batch: dict[str, Any]) -> dict[str, SampleSums]:
+        """The losses of the stage by name, unweighted, and what else is logged."""
+        raise NotImplementedError
+
+    def _depth_sums(
+        self, batch: dict[str, Any], states: Tensor, tokens: Tensor, batch_size: int
+    ) -> dict[str, SampleSums]:
+        """Those of the depth loss.
+
+        Args:
+            batch: Preprocessed.
+            states: (R, L, D), final states of the prompts.
+            tokens: (R, L).
+            batch_size: Samples B.
+        """
+        assert self.generator is not None
+        losses = depth_losses(
+            self.generator,
+            *self.backbone.vision_spans(states, tokens),
+            shown=[(sample, camera) for sample, camera in self._shown(batch, batch_size).tolist()],
+            batch=batch,
+            cameras=self.config.camera_names,
+            supervision=self.config.depth_supervision,
+            drawn=batch.get(DRAWN),
+        )
+        return losses.sums(batch_size)
+
+    def _shown(self, batch: Mapping[str, Any], batch_size: int) -> Tensor:
+        """(N, 2), sample and camera of each image of the prompts; where nothing says, each sample shows all cameras."""
+        if OBS_SHOWN in batch:
+            return batch[OBS_SHOWN]
+        cameras = len(self.config.camera_names)
+        return torch.ones(batch_size, cameras, device=batch[OBS_PIXEL_VALUES].device).nonzero()
 
     def declare_blocks(self) -> None:
         """Name the classes of the repeated blocks, which sharded training (FSDP) gathers one at a time.
@@ -218,6 +281,7 @@ class BaseGemPolicy(PreTrainedPolicy):
             if isinstance(module, ModulesToSaveWrapper):
                 # PEFT trains a copy, and keeps the original for a return to it, which costs as much memory again.
                 module.original_module = nn.Identity()
+        self.store_weights()  # what the adapters change is frozen now
         return adapted
 
     def _get_default_peft_targets(self) -> dict[str, Any]:

@@ -91,14 +91,26 @@ def depth_target(
     """
     if depth.ndim != 4 or depth.shape[1] != 1:
         raise ValueError(f"Depth maps have the shape (N, 1, H, W), but got {tuple(depth.shape)}.")
-    depth = depth.float()
-    if rgb_size is not None and rgb_size != depth.shape[-2:]:
-        depth = F.interpolate(depth, size=rgb_size, mode="nearest-exact")
+    depth = _of_size(depth.float(), rgb_size)
     values = depth_values(depth, colormap, min_depth=min_depth, max_depth=max_depth)
     size = target_size(*depth.shape[-2:], colormap=colormap, max_side=max_side)
     pictures = F.interpolate(paint(values, colormap), size=size, mode="bilinear", antialias=True)
-    has_depth = is_valid(depth, min_depth, max_depth).flatten(1).sum(dim=1) > _FEW_PIXELS
-    return DepthTargets(pictures, has_depth)
+    return DepthTargets(pictures, _has_depth(depth, min_depth, max_depth))
+
+
+def has_depth(depth: Tensor, rgb_size: tuple[int, int]) -> Tensor:
+    """What `depth_target` would find to have depth, without painting: (N,) bool; arguments are its own."""
+    return _has_depth(_of_size(depth.float(), rgb_size), MIN_DEPTH, MAX_DEPTH)
+
+
+def _has_depth(depth: Tensor, min_depth: float, max_depth: float) -> Tensor:
+    return is_valid(depth, min_depth, max_depth).flatten(1).sum(dim=1) > _FEW_PIXELS
+
+
+def _of_size(depth: Tensor, rgb_size: tuple[int, int] | None) -> Tensor:
+    if rgb_size is None or rgb_size == depth.shape[-2:]:
+        return depth
+    return F.interpolate(depth, size=rgb_size, mode="nearest-exact")
 
 
 def rgb_target(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 from lerobot_gem.checkpoints.files import load_policy_weights
 from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_generator, random_parts
-from lerobot_gem.policies.depth_loss import depth_losses, mean, per_sample
+from lerobot_gem.policies.depth_loss import depth_logs
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.processing.depth_target import target_size
 from lerobot_gem.processing.steps import (
     IGNORED,
@@ -84,31 +85,37 @@ class GemPolicy(BaseGemPolicy):
         """
         weights = self.config.loss_weights
         batch_size = len(batch[self.config.camera_names[0]])
+        with_answers = batch[OBS_ROW_SAMPLES][(batch[OBS_LABELS] != IGNORED).any(dim=1)]
+        logs = {"frames_with_language": len(with_answers.unique()) / batch_size}
+        sums = self.measure(batch, batch_size)
         total = torch.zeros(batch_size, device=batch[OBS_LANGUAGE_TOKENS].device)
-        labels, rows, shown = batch[OBS_LABELS], batch[OBS_ROW_SAMPLES], _pairs(batch[OBS_SHOWN])
-        logs = {"frames_with_language": len(rows[(labels != IGNORED).any(dim=1)].unique()) / batch_size}
-        with self.autocast():
-            states, tokens = self._final_states(batch, with_text="language" in weights)
-            if "language" in weights:
-                losses, samples, accuracy = self._language_losses(states, labels, rows)
-                total = total + weights["language"] * per_sample(losses, samples, batch_size)
-                logs |= {"language_loss": mean(losses), "token_accuracy": accuracy}
-            if self.generator is not None:
-                depth = depth_losses(
-                    self.generator,
-                    *self.backbone.vision_spans(states, tokens),
-                    shown=shown,
-                    batch=batch,
-                    cameras=self.config.camera_names,
-                    supervision=self.config.depth_supervision,
-                )
-                total = total + weights["depth"] * depth.per_sample(batch_size)
-                logs |= depth.logs(batch_size)
+        for loss, weight in weights.items():
+            total = total + weight * sums[loss].per_sample()
+        if "language" in weights:
+            logs |= {"language_loss": sums["language"].mean(), "token_accuracy": sums["accuracy"].mean()}
+        if self.generator is not None:
+            logs |= depth_logs(sums)
         self.check_losses(total, logs, batch)
         if torch.is_grad_enabled() and not total.requires_grad:
             # Nothing to learn from in this batch, but LeRobot calls backward all the same.
             total = total + 0 * trainable_parameters(self)[0].sum()
         return (total if reduction == "none" else total.mean()), logs
+
+    def _sums(self, batch: dict[str, Tensor]) -> dict[str, SampleSums]:
+        batch_size = len(batch[self.config.camera_names[0]])
+        sums: dict[str, SampleSums] = {}
+        with self.autocast():
+            with_text = "language" in self.config.loss_weights
+            states, tokens = self._final_states(batch, with_text=with_text)
+            if with_text:
+                losses, samples, right = self._language_losses(
+                    states, batch[OBS_LABELS], batch[OBS_ROW_SAMPLES]
+                )
+                sums["language"] = SampleSums.of(losses, samples, batch_size)
+                sums["accuracy"] = SampleSums.of(right, samples, batch_size)
+            if self.generator is not None:
+                sums |= self._depth_sums(batch, states, tokens, batch_size)
+        return sums
 
     def _final_states(self, batch: dict[str, Tensor], *, with_text: bool) -> tuple[Tensor, Tensor]:
         """Final states (R, L, D) of the prompts, and their tokens (R, L)."""
@@ -121,13 +128,13 @@ class GemPolicy(BaseGemPolicy):
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(trainable_parameters(self.backbone))):
             return self.backbone.final_states(tokens, mask, *patches), tokens
 
-    def _language_losses(self, states: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Cross-entropy of each answer token (M,), its sample (M,), and the share that is predicted right."""
+    def _language_losses(self, states: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of each answer token (M,), its sample (M,), and whether it is predicted right (M,)."""
         learned = labels[:, 1:] != IGNORED
         targets = labels[:, 1:][learned]
         logits = self.backbone.logits(states[:, :-1][learned]).float()
         right = (logits.argmax(dim=-1) == targets).float()
-        return F.cross_entropy(logits, targets, reduction="none"), rows[learned.nonzero()[:, 0]], mean(right)
+        return F.cross_entropy(logits, targets, reduction="none"), rows[learned.nonzero()[:, 0]], right
 
     # What it has learned
 

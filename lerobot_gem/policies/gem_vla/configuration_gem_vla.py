@@ -88,8 +88,11 @@ class GemVLAConfig(BaseGemConfig):
         expert: The action expert.
         chunk_size: Actions predicted at once.
         n_action_steps: Actions of a chunk that are executed before the next is predicted; None is `chunk_size`.
-        dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast; the weights
-            stay float32).
+        dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast).
+        weights: How the layers that are trained are stored: "float32", or "bfloat16" with `optimizer_name` "adamw_8bit", at less
+            than half the memory (docs/memory.md). Frozen layers are stored in `dtype`.
+        micro_batch_size: Samples of a batch whose activations are in memory at a time; gradients are those of the whole batch, at a
+            third more time. None is all of them.
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
             where the release feeds them raw (this port: joint angles in degrees would swamp the rest).
         camera_dropout: Probability to leave each camera out of the prompt in training; one always stays. 0.1 in the release
@@ -98,7 +101,8 @@ class GemVLAConfig(BaseGemConfig):
         outlier_limit: Largest size of a number of a normalised state or action, in standard deviations or half ranges; what
             lies beyond is an outlier, and is cut off. With it, a number of the state that stands still in the dataset, or
             nearly, is read as its mean. None does neither.
-        optimizer_name: "adamw", or "muon", which learns from scratch with fewer samples (docs/demo.md).
+        optimizer_name: "adamw"; "adamw_8bit", torchao's, whose state takes a quarter of the memory; or "muon", which learns from
+            scratch with fewer samples (docs/demo.md).
         optimizer_lr: Learning rate of the expert.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
         optimizer_betas: AdamW's betas (torch's default; the release states none).

@@ -16,15 +16,19 @@ from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_expert, build_generator, random_parts
-from lerobot_gem.policies.depth_loss import depth_losses
+from lerobot_gem.policies.depth_loss import depth_logs
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.prompt_dropout import draw_kept, leave_out
 from lerobot_gem.processing.statistics import stands_still
-from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES, OBS_SHOWN
+from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES
 from lerobot_gem.training.stages import skipped_before
 
 logger = logging.getLogger(__name__)
+
+# What the expert's loss draws at random unless it is given.
+_DRAWS = ("noise", "time")
 
 
 class GemVLAPolicy(BaseGemPolicy):
@@ -101,25 +105,29 @@ class GemVLAPolicy(BaseGemPolicy):
                 "generator: expected LeRobot's make_policy with the metadata of the dataset, or depth.loss_weight=0."
             )
         batch = self._with_dropout(batch)
-        with self.autocast():
-            conditioning, final_states = self._observe(batch)
-            losses = {
-                "action": self.expert.loss(
-                    self.config.limits.of_action(batch[ACTION]),
-                    batch.get(f"{ACTION}_is_pad"),
-                    conditioning,
-                    self._state(batch),
-                    **draws,
-                )
-            }
-            logs = {"action_loss": losses["action"].mean().item()}
-            if final_states is not None:
-                losses["depth"], depth_logs = self._depth_losses(batch, final_states)
-                logs |= depth_logs
-        weighted = [weight * losses[loss] for loss, weight in self.config.loss_weights.items()]
+        sums = self.measure({**batch, **draws}, len(batch[ACTION]))
+        logs = {"action_loss": sums["action"].mean()}
+        if self.generator is not None:
+            logs |= depth_logs(sums)
+        weighted = [weight * sums[loss].per_sample() for loss, weight in self.config.loss_weights.items()]
         per_sample = torch.stack(weighted).sum(dim=0)
         self.check_losses(per_sample, logs, batch)
         return (per_sample if reduction == "none" else per_sample.mean()), logs
+
+    def _sums(self, batch: dict[str, Tensor]) -> dict[str, SampleSums]:
+        with self.autocast():
+            conditioning, final_states = self._observe(batch)
+            losses = self.expert.loss(
+                self.config.limits.of_action(batch[ACTION]),
+                batch.get(f"{ACTION}_is_pad"),
+                conditioning,
+                self._state(batch),
+                **{name: batch[name] for name in _DRAWS if name in batch},
+            )
+            sums = {"action": SampleSums(losses, torch.ones_like(losses, dtype=torch.long))}
+            if final_states is not None:
+                sums |= self._depth_sums(batch, final_states, batch[OBS_LANGUAGE_TOKENS], len(losses))
+        return sums
 
     def _with_dropout(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch, in training mode without the cameras and instructions that are left out at random."""
@@ -138,19 +146,6 @@ class GemVLAPolicy(BaseGemPolicy):
         return leave_out(
             batch, kept, vision_start=vision.vision_start_token_id, vision_end=vision.vision_end_token_id
         )
-
-    def _depth_losses(self, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Shares of the depth loss (B,), and its logs."""
-        assert self.generator is not None
-        cameras = self.config.camera_names
-        shown = [(sample, camera) for sample in range(len(states)) for camera in range(len(cameras))]
-        if OBS_SHOWN in batch:  # some cameras were left out
-            shown = [(sample, camera) for sample, camera in batch[OBS_SHOWN].tolist()]
-        spans, mask = self.backbone.vision_spans(states, batch[OBS_LANGUAGE_TOKENS])
-        losses = depth_losses(
-            self.generator, spans, mask, shown, batch, cameras, self.config.depth_supervision
-        )
-        return losses.per_sample(len(states)), losses.logs(len(states))
 
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [self.expert, *super()._parts_beside_backbone()]

@@ -1,0 +1,57 @@
+"""The optimiser that keeps its state in 8 bits, as LeRobot's configuration; `adamw_8bit.py` is the optimiser itself.
+
+Apart from it, since torchao is no ordinary dependency: where it is installed, diffusers imports it, in every command.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from lerobot.optim.optimizers import OptimizerConfig, OptimizerParams
+from torch.optim import Optimizer
+
+
+def check_torchao() -> None:
+    """Raise an ImportError if torchao is missing."""
+    if find_spec("torchao") is None:
+        raise ImportError(
+            "optimizer_name='adamw_8bit' is torchao's, which is not installed: pip install 'lerobot_policy_gem[low-memory]', or "
+            "train with --policy.optimizer_name=adamw."
+        )
+
+
+@OptimizerConfig.register_subclass("gem_adamw_8bit")
+@dataclass
+class AdamW8bitConfig(OptimizerConfig):
+    """AdamW with 8-bit moments. Weights in bfloat16 are rounded stochastically, so that small updates are not lost.
+
+    Attributes:
+        lr: Learning rate.
+        betas: AdamW's betas.
+        eps: AdamW's epsilon.
+        weight_decay: Weight decay.
+        grad_clip_norm: Largest norm of the gradient.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 1.0
+
+    def build(self, params: OptimizerParams) -> Optimizer:
+        """The optimiser.
+
+        Raises:
+            ImportError: torchao is not installed.
+        """
+        check_torchao()
+        from lerobot_gem.training.adamw_8bit import SavableAdamW8bit
+
+        return SavableAdamW8bit(
+            params,
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            bf16_stochastic_round=True,
+        )

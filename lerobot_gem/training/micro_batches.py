@@ -1,0 +1,79 @@
+"""Batches in parts, so that no more than one part's activations are in memory (gradients do not change).
+
+LeRobot 0.6.1 calls `forward` once and `backward` once for each step, and accumulates no gradients. So `forward` computes
+the losses of one part after the other and keeps none of their activations; `backward` computes each part anew when it
+gets there, the last one first. The price is a second pass forward, a third of the time of a step.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lerobot_gem.processing.steps import (
+    OBS_GRID_THW,
+    OBS_LABELS,
+    OBS_PIXEL_VALUES,
+    OBS_ROW_SAMPLES,
+    OBS_SHOWN,
+)
+
+# Rows that are not samples: prompts, images, patches.
+_PROMPTS = (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK, OBS_LABELS)
+_OTHERS = (*_PROMPTS, OBS_ROW_SAMPLES, OBS_GRID_THW, OBS_SHOWN, OBS_PIXEL_VALUES)
+
+
+def in_parts[T](
+    compute: Callable[[dict[str, Any]], T], batch: Mapping[str, Any], batch_size: int, size: int | None
+) -> list[T]:
+    """Compute something of a batch, part by part, for a backward pass that keeps one part in memory.
+
+    Args:
+        compute: What is made of a part; may draw random numbers, which are drawn again in the backward pass.
+        batch: Preprocessed.
+        batch_size: Its samples B.
+        size: Most samples in a part; None computes all at once and keeps the activations.
+
+    Returns:
+        The results of the parts, in order.
+    """
+    if size is None or size >= batch_size:
+        return [compute(dict(batch))]
+    return [checkpoint(compute, part, use_reentrant=False) for part in split_batch(batch, batch_size, size)]
+
+
+def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[dict[str, Any]]:
+    """Cut a preprocessed batch into parts of at most `size` samples, the last of which may be smaller.
+
+    Patches, images and prompts have rows of their own (docs/architecture.md): each goes with its sample.
+    """
+    grid = batch[OBS_GRID_THW]
+    rows = torch.arange(batch_size, device=grid.device)
+    # Without a list of images, each sample has the same number.
+    image_samples = (
+        batch[OBS_SHOWN][:, 0] if OBS_SHOWN in batch else rows.repeat_interleave(len(grid) // batch_size)
+    )
+    samples = {
+        **dict.fromkeys((OBS_GRID_THW, OBS_SHOWN), image_samples),
+        **dict.fromkeys((*_PROMPTS, OBS_ROW_SAMPLES), batch.get(OBS_ROW_SAMPLES, rows)),
+        OBS_PIXEL_VALUES: image_samples.repeat_interleave(grid.prod(dim=1)),
+    }
+
+    def cut(key: str, value: Any, first: int, end: int) -> Any:
+        if key in _OTHERS:
+            value = value[(samples[key] >= first) & (samples[key] < end)]
+            if key == OBS_ROW_SAMPLES:
+                value = value - first
+            elif key == OBS_SHOWN:
+                value = value - value.new_tensor([first, 0])
+            return value
+        is_of_samples = (isinstance(value, Tensor) and value.ndim > 0) or isinstance(value, list)
+        return value[first:end] if is_of_samples and len(value) == batch_size else value
+
+    return [
+        {key: cut(key, value, first, first + size) for key, value in batch.items()}
+        for first in range(0, batch_size, size)
+    ]

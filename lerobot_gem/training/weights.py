@@ -1,0 +1,37 @@
+"""How weights are stored in training: what autocast computes in bfloat16 need not be float32 in memory.
+
+| stored | trainable | frozen |
+|---|---|---|
+| linear and convolutional layers, token embedding | `weights` | what the policy computes in (`dtype`) |
+| norms, positions and the like: under 1 % | float32 | float32 |
+
+The second row are what autocast computes in float32, and what sets the type of the residual streams. So the result is
+that of float32 weights with autocast, bit for bit, wherever the weights are numbers of bfloat16, as released ones are.
+"""
+
+import torch
+from accelerate.utils import parse_flag_from_env
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+_TOKEN_EMBEDDING = "embed_tokens"
+
+
+def is_sharded() -> bool:
+    """Whether `accelerate launch` was told to shard (FSDP), which wants the weights of a block to be of one type."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def store_weights(policy: nn.Module, *, trainable: torch.dtype, frozen: torch.dtype) -> None:
+    """Store the weights of a policy as the table says.
+
+    Args:
+        policy: Its parameters are frozen or not already.
+        trainable: Type of the layers that are trained.
+        frozen: Type of the others.
+    """
+    for name, layer in policy.named_modules():
+        is_embedding = isinstance(layer, nn.Embedding) and name.split(".")[-1] == _TOKEN_EMBEDDING
+        if is_embedding or isinstance(layer, nn.Linear | _ConvNd):
+            is_trainable = any(weight.requires_grad for weight in layer.parameters(recurse=False))
+            layer.to(trainable if is_trainable else frozen)

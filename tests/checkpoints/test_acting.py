@@ -1,0 +1,76 @@
+"""Checkpoints that act and hold nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lerobot.policies.factory import make_pre_post_processors
+
+from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
+from lerobot_gem.checkpoints.formats import open_checkpoint
+from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+from tests.policies.gem.test_modeling_gem import save, warm
+from tests.policies.gem_vla.test_modeling_gem_vla import ACTION_DIM
+
+
+@pytest.fixture
+def trained(make_policy, make_gem, depth_dataset_root: Path, tmp_path: Path) -> Path:
+    """A policy that was trained with depth; its embedding has numbers of bfloat16."""
+    policy, *processors = make_policy(
+        depth_dataset_root,
+        dtype="bfloat16",
+        backbone=BackboneConfig(pretrained=save(tmp_path / "gem", *make_gem(stage="joint"))),
+        depth=DepthConfig(loss_weight=0.1),
+    )
+    embedding = warm(policy).backbone.language_model.embed_tokens.weight
+    embedding.data = embedding.data.bfloat16().float()
+    return Path(save(tmp_path / "trained", policy, *processors))
+
+
+def converted(source: Path, output_dir: Path) -> Path:
+    convert(ConvertConfig(SourceCheckpoint(str(source)), output_dir, format="acting"))
+    return output_dir
+
+
+def test_it_acts_bit_for_bit_with_less(trained: Path, tmp_path: Path, depth_batch: dict):
+    acting = converted(trained, tmp_path / "acting")
+    noise = torch.randn(3, 4, ACTION_DIM)
+    chunks = []
+    for folder in (trained, acting):
+        policy = GemVLAPolicy.from_pretrained(folder)
+        preprocess, _ = make_pre_post_processors(policy.config, pretrained_path=str(folder))
+        chunks.append(policy.predict_action_chunk(preprocess(dict(depth_batch)), noise=noise))
+    assert chunks[0].equal(chunks[1])
+    weights = open_checkpoint(acting).weights
+    assert open_checkpoint(acting).parts == {"backbone", "expert"}
+    in_bfloat16 = sum(stored.num_bytes for stored in weights.values() if stored.dtype == torch.bfloat16)
+    assert in_bfloat16 > 0.9 * sum(stored.num_bytes for stored in weights.values())
+    before = sum(stored.num_bytes for stored in open_checkpoint(trained).weights.values())
+    assert (acting / "model.safetensors").stat().st_size < 0.4 * before
+    assert policy.backbone.language_model.embed_tokens.weight.dtype == torch.bfloat16
+
+
+def test_what_computes_in_float32_keeps_it(make_policy, tmp_path: Path):
+    source = Path(save(tmp_path / "policy", *make_policy()))
+    acting = open_checkpoint(converted(source, tmp_path / "acting"))
+    weights = open_checkpoint(source).weights
+    assert acting.weights.keys() == weights.keys()
+    assert all(stored.read().equal(weights[name].read()) for name, stored in acting.weights.items())
+
+
+def test_what_does_not_act_is_refused(make_gem, tmp_path: Path):
+    source = Path(save(tmp_path / "gem", *make_gem(stage="joint")))
+    with pytest.raises(ValueError, match="is a 'gem' checkpoint, which does not act: expected a 'gem_vla'"):
+        converted(source, tmp_path / "acting")
+    assert not (tmp_path / "acting").exists()
+
+
+def test_a_checkpoint_of_version_0_1_is_refused(make_policy, tmp_path: Path):
+    source = Path(save(tmp_path / "policy", *make_policy()))
+    config = json.loads((source / "config.json").read_text())
+    del config["built"]
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="was written by version 0.1: expected a checkpoint of this version"):
+        converted(source, tmp_path / "acting")
