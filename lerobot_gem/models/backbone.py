@@ -264,7 +264,9 @@ class GemBackbone(nn.Module):
             ValueError: The image tokens are not those of images of these sizes.
         """
         language = self.model.language_model
-        embeddings = self.model.get_input_embeddings()(input_ids)
+        # A table whose numbers all are bfloat16's may be stored so; the states are of the type that the norms have.
+        dtype = language.layers[0].input_layernorm.weight.dtype
+        embeddings = self.model.get_input_embeddings()(input_ids).to(dtype)
         is_image = input_ids == self.image_token_id
         image_tokens = is_image.flatten().nonzero().flatten()
         images = self.model.visual.positions(image_grid_thw)

@@ -107,6 +107,8 @@ class GemVLAConfig(BaseGemConfig):
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
+        compile_model: Compile what acts (docs/acting.md): seconds to minutes at the first chunk, for faster chunks after it.
+            lerobot-rollout sets it from its own --use_torch_compile. Training is not compiled.
         rtc_config: Real-time chunking; set by lerobot-rollout.
         action_feature_names: Names of an action's numbers; written by LeRobot, which orders them as the robot does.
         push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.
@@ -120,6 +122,7 @@ class GemVLAConfig(BaseGemConfig):
     camera_dropout: float = 0.0
     instruction_dropout: float = 0.0
     outlier_limit: float | None = 10.0
+    compile_model: bool = False
 
     rtc_config: RTCConfig | None = None
     action_feature_names: list[str] | None = None
