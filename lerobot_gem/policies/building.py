@@ -1,7 +1,7 @@
 """From a configuration, and the checkpoints that it names, to the modules of a policy."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self

@@ -89,7 +89,7 @@ class GemVLAConfig(BaseGemConfig):
         chunk_size: Actions predicted at once.
         n_action_steps: Actions of a chunk that are executed before the next is predicted; None is `chunk_size`.
         dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast; the weights
-            stay float32).
+            stay float32 in training, and what autocast casts is stored in bfloat16 by a policy that was loaded to act).
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
             where the release feeds them raw (this port: joint angles in degrees would swamp the rest).
         camera_dropout: Probability to leave each camera out of the prompt in training; one always stays. 0.1 in the release

@@ -156,6 +156,19 @@ class GemVLAPolicy(BaseGemPolicy):
         )
         return losses.per_sample(len(states)), losses.logs(len(states))
 
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """The optimiser's groups.
+
+        Raises:
+            ValueError: The policy was loaded to act, with weights too coarse to learn.
+        """
+        if self._only_acts and self.config.dtype == "bfloat16":
+            raise ValueError(
+                "This policy was loaded to act: its weights are bfloat16. To train it, load it with the metadata of the dataset, as "
+                "lerobot-train does (LeRobot's make_policy with ds_meta), or with dtype='float32'."
+            )
+        return super().get_optim_params()
+
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [self.expert, *super()._parts_beside_backbone()]
 
