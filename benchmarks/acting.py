@@ -60,6 +60,8 @@ def random_weight(name: str, shape: torch.Size) -> Tensor:
 
 
 def fill(module: nn.Module, prefix: str, device: str, dtype_of: Callable[[str], torch.dtype]) -> None:
+    from transformers import PreTrainedModel
+
     # Largest first, as a checkpoint is loaded: while a weight is made it is in memory several times.
     shapes = {
         name: weight.shape for name, weight in module.state_dict(keep_vars=True).items() if weight.is_meta
@@ -67,7 +69,7 @@ def fill(module: nn.Module, prefix: str, device: str, dtype_of: Callable[[str], 
     names = sorted(shapes, key=lambda name: shapes[name].numel(), reverse=True)
     weights = {name: random_weight(f"{prefix}{name}", shapes[name]).to(dtype_of(name)) for name in names}
     module.load_state_dict(weights, strict=False, assign=True)
-    if hasattr(module, "tie_weights"):
+    if isinstance(module, PreTrainedModel):
         module.tie_weights()
     module.to(device)
 
@@ -174,6 +176,10 @@ def the_releases_way(options: argparse.Namespace, clock: Clock) -> Callable[[], 
     return act
 
 
+def _stored_as(in_bfloat16: set[str], name: str) -> torch.dtype:
+    return torch.bfloat16 if name in in_bfloat16 else torch.float32
+
+
 def our_way(
     options: argparse.Namespace, clock: Clock, *, in_bfloat16: bool, compiled: bool = False
 ) -> Callable[[], Tensor]:
@@ -193,12 +199,7 @@ def our_way(
     expert: Any = build_empty(lambda: make_expert(preset))
     for module, prefix in ((backbone, ""), (expert, "expert.")):
         cast = autocast_weights(module) | {"model.language_model.embed_tokens.weight"}
-        fill(
-            module,
-            prefix,
-            options.device,
-            lambda name, cast=cast: torch.bfloat16 if in_bfloat16 and name in cast else torch.float32,
-        )
+        fill(module, prefix, options.device, partial(_stored_as, cast if in_bfloat16 else set()))
     given = observe(config, options.cameras, options.image_size, options.device)
     observation = acting.Observation(
         *(given[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "state"))

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,11 +39,10 @@ class CompiledSampler:
         self._eager = eager
         self._tolerance = tolerance
         self._backend = backend
-        stages = {
-            stage.__name__: torch.compile(stage, fullgraph=True, dynamic=False, backend=backend)
-            for stage in (see, read, denoise)
-        }
-        self._compiled: ChunkSampler | None = replace(eager, **stages)
+        compile_ = partial(torch.compile, fullgraph=True, dynamic=False, backend=backend)
+        self._compiled: ChunkSampler | None = replace(
+            eager, see=compile_(see), read=compile_(read), denoise=compile_(denoise)
+        )
         self._shapes: dict[Any, _CudaGraph | None] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CompiledSampler":
