@@ -1,174 +1,471 @@
-"""What acting saves by running only what the action needs.
+"""What acting costs: this policy against the release's way, with the same random weights at real sizes.
 
-Compares, with the same random weights and in one run,
+* release: the whole VLM, the language head over all tokens, the expert's keys, values and modulations computed anew at each
+  denoising step, all weights in bfloat16;
+* ours: decoder layers up to the last one the expert reads, keys, values and modulations once per observation, what depends on
+  the prompt once per episode; weights that autocast casts stored in bfloat16.
 
-* the release's way: all decoder layers, the language head over all tokens, the expert's keys and values and
-  modulations computed anew at each denoising step;
-* ours: decoder layers up to the last one the expert reads, keys, values and modulations once per observation.
+Each way is a process of its own, so that its peak memory is its own; they take turns, so that disturbances meet both. On a CPU, times
+are CPU seconds, since wall seconds of a shared machine say little. A third process holds our weights in float32, as training does:
+`ours` must give its chunk bit by bit.
 
-Both give the same actions; the script checks that. Times are CPU seconds, since wall seconds on a shared machine
-say little; the two ways take turns, so that disturbances meet both.
-
-    python benchmarks/acting.py --repeats=7 --threads=1
+    python benchmarks/acting.py --preset=2b --repeats=5
+    python benchmarks/acting.py --preset=2b --device=cuda --compile --output=acting.json
+    python benchmarks/acting.py --preset=2b --startup
 """
 
 import argparse
-import statistics
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from torch import Tensor, nn
 
-from lerobot_gem.models.action_expert import ActionExpert
-from lerobot_gem.models.backbone import GemBackbone
-from lerobot_gem.models.conditioning import Conditioning
-from lerobot_gem.models.presets import ExpertArchitecture, get_preset
-
-# The proportions of GEM-2B (half of the decoder is read, a language head over a large vocabulary) at about a tenth
-# of its size.
-DECODER_LAYERS, EXPERT_BLOCKS = 28, 14
-WIDTH, ACTIONS, ACTION_DIM, STEPS = 512, 32, 7, 5
-CAMERAS, IMAGE_SIZE, TEXT_TOKENS = 2, 256, 24
+ACTIONS, ACTION_DIM, STATE_DIM, STEPS = 32, 7, 8, 5
+TEXT_TOKENS = 24
 
 
-def build() -> tuple[Qwen3VLForConditionalGeneration, GemBackbone, ActionExpert]:
-    """The whole model, the truncated backbone with the same weights, and the expert."""
-    values = dict(get_preset("2b").backbone)
-    values["text_config"] = values["text_config"] | {
-        "hidden_size": WIDTH,
-        "intermediate_size": 3 * WIDTH,
-        "num_hidden_layers": DECODER_LAYERS,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "rope_parameters": values["text_config"]["rope_parameters"] | {"mrope_section": [12, 10, 10]},
+def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
+    from accelerate import init_empty_weights
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights(), init_empty_weights():
+        return build().eval()
+
+
+def random_weight(name: str, shape: torch.Size) -> Tensor:
+    """Random float32 numbers that depend on the name alone, made fast: a block of noise, repeated from a place of its own."""
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(1 << 20, generator=generator)
+    count, start = shape.numel(), zlib.crc32(name.encode()) % (1 << 20)
+    weight = 0.02 * block.roll(-start).repeat(-(-count // len(block)))[:count].reshape(shape)
+    if "norm" in name and name.endswith("weight"):
+        weight += 1
+    # A released table of embeddings is bfloat16's.
+    return weight.bfloat16().float() if "embed_tokens" in name else weight
+
+
+def fill(module: nn.Module, prefix: str, device: str, dtype_of: Callable[[str], torch.dtype]) -> None:
+    from transformers import PreTrainedModel
+
+    # Largest first, as a checkpoint is loaded: while a weight is made it is in memory several times.
+    shapes = {
+        name: weight.shape for name, weight in module.state_dict(keep_vars=True).items() if weight.is_meta
     }
-    values["vision_config"] = values["vision_config"] | {
-        "depth": 6,
-        "hidden_size": 256,
-        "intermediate_size": 1024,
-        "num_heads": 8,
-        "out_hidden_size": WIDTH,
-        "deepstack_visual_indexes": [1, 3, 5],
-    }
-    config = Qwen3VLConfig(**values)
-    whole = Qwen3VLForConditionalGeneration(config).eval()
-    backbone = GemBackbone(config, num_layers=EXPERT_BLOCKS - 1).eval()
-    kept = backbone.state_dict()
-    backbone.load_state_dict({name: weight for name, weight in whole.state_dict().items() if name in kept})
-    architecture = ExpertArchitecture(hidden_size=256, depth=EXPERT_BLOCKS, num_heads=4, num_kv_heads=2)
-    expert = ActionExpert(
-        architecture, conditioning_dim=WIDTH, action_dim=ACTION_DIM, state_dim=8, chunk_size=ACTIONS
-    ).eval()
-    for parameter in expert.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    return whole, backbone, expert
+    names = sorted(shapes, key=lambda name: shapes[name].numel(), reverse=True)
+    weights = {name: random_weight(f"{prefix}{name}", shapes[name]).to(dtype_of(name)) for name in names}
+    module.load_state_dict(weights, strict=False, assign=True)
+    if isinstance(module, PreTrainedModel):
+        module.tie_weights()
+    module.to(device)
 
 
-def observe(config: Qwen3VLConfig) -> dict[str, Tensor]:
-    """One random observation, tokenised."""
+def observe(config: Any, cameras: int, side: int, device: str) -> dict[str, Tensor]:
+    """A random observation, tokenised; patches are other ones each time."""
     vision = config.vision_config
-    side = IMAGE_SIZE // vision.patch_size
-    tokens = (side // vision.spatial_merge_size) ** 2
+    patches = side // vision.patch_size
+    tokens = (patches // vision.spatial_merge_size) ** 2
     image = [config.vision_start_token_id, *[config.image_token_id] * tokens, config.vision_end_token_id]
-    ids = torch.tensor([[*image * CAMERAS, *range(1000, 1000 + TEXT_TOKENS)]])
+    ids = torch.tensor([[*image * cameras, *range(100, 100 + TEXT_TOKENS)]])
     patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    return {
+    torch.manual_seed(1)
+    given = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "pixel_values": torch.randn(CAMERAS * side**2, patch_dim),
-        "image_grid_thw": torch.tensor([[1, side, side]] * CAMERAS),
+        "pixel_values": torch.randn(cameras * patches**2, patch_dim),
+        "image_grid_thw": torch.tensor([[1, patches, patches]] * cameras),
+        "state": torch.randn(1, STATE_DIM),
+        "noise": torch.randn(1, ACTIONS, ACTION_DIM),
+    }
+    return {name: value.to(device) for name, value in given.items()}
+
+
+class Clock:
+    """CPU seconds, or seconds on a GPU, by part."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.parts: dict[str, float] = {}
+        self.imports = 0  # bytes in use before there is a weight
+
+    def now(self) -> float:
+        if self.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = self.now()
+        yield
+        self.parts[name] = self.parts.get(name, 0.0) + self.now() - start
+
+    def watch(self, module: nn.Module, name: str) -> None:
+        """Count a module's forward as a part."""
+        starts: list[float] = []
+        module.register_forward_pre_hook(lambda *_: starts.append(self.now()))
+        module.register_forward_hook(
+            lambda *_: self.parts.update({name: self.parts.get(name, 0.0) + self.now() - starts.pop()})
+        )
+
+
+def make_expert(preset: Any) -> nn.Module:
+    from lerobot_gem.models.action_expert import ActionExpert
+
+    width = preset.backbone["text_config"]["hidden_size"]
+    return ActionExpert(
+        preset.expert,
+        conditioning_dim=width,
+        action_dim=ACTION_DIM,
+        state_dim=STATE_DIM,
+        chunk_size=ACTIONS,
+    )
+
+
+def the_releases_way(options: argparse.Namespace, clock: Clock) -> Callable[[], Tensor]:
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    from lerobot_gem.models.conditioning import Conditioning
+    from lerobot_gem.models.presets import get_preset
+
+    preset = get_preset(options.preset)
+    config = Qwen3VLConfig(**preset.backbone)
+    clock.imports = peak_bytes(options.device)
+    whole: Any = build_empty(lambda: Qwen3VLForConditionalGeneration(config))
+    expert: Any = build_empty(lambda: make_expert(preset))
+    fill(whole, "", options.device, lambda _: torch.bfloat16)
+    fill(expert, "expert.", options.device, lambda _: torch.bfloat16)
+    given = observe(config, options.cameras, options.image_size, options.device)
+    state, noise = (given.pop(name).bfloat16() for name in ("state", "noise"))
+    clock.watch(whole.model.visual, "vision")
+    clock.watch(whole.model.language_model, "decoder")
+    clock.watch(whole.lm_head, "language head")
+    types = (given["input_ids"] == config.image_token_id).int()
+
+    def act() -> Tensor:
+        output = whole(**given, mm_token_type_ids=types, output_hidden_states=True, use_cache=False)
+        with clock.part("expert"):
+            states = torch.stack(output.hidden_states[: preset.expert.depth], dim=1)
+            adapted = expert.conditioning_adaptor(states).unbind(1)
+            mask = given["attention_mask"].bool()[:, None, None]
+            actions = noise
+            for step in range(STEPS):
+                projected = tuple(
+                    block(conditioning=tokens) for block, tokens in zip(expert.blocks, adapted, strict=True)
+                )
+                moment = torch.tensor([step / STEPS], device=noise.device, dtype=noise.dtype)
+                velocity = expert(actions, moment, Conditioning(projected, mask), state)
+                actions = actions + velocity / STEPS
+        return actions
+
+    return act
+
+
+def _stored_as(in_bfloat16: set[str], name: str) -> torch.dtype:
+    return torch.bfloat16 if name in in_bfloat16 else torch.float32
+
+
+def our_way(
+    options: argparse.Namespace, clock: Clock, *, in_bfloat16: bool, compiled: bool = False
+) -> Callable[[], Tensor]:
+    from transformers import Qwen3VLConfig
+
+    from lerobot_gem.inference import acting
+    from lerobot_gem.inference.compiled import TOLERANCES, CompiledSampler
+    from lerobot_gem.models.backbone import GemBackbone
+    from lerobot_gem.models.precision import autocast_weights
+    from lerobot_gem.models.presets import get_preset
+
+    preset = get_preset(options.preset)
+    config = Qwen3VLConfig(**preset.backbone)
+    layers = tuple(range(preset.expert.depth))
+    clock.imports = peak_bytes(options.device)
+    backbone: Any = build_empty(lambda: GemBackbone(config, num_layers=layers[-1]))
+    expert: Any = build_empty(lambda: make_expert(preset))
+    for module, prefix in ((backbone, ""), (expert, "expert.")):
+        cast = autocast_weights(module) | {"model.language_model.embed_tokens.weight"}
+        fill(module, prefix, options.device, partial(_stored_as, cast if in_bfloat16 else set()))
+    given = observe(config, options.cameras, options.image_size, options.device)
+    observation = acting.Observation(
+        *(given[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "state"))
+    )
+    prompts = acting.PromptMemory()
+
+    def timed(name: str, stage: Callable[..., Any], *args: Any) -> Any:
+        with clock.part(name):
+            return stage(*args)
+
+    sample: Any = acting.ChunkSampler(backbone, expert, layers, "hidden_states")
+    if compiled:
+        sample = CompiledSampler(sample, TOLERANCES["bfloat16"])
+    else:
+        sample = replace(
+            sample,
+            see=partial(timed, "vision", acting.see),
+            read=partial(timed, "decoder", acting.read),
+            denoise=partial(timed, "expert", acting.denoise),
+        )
+
+    def act() -> Tensor:
+        with torch.autocast(options.device, torch.bfloat16):
+            inputs = acting.ChunkInputs(
+                prompts.prepare(backbone, observation),
+                observation.mask,
+                observation.pixel_values,
+                observation.state,
+                given["noise"],
+            )
+            return sample(inputs, STEPS)
+
+    return act
+
+
+WAYS: dict[str, Callable[..., Callable[[], Tensor]]] = {
+    "release": the_releases_way,
+    "training": partial(our_way, in_bfloat16=False),
+    "ours": partial(our_way, in_bfloat16=True),
+    "compiled": partial(our_way, in_bfloat16=True, compiled=True),
+}
+
+
+def peak_bytes(device: str) -> int:
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated()
+
+
+def serve(way: str, options: argparse.Namespace, connection: Any) -> None:
+    """A process that acts one way each time it is asked."""
+    torch.set_num_threads(options.threads)
+    clock = Clock(options.device)
+    with torch.no_grad():
+        act = WAYS[way](options, clock)
+        while connection.recv():
+            clock.parts = {}
+            start = clock.now()
+            chunk = act()
+            total = clock.now() - start
+            connection.send(
+                {
+                    "chunk": chunk.float().cpu().tolist(),
+                    "total": total,
+                    "parts": clock.parts,
+                    "peak": peak_bytes(options.device),
+                    "imports": clock.imports,
+                }
+            )
+
+
+class Worker:
+    """A way of acting, in a process."""
+
+    def __init__(self, way: str, options: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=serve, args=(way, options, other))
+        self._process.start()
+        self.chunks: list[dict[str, Any]] = []
+
+    def act(self) -> Tensor:
+        self._connection.send(True)
+        self.chunks.append(self._connection.recv())
+        return torch.tensor(self.chunks[-1]["chunk"])
+
+    def stop(self) -> None:
+        self._connection.send(False)
+        self._process.join()
+
+    def report(self) -> dict[str, Any]:
+        """Medians of all chunks but the first, which warms up."""
+        after = self.chunks[1:]
+        parts = {name: median(chunk["parts"][name] for chunk in after) for name in after[0]["parts"]}
+        if parts:
+            parts["rest"] = median(chunk["total"] - sum(chunk["parts"].values()) for chunk in after)
+            if "language head" in parts:  # inside of nothing else that is counted
+                parts["rest"] = max(parts["rest"], 0.0)
+        seconds = [chunk["total"] for chunk in after]
+        return {
+            "first_s": self.chunks[0]["total"],
+            "median_s": median(seconds),
+            "min_s": min(seconds),
+            "max_s": max(seconds),
+            "n": len(seconds),
+            "parts_s": parts,
+            "peak_gb": max(chunk["peak"] for chunk in self.chunks) / 1e9,
+            "imports_gb": self.chunks[0]["imports"] / 1e9,
+        }
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    training = Worker("training", options)
+    expected = training.act()
+    training.stop()
+    workers = {way: Worker(way, options) for way in ("release", "ours", *["compiled"] * options.compile)}
+    chunks = {}
+    for _ in range(options.repeats + 1):
+        for way, worker in workers.items():
+            chunks[way] = worker.act()
+    for worker in workers.values():
+        worker.stop()
+    report: dict[str, Any] = {way: worker.report() for way, worker in workers.items()}
+    report["training"] = {
+        "peak_gb": training.chunks[0]["peak"] / 1e9,
+        "imports_gb": training.chunks[0]["imports"] / 1e9,
+    }
+    release, ours = report["release"], report["ours"]
+    return {
+        **report,
+        "times_faster": release["median_s"] / ours["median_s"],
+        "share_of_memory": ours["peak_gb"] / release["peak_gb"],
+        "share_of_memory_without_imports": (ours["peak_gb"] - ours["imports_gb"])
+        / (release["peak_gb"] - release["imports_gb"]),
+        "difference_to_training_precision": (chunks["ours"] - expected).abs().max().item(),
+        "difference_of_release": (chunks["release"] - expected).abs().max().item(),
+        **(
+            {"difference_of_compiled": (chunks["compiled"] - expected).abs().max().item()}
+            if options.compile
+            else {}
+        ),
     }
 
 
-def act_like_the_release(
-    whole: Qwen3VLForConditionalGeneration,
-    expert: ActionExpert,
-    observation: dict[str, Tensor],
-    state: Tensor,
-    noise: Tensor,
-) -> Tensor:
-    types = (observation["input_ids"] == whole.config.image_token_id).int()
-    output = whole(**observation, mm_token_type_ids=types, output_hidden_states=True, use_cache=False)
-    states = torch.stack(output.hidden_states[:EXPERT_BLOCKS], dim=1)
-    adapted = expert.conditioning_adaptor(states).unbind(1)
-    mask = observation["attention_mask"].bool()[:, None, None]
-    actions = noise
-    for step in range(STEPS):
-        projected = tuple(
-            block(conditioning=tokens) for block, tokens in zip(expert.blocks, adapted, strict=True)
-        )
-        actions = (
-            actions
-            + expert(actions, torch.tensor([step / STEPS]), Conditioning(projected, mask), state) / STEPS
-        )
-    return actions
+START = """
+import sys, torch
+torch.set_num_threads({threads})
+import lerobot_policy_gem
+from lerobot.configs import PreTrainedConfig
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+folder, way = sys.argv[1:]
+config = PreTrainedConfig.from_pretrained(folder)
+if way == "ours":
+    policy = GemVLAPolicy.from_pretrained(folder, config=config)
+else:
+    from safetensors.torch import load_file
+    config.backbone.pretrained = None
+    policy = GemVLAPolicy(config)
+    policy.load_state_dict(load_file(folder + "/model.safetensors"))
+    policy.eval()
+batch = torch.load(folder + "/batch.pt")
+torch.manual_seed(0)
+torch.save(policy.predict_action_chunk(batch), folder + f"/{{way}}.pt")
+"""
 
 
-def act(
-    backbone: GemBackbone, expert: ActionExpert, observation: dict[str, Tensor], state: Tensor, noise: Tensor
-) -> Tensor:
-    states = backbone(**observation, layers=range(EXPERT_BLOCKS), convention="hidden_states")
-    conditioning = expert.encode_conditioning(states, observation["attention_mask"])
-    return expert.sample(conditioning, state, noise, STEPS)
+def write_checkpoint(folder: Path, options: argparse.Namespace) -> None:
+    """A policy checkpoint of random weights with an observation beside it."""
+    from lerobot.configs import FeatureType, PolicyFeature
+    from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+
+    import lerobot_policy_gem  # noqa: F401
+    from lerobot_gem.policies.base_configuration import BackboneConfig
+    from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+    from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+    from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES
+
+    side = options.image_size
+    config = GemVLAConfig(
+        preset=options.preset,
+        backbone=BackboneConfig(pretrained="none"),
+        device=options.device,
+        input_features={
+            **{
+                f"observation.images.{camera}": PolicyFeature(FeatureType.VISUAL, (3, side, side))
+                for camera in range(options.cameras)
+            },
+            OBS_STATE: PolicyFeature(FeatureType.STATE, (STATE_DIM,)),
+        },
+        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,))},
+    )
+    policy = GemVLAPolicy(config, weights_follow=True)
+    fill(policy, "", "cpu", lambda _: torch.float32)
+    policy.save_pretrained(folder)
+    given = observe(policy.backbone.config, options.cameras, side, options.device)
+    batch = {
+        OBS_LANGUAGE_TOKENS: given["input_ids"],
+        OBS_LANGUAGE_ATTENTION_MASK: given["attention_mask"].bool(),
+        OBS_PIXEL_VALUES: given["pixel_values"],
+        OBS_GRID_THW: given["image_grid_thw"],
+        OBS_STATE: given["state"],
+    }
+    torch.save(batch, folder / "batch.pt")
 
 
-def measure(call: Callable[[], Tensor]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
+def startup(options: argparse.Namespace) -> dict[str, Any]:
+    """From process start to first chunk: loading as we do, and initialising, reading the whole file, copying."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        writer = multiprocessing.get_context("spawn").Process(target=write_checkpoint, args=(folder, options))
+        writer.start()
+        writer.join()
+        found: dict[str, dict[str, list[float]]] = {}
+        for _ in range(options.repeats):
+            for way in ("ours", "plain"):
+                start = time.perf_counter()
+                process = subprocess.Popen(
+                    [sys.executable, "-c", START.format(threads=options.threads), str(folder), way]
+                )
+                _, status, usage = os.wait4(process.pid, 0)
+                if status:
+                    raise RuntimeError(f"{way} failed with status {status}")
+                seconds = found.setdefault(way, {"cpu_s": [], "wall_s": [], "peak_gb": []})
+                seconds["cpu_s"].append(usage.ru_utime + usage.ru_stime)
+                seconds["wall_s"].append(time.perf_counter() - start)
+                seconds["peak_gb"].append(usage.ru_maxrss * 1024 / 1e9)
+        chunks = [torch.load(folder / f"{way}.pt") for way in ("ours", "plain")]
+    report: dict[str, Any] = {
+        way: {name: median(values) for name, values in of_way.items()} for way, of_way in found.items()
+    }
+    return {
+        **report,
+        "n": options.repeats,
+        "share_of_cpu_seconds": report["ours"]["cpu_s"] / report["plain"]["cpu_s"],
+        "share_of_wall_seconds": report["ours"]["wall_s"] / report["plain"]["wall_s"],
+        "difference": (chunks[0] - chunks[1]).abs().max().item(),
+    }
 
 
-@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--preset", default="2b", help="tiny, 2b or 8b")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--cameras", type=int, default=2)
+    parser.add_argument("--image_size", type=int, default=256, help="side of each image in pixels")
+    parser.add_argument("--repeats", type=int, default=5, help="chunks of each way after the first")
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-
-    whole, backbone, expert = build()
-    observation = observe(whole.config)
-    state, noise = torch.randn(1, 8), torch.randn(1, ACTIONS, ACTION_DIM)
-    ways: dict[str, Callable[[], Tensor]] = {
-        "release": lambda: act_like_the_release(whole, expert, observation, state, noise),
-        "ours": lambda: act(backbone, expert, observation, state, noise),
-        "vision tower alone": lambda: (
-            backbone.model.get_image_features(
-                observation["pixel_values"], observation["image_grid_thw"]
-            ).last_hidden_state
-        ),
-    }
-    deviation = (ways["release"]() - ways["ours"]()).abs().max().item()
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(arguments.repeats):
-        for name, call in ways.items():
-            times[name].append(measure(call))
-
-    parameters = {
-        "release": [*whole.parameters(), *expert.parameters()],
-        "ours": [*backbone.parameters(), *expert.parameters()],
-    }
-    print(
-        f"sequence {observation['input_ids'].shape[1]}, {CAMERAS} images of {IMAGE_SIZE} px, {STEPS} steps, float32"
+    parser.add_argument(
+        "--compile", action="store_true", help="measure compiled acting too (minutes on a CPU)"
     )
-    for name, seconds in times.items():
-        weights = (
-            f", {sum(p.numel() for p in parameters[name]) / 1e6:.0f} M parameters"
-            if name in parameters
-            else ""
-        )
-        print(
-            f"{name:>18}: {statistics.median(seconds):.3f} CPU s "
-            f"(min {min(seconds):.3f}, max {max(seconds):.3f}, n={len(seconds)}){weights}"
-        )
-    ratio = statistics.median(times["release"]) / statistics.median(times["ours"])
-    print(f"ratio release / ours: {ratio:.2f}; largest difference of an action: {deviation:.1e}")
+    parser.add_argument(
+        "--startup", action="store_true", help="measure from process start to first chunk instead"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    settings = {
+        name: getattr(options, name)
+        for name in ("preset", "device", "cameras", "image_size", "repeats", "threads")
+    }
+    settings |= {"steps": STEPS, "torch": torch.__version__}
+    report = {"settings": settings, **(startup(options) if options.startup else compare(options))}
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.output is not None:
+        options.output.write_text(text + "\n")
 
 
 if __name__ == "__main__":

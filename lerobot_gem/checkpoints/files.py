@@ -7,7 +7,7 @@ come from the headers, and a tensor's bytes are read when it is copied into a mo
 import json
 import math
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,13 +101,22 @@ def stored_weights(path: str | Path, *, stem: str = "model") -> dict[str, Stored
 
 
 def load_weights(
-    module: nn.Module, weights: Mapping[str, StoredTensor], *, fault: str, remedy: str = ""
+    module: nn.Module,
+    weights: Mapping[str, StoredTensor],
+    *,
+    fault: str,
+    remedy: str = "",
+    dtypes: Mapping[str, torch.dtype] | None = None,
+    if_exact: Collection[str] = (),
 ) -> None:
     """Copy stored weights into a module, one at a time; all names and shapes are checked before the first is read.
 
     Args:
-        module: Keeps its own type and device.
+        module: Keeps its own types and device. Where it is on the meta device, and `dtypes` is given, its weights are made of
+            what is read, on the CPU.
         weights: Exactly those of `module.state_dict()`.
+        dtypes: Of weights that get another type than the module's, by name. None leaves a module on the meta device there.
+        if_exact: Names of those that get it only if no number changes by it.
         fault: First line of the error if they don't fit, such as "The weights in X do not fit its configuration".
         remedy: Last line of it.
 
@@ -117,10 +126,23 @@ def load_weights(
     """
     own = module.state_dict()
     check_weights(weights, {name: tensor.shape for name, tensor in own.items()}, fault=fault, remedy=remedy)
+    made: dict[str, Tensor] = {}
     # Largest first: while a tensor is copied it is in memory twice, which costs nothing before the rest is there.
     for name in sorted(weights, key=lambda name: weights[name].num_bytes, reverse=True):
-        if not own[name].is_meta:  # nothing is read for a tensor that has a shape and no values
+        if not own[name].is_meta:
             own[name].copy_(weights[name].read())
+        elif dtypes is not None:
+            # A copy: what is read is a map of the file, which may be written anew while the module is in use.
+            made[name] = _made(weights[name].read(), own[name].dtype, dtypes.get(name), name in if_exact)
+    if made:
+        module.load_state_dict(made, strict=False, assign=True)
+
+
+def _made(read: Tensor, dtype: torch.dtype, wanted: torch.dtype | None, if_exact: bool) -> Tensor:
+    made = read.to(wanted or dtype, copy=True)
+    if if_exact and wanted is not None and not torch.equal(made.to(read.dtype), read):
+        return read.to(dtype, copy=True)
+    return made
 
 
 def check_weights(
@@ -146,14 +168,21 @@ def check_weights(
 
 
 def load_policy_weights(
-    policy: nn.Module, file: str | Path, *, leave_out: Callable[[str], bool] | None = None
+    policy: nn.Module,
+    file: str | Path,
+    *,
+    leave_out: Callable[[str], bool] | None = None,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+    if_exact: Collection[str] = (),
 ) -> None:
     """Load the `model.safetensors` of one of our policy checkpoints into the policy built from its configuration.
 
     Args:
-        policy: As built from the configuration beside the file.
+        policy: As built from the configuration beside the file, its weights on the meta device.
         file: Of the checkpoint.
         leave_out: Tells of a weight's name whether the policy does without it on purpose.
+        dtypes: Of weights that get another type than the policy's, by name.
+        if_exact: Names of those that get it only if no number changes by it.
 
     Raises:
         ValueError: The file is missing or cut short, or weights are missing, unexpected or of another shape; the
@@ -167,6 +196,8 @@ def load_policy_weights(
         weights,
         fault=f"The checkpoint {file} does not fit its configuration",
         remedy="Use the config.json that was saved with it, and override no size on the command line.",
+        dtypes=dtypes or {},
+        if_exact=if_exact,
     )
 
 

@@ -63,7 +63,7 @@ class Answerer:
                 attention_mask=tokens["attention_mask"],
                 mm_token_type_ids=(tokens["input_ids"] == self.backbone.image_token_id).int(),
                 pixel_values=pixel_values,
-                image_grid_thw=image_grid_thw,
+                image_grid_thw=image_grid_thw.to(device),
                 max_new_tokens=self.max_new_tokens,
                 do_sample=False,
                 eos_token_id=self.tokenizer.convert_tokens_to_ids(TURN_END_TOKEN),

@@ -10,7 +10,7 @@ The depth generator and the language head read the final states, after the final
 import copy
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -20,8 +20,41 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VL
 from transformers.masking_utils import create_causal_mask
 
 from lerobot_gem.models.presets import StateConvention
+from lerobot_gem.models.vision_tower import ImagePositions, VisionTower
 
 _DECODER_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
+
+
+class PreparedPrompt(NamedTuple):
+    """What prompts and the sizes of their images decide, whatever the images show.
+
+    Args:
+        embeddings: (B, L, D) of the tokens; what stands at image tokens is replaced.
+        image_tokens: (N,), where the image tokens are in the B * L tokens.
+        cos: (B, L, head_size), of the rotary positions.
+        sin: Of the same shape.
+        causal_mask: (B, 1, L, L); None where all tokens are real, and attention to all tokens before is all there is to it.
+        images: Positions in the images.
+    """
+
+    embeddings: Tensor
+    image_tokens: Tensor
+    cos: Tensor
+    sin: Tensor
+    causal_mask: Tensor | None
+    images: ImagePositions
+
+
+class ImageFeatures(NamedTuple):
+    """What the vision tower saw.
+
+    Args:
+        tokens: (N, D), which take the place of the image tokens.
+        deepstack: (N, D) each, added to the states at image tokens after the first decoder layers.
+    """
+
+    tokens: Tensor
+    deepstack: tuple[Tensor, ...]
 
 
 class GemBackbone(nn.Module):
@@ -44,6 +77,7 @@ class GemBackbone(nn.Module):
         self.config = config
         # Any: transformers annotates tensors as LongTensor and the like, which no operation returns.
         self.model: Any = Qwen3VLModel(_truncated(config, num_layers))
+        VisionTower.replace(self.model.visual)
         _init_positions(self.model.visual.pos_embed.weight)
         self.lm_head: nn.Linear | None = None
         self._drop_unreachable_norm()
@@ -120,8 +154,8 @@ class GemBackbone(nn.Module):
                 image features.
         """
         self._check_request(layers, convention)
-        inputs = input_ids, attention_mask, pixel_values, image_grid_thw
-        return self._collect(*inputs, layers=layers, convention=convention, depth=max(layers))[0]
+        prompt = self.prepare(input_ids, attention_mask, image_grid_thw)
+        return self.read(prompt, self.see(pixel_values, prompt.images), layers=layers, convention=convention)
 
     def forward_with_final(
         self,
@@ -145,8 +179,11 @@ class GemBackbone(nn.Module):
         """
         self._check_request(layers, convention)
         self._check_complete("final states")
-        inputs = input_ids, attention_mask, pixel_values, image_grid_thw
-        states, last = self._collect(*inputs, layers=layers, convention=convention, depth=self.num_layers)
+        prompt = self.prepare(input_ids, attention_mask, image_grid_thw)
+        seen = self.see(pixel_values, prompt.images)
+        states, last = self._collect(
+            prompt, seen, layers=layers, convention=convention, depth=self.num_layers
+        )
         return states, self.model.language_model.norm(last)
 
     def final_states(
@@ -218,66 +255,105 @@ class GemBackbone(nn.Module):
             )
         return model
 
-    def _collect(
-        self, *inputs: Tensor, layers: Sequence[int], convention: StateConvention, depth: int
-    ) -> tuple[Tensor, Tensor]:
-        """Run `depth` decoder layers; the states asked for (B, len(layers), L, D), and what a next layer would read."""
-        states = {}
-        for index, x, output in self._stream(*inputs, depth=depth):
-            if index in layers:
-                states[index] = self._state(index, x, output, convention)
-        return torch.stack([states[index] for index in layers], dim=1), x
+    def prepare(self, input_ids: Tensor, attention_mask: Tensor, image_grid_thw: Tensor) -> PreparedPrompt:
+        """Compute what depends on prompts and on the sizes of their images alone; waits for the device.
 
-    def _stream(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        pixel_values: Tensor,
-        image_grid_thw: Tensor,
-        *,
-        depth: int,
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Run `depth` decoder layers; yield for 0 to `depth` what the next layer reads and what the last one wrote."""
+        Args are those of `forward`.
+
+        Raises:
+            ValueError: The image tokens are not those of images of these sizes.
+        """
         language = self.model.language_model
-        embeddings, image_features = self._embed(input_ids, pixel_values, image_grid_thw)
+        # A table whose numbers all are bfloat16's may be stored so; the states are of the type that the norms have.
+        dtype = language.layers[0].input_layernorm.weight.dtype
+        embeddings = self.model.get_input_embeddings()(input_ids).to(dtype)
+        is_image = input_ids == self.image_token_id
+        image_tokens = is_image.flatten().nonzero().flatten()
+        images = self.model.visual.positions(image_grid_thw)
+        expected = sum(images.lengths) // self.config.vision_config.spatial_merge_size**2
+        if len(image_tokens) != expected:
+            raise ValueError(
+                f"The {len(image_tokens)} image tokens of the prompts do not match the images, which have {expected}: expected "
+                "one for each merged patch. Make prompts and patches with the policy's own processor."
+            )
         positions, _ = self.model.get_rope_index(
             input_ids,
-            mm_token_type_ids=(input_ids == self.image_token_id).int(),
+            mm_token_type_ids=is_image.int(),
             image_grid_thw=image_grid_thw,
             attention_mask=attention_mask,
         )
-        rotary = language.rotary_emb(embeddings, positions)
+        cos, sin = language.rotary_emb(embeddings, positions)
         causal_mask = create_causal_mask(
             config=language.config,
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
             past_key_values=None,
         )
-        yield 0, embeddings, embeddings
-        x = embeddings
-        for index in range(1, depth + 1):
-            output = language.layers[index - 1](
-                x, attention_mask=causal_mask, position_ids=None, position_embeddings=rotary
-            )
-            x = output + image_features[index - 1] if index <= len(image_features) else output
-            yield index, x, output
+        return PreparedPrompt(embeddings, image_tokens, cos, sin, causal_mask, images)
 
-    def _embed(
-        self, input_ids: Tensor, pixel_values: Tensor, image_grid_thw: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Embeddings (B, L, D) with image features in place, and deep-stack features (B, L, D), zero at text."""
-        embeddings = self.model.get_input_embeddings()(input_ids)
-        if torch.is_autocast_enabled(embeddings.device.type):
-            embeddings = embeddings.float()  # as of weights that are stored in float32
-        vision = self.model.get_image_features(pixel_values, image_grid_thw)
-        features = torch.cat(vision.pooler_output).to(embeddings.dtype)
-        mask, _ = self.model.get_placeholder_mask(input_ids, embeddings, image_features=features)
-        nothing = torch.zeros_like(embeddings)
-        deep_stack = [
-            nothing.masked_scatter(mask, feature.to(embeddings.dtype))
-            for feature in vision.deepstack_features
-        ]
-        return embeddings.masked_scatter(mask, features), deep_stack
+    def see(self, pixel_values: Tensor, images: ImagePositions) -> ImageFeatures:
+        """Run the vision tower.
+
+        Args:
+            pixel_values: (P, patch_dim), the patches of all images.
+            images: Of the prepared prompt.
+
+        Raises:
+            ValueError: These are not the patches of such images.
+        """
+        if len(pixel_values) != sum(images.lengths):
+            raise ValueError(
+                f"The {len(pixel_values)} patches do not match the sizes of the images, which have {sum(images.lengths)}. Make "
+                "patches and sizes with the policy's own processor."
+            )
+        seen = self.model.visual(pixel_values, positions=images)
+        return ImageFeatures(seen.pooler_output, tuple(seen.deepstack_features))
+
+    def read(
+        self,
+        prompt: PreparedPrompt,
+        seen: ImageFeatures,
+        *,
+        layers: Sequence[int],
+        convention: StateConvention = "layer_inputs",
+    ) -> Tensor:
+        """Run the decoder up to the last state asked for; arguments and result are otherwise those of `forward`."""
+        return self._collect(prompt, seen, layers=layers, convention=convention, depth=max(layers))[0]
+
+    def _collect(
+        self,
+        prompt: PreparedPrompt,
+        seen: ImageFeatures,
+        *,
+        layers: Sequence[int],
+        convention: StateConvention,
+        depth: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Run `depth` decoder layers; the states asked for (B, len(layers), L, D), and what a next layer would read."""
+        states = {}
+        for index, x, output in self._stream(prompt, seen, depth=depth):
+            if index in layers:
+                states[index] = self._state(index, x, output, convention)
+        return torch.stack([states[index] for index in layers], dim=1), x
+
+    def _stream(
+        self, prompt: PreparedPrompt, seen: ImageFeatures, *, depth: int
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Run `depth` decoder layers; yield for 0 to `depth` what the next layer reads and what the last one wrote."""
+        x = _placed(seen.tokens, prompt.image_tokens, prompt.embeddings)
+        nothing = torch.zeros_like(x)
+        yield 0, x, x
+        for index in range(1, depth + 1):
+            output = self.model.language_model.layers[index - 1](
+                x,
+                attention_mask=prompt.causal_mask,
+                position_ids=None,
+                position_embeddings=(prompt.cos, prompt.sin),
+            )
+            x = output
+            if index <= len(seen.deepstack):
+                x = output + _placed(seen.deepstack[index - 1], prompt.image_tokens, nothing)
+            yield index, x, output
 
     def _state(self, index: int, x: Tensor, output: Tensor, convention: StateConvention) -> Tensor:
         if convention == "layer_inputs":
@@ -311,6 +387,12 @@ class GemBackbone(nn.Module):
     def _drop_unreachable_norm(self) -> None:
         if self.num_layers < self.config.get_text_config().num_hidden_layers:
             self.model.language_model.norm = nn.Identity()
+
+
+def _placed(features: Tensor, image_tokens: Tensor, where: Tensor) -> Tensor:
+    """The tensor (B, L, D) with image features (N, D) in the place of its image tokens."""
+    flat = where.flatten(0, 1).index_copy(0, image_tokens, features.to(where.dtype))
+    return flat.view(where.shape)
 
 
 def _init_positions(weight: Tensor) -> None:

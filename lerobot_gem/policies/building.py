@@ -1,11 +1,12 @@
 """From a configuration, and the checkpoints that it names, to the modules of a policy."""
 
-from collections.abc import Collection
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from accelerate import init_empty_weights
 from diffusers import AutoencoderDC
 from huggingface_hub.constants import CONFIG_NAME
 from transformers import Qwen3VLConfig
@@ -22,6 +23,16 @@ from lerobot_gem.models.presets import DepthArchitecture
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.training.stages import PRETRAINING
+
+
+@contextmanager
+def _without_weights(weights_follow: bool) -> Iterator[None]:
+    """Modules built within have shapes and no weights, which are on the meta device, if a checkpoint's follow."""
+    if not weights_follow:
+        yield
+        return
+    with no_init_weights(), init_empty_weights():
+        yield
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def build_backbone(
 
     Args:
         config: Of the policy; its cameras are settled.
-        weights_follow: A checkpoint's weights will be loaded next: read and initialise none.
+        weights_follow: A checkpoint's weights will be loaded next: read, allocate and initialise none.
         num_layers: Decoder layers to keep; None for all.
         language_head: Be able to predict tokens.
     """
@@ -92,7 +103,7 @@ def build_backbone(
     else:
         architecture = config.built.backbone or config.sizes.backbone
         check_no_kernels(architecture, CONFIG_NAME)
-        with no_init_weights() if weights_follow else nullcontext():
+        with _without_weights(weights_follow):
             backbone = GemBackbone(
                 Qwen3VLConfig(**architecture), num_layers=num_layers, language_head=language_head
             )
@@ -111,7 +122,7 @@ def build_generator(
     Args:
         config: Of the policy.
         conditioning_dim: Width of the backbone's hidden states.
-        weights_follow: A checkpoint's weights will be loaded next: read and initialise none.
+        weights_follow: A checkpoint's weights will be loaded next: read, allocate and initialise none.
 
     Returns:
         The generator, and which of connector, transformer and autoencoder have random weights.
@@ -127,7 +138,7 @@ def build_generator(
     if source is not None and autoencoder is not None:
         stored = stored | stored_weights(autoencoder, stem="diffusion_pytorch_model")
     with (
-        no_init_weights() if weights_follow else nullcontext(),
+        _without_weights(weights_follow),
         SizeLimit(stored, str(source.path)) if source else nullcontext(),
     ):
         generator = DepthGenerator(architecture, conditioning_dim)
@@ -163,9 +174,9 @@ def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow:
     Args:
         config: Of the policy; its features are settled.
         conditioning_dim: Width of the backbone's hidden states.
-        weights_follow: A checkpoint's weights will be loaded next: read and initialise none.
+        weights_follow: A checkpoint's weights will be loaded next: read, allocate and initialise none.
     """
-    with no_init_weights() if weights_follow else nullcontext():
+    with _without_weights(weights_follow):
         expert = ActionExpert(
             config.expert_architecture,
             conditioning_dim=conditioning_dim,

@@ -119,7 +119,7 @@ class CameraImages:
                 sample, camera by camera.
 
         Returns:
-            `pixel_values` (P, 3 * temporal_patch_size * patch_size ** 2) and `image_grid_thw` (images, 3).
+            `pixel_values` (P, 3 * temporal_patch_size * patch_size ** 2) and, on the CPU, `image_grid_thw` (images, 3).
         """
         frames = self._frames(observation)
         if shown is None:
@@ -131,4 +131,4 @@ class CameraImages:
         # Bytes, as Qwen3-VL and the release resize them: floats would overshoot black and white at edges.
         pixels = [(255 * image).round().clamp(0, 255).to(torch.uint8) for image in images]
         inputs = self._processor(images=pixels, input_data_format="channels_first", return_tensors="pt")
-        return inputs["pixel_values"], inputs["image_grid_thw"].to(images[0].device)
+        return inputs["pixel_values"], inputs["image_grid_thw"]

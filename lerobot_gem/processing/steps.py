@@ -224,14 +224,37 @@ class PromptStep(ObservationProcessorStep):
         self.images = CameraImages(**images)
         # Robot data has few tasks and many frames; questions may be different each time.
         self._encode = lru_cache(maxsize=1024)(self._tokenize)
+        self._latest: dict[str, tuple[Tensor, Tensor]] = {}
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         image_tokens = self.images.token_counts(observation)
         frames = observation[self.images.cameras[0]]
         texts, shown = self.texts(self.transition, image_tokens, len(frames))
         patches, grid = self.images.patches(observation, shown)
-        added = {**texts, OBS_PIXEL_VALUES: patches, OBS_GRID_THW: grid}
-        return {**observation, **{key: value.to(frames.device) for key, value in added.items()}}
+        moved = {key: self._moved(key, value, frames.device) for key, value in texts.items()}
+        return {
+            **observation,
+            **moved,
+            OBS_PIXEL_VALUES: patches.to(frames.device),
+            OBS_GRID_THW: self._moved(OBS_GRID_THW, grid, frames.device),
+        }
+
+    def _moved(self, key: str, value: Tensor, device: torch.device) -> Tensor:
+        """The value on a device: the very tensor of the last observation if the value is the same.
+
+        A policy that prepares prompts once for an episode knows by that, without a look at the device, that they are the same.
+        """
+        before = self._latest.get(key)
+        if before is not None:
+            known, moved = before
+            is_same_place = (
+                moved.device == device and moved.is_inference() == torch.is_inference_mode_enabled()
+            )
+            if is_same_place and torch.equal(known, value):
+                return moved
+        moved = value.to(device)
+        self._latest[key] = value, moved
+        return moved
 
     def texts(
         self, transition: EnvTransition, image_tokens: list[int], batch_size: int

@@ -88,9 +88,10 @@ class GemVLAConfig(BaseGemConfig):
         expert: The action expert.
         chunk_size: Actions predicted at once.
         n_action_steps: Actions of a chunk that are executed before the next is predicted; None is `chunk_size`.
-        dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast).
+        dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast). What autocast casts is stored
+            in bfloat16 where it is frozen, and by a policy that was loaded to act.
         weights: How the layers that are trained are stored: "float32", or "bfloat16" with `optimizer_name` "adamw_8bit", at less
-            than half the memory (docs/memory.md). Frozen layers are stored in `dtype`.
+            than half the memory (docs/memory.md).
         micro_batch_size: Samples of a batch whose activations are in memory at a time; gradients are those of the whole batch, at a
             third more time. None is all of them.
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
@@ -111,6 +112,8 @@ class GemVLAConfig(BaseGemConfig):
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
+        compile_model: Compile what acts (docs/acting.md): seconds to minutes at the first chunk, for faster chunks after it.
+            lerobot-rollout sets it from its own --use_torch_compile. Training is not compiled.
         rtc_config: Real-time chunking; set by lerobot-rollout.
         action_feature_names: Names of an action's numbers; written by LeRobot, which orders them as the robot does.
         push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.
@@ -124,6 +127,7 @@ class GemVLAConfig(BaseGemConfig):
     camera_dropout: float = 0.0
     instruction_dropout: float = 0.0
     outlier_limit: float | None = 10.0
+    compile_model: bool = False
 
     rtc_config: RTCConfig | None = None
     action_feature_names: list[str] | None = None

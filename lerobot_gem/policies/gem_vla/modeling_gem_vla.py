@@ -11,9 +11,12 @@ from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LAN
 from torch import Tensor, nn
 
 from lerobot_gem.checkpoints.files import load_policy_weights
+from lerobot_gem.inference.acting import ChunkInputs, ChunkSampler, Observation, PromptMemory
+from lerobot_gem.inference.compiled import TOLERANCES, CompiledSampler
 from lerobot_gem.inference.real_time_chunking import guided_integrator
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
+from lerobot_gem.models.precision import autocast_weights
 from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_expert, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_logs
@@ -80,6 +83,10 @@ class GemVLAPolicy(BaseGemPolicy):
             config.record_training(dataset_meta)
         self.freeze()
         self.declare_blocks()
+        # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
+        self._only_acts = dataset_meta is None and weights_follow
+        self._prompts = PromptMemory()
+        self._compiled: CompiledSampler | None = None
         self.init_rtc_processor()
         self.reset()
 
@@ -147,6 +154,19 @@ class GemVLAPolicy(BaseGemPolicy):
             batch, kept, vision_start=vision.vision_start_token_id, vision_end=vision.vision_end_token_id
         )
 
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """The optimiser's groups.
+
+        Raises:
+            ValueError: The policy was loaded to act, with weights too coarse to learn.
+        """
+        if self._only_acts and self.config.dtype == "bfloat16":
+            raise ValueError(
+                "This policy was loaded to act: its weights are bfloat16. To train it, load it with the metadata of the dataset, as "
+                "lerobot-train does (LeRobot's make_policy with ds_meta), or with dtype='float32'."
+            )
+        return super().get_optim_params()
+
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [self.expert, *super()._parts_beside_backbone()]
 
@@ -173,6 +193,8 @@ class GemVLAPolicy(BaseGemPolicy):
             self._actions.extend(chunk.transpose(0, 1)[: self.config.n_action_steps])
         return self._actions.popleft()
 
+    # LeRobot's rollout compiles this function when it is told to compile; what is worth it is compiled within.
+    @torch.compiler.disable
     # no_grad, not inference_mode: real-time chunking differentiates the sampled chunk.
     @torch.no_grad()
     def predict_action_chunk(
@@ -193,22 +215,36 @@ class GemVLAPolicy(BaseGemPolicy):
             **kwargs: Not read; LeRobot passes what other policies need.
 
         Raises:
-            ValueError: The chunk is not finite. Looking costs no time, since whoever asks for a chunk waits for it.
+            ValueError: The chunk is not finite. Looking costs no time, since whoever asks for a chunk waits for it. Or its shapes
+                change too often to be compiled.
         """
         self.eval()
         integrate: Integrator | None = None
         if self.rtc_processor is not None and self._rtc_enabled():
             integrate = guided_integrator(self.rtc_processor, inference_delay, prev_chunk_left_over)
         with self.autocast():
-            conditioning, _ = self._observe(batch, final=False)
-            steps = self.config.expert.num_inference_steps  # may change after the policy was built
-            chunk = self.expert.sample(conditioning, self._state(batch), noise, steps, integrate=integrate)
+            chunk = self._sample(self._observation(batch), noise, integrate)
         if not is_finite(chunk):
             self._find_cause(batch)
             check_finite(
                 "The chunk of actions", chunk, batch, "Input and weights are finite: report this as a bug."
             )
         return chunk
+
+    def _sample(self, observation: Observation, noise: Tensor | None, integrate: Integrator | None) -> Tensor:
+        prompt = self._prompts.prepare(self.backbone, observation)
+        if noise is None:
+            shape = len(observation.tokens), self.config.chunk_size, self.expert.action_dim
+            noise = torch.randn(shape, device=observation.tokens.device)
+        inputs = ChunkInputs(prompt, observation.mask, observation.pixel_values, observation.state, noise)
+        layers, convention = tuple(self.config.conditioning_layers), self.config.backbone.conditioning
+        steps = self.config.expert.num_inference_steps  # may change after the policy was built
+        sample = ChunkSampler(self.backbone, self.expert, layers, convention)
+        if not self.config.compile_model or integrate is not None:
+            return sample(inputs, steps, integrate)
+        if self._compiled is None:
+            self._compiled = CompiledSampler(sample, TOLERANCES[self.config.dtype])
+        return self._compiled(inputs, steps)
 
     def supports_rtc(self) -> bool:
         """GEM-VLA samples by flow integration, which real-time chunking can guide."""
@@ -223,19 +259,27 @@ class GemVLAPolicy(BaseGemPolicy):
 
     # What both need
 
-    def _observe(self, batch: dict[str, Tensor], *, final: bool = True) -> tuple[Conditioning, Tensor | None]:
-        """What the expert reads, and the final states (B, L, D) if they are asked for and there is a generator."""
-        tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
-        inputs = tokens, mask, batch[OBS_PIXEL_VALUES], batch[OBS_GRID_THW]
+    def _observe(self, batch: dict[str, Tensor]) -> tuple[Conditioning, Tensor | None]:
+        """What the expert reads, and the final states (B, L, D) if there is a generator."""
+        inputs = self._observation(batch)[:4]
         layers, convention = self.config.conditioning_layers, self.config.backbone.conditioning
         final_states: Tensor | None = None
-        if final and self.generator is not None:
+        if self.generator is not None:
             states, final_states = self.backbone.forward_with_final(
                 *inputs, layers=layers, convention=convention
             )
         else:
             states = self.backbone(*inputs, layers=layers, convention=convention)
-        return self.expert.encode_conditioning(states, mask), final_states
+        return self.expert.encode_conditioning(states, inputs[1]), final_states
+
+    def _observation(self, batch: dict[str, Tensor]) -> Observation:
+        return Observation(
+            batch[OBS_LANGUAGE_TOKENS],
+            batch[OBS_LANGUAGE_ATTENTION_MASK],
+            batch[OBS_PIXEL_VALUES],
+            batch[OBS_GRID_THW],
+            self._state(batch),
+        )
 
     def _state(self, batch: dict[str, Tensor]) -> Tensor | None:
         if self.config.state_feature is None:
@@ -252,7 +296,11 @@ class GemVLAPolicy(BaseGemPolicy):
 
         # A policy trained with a depth loss acts without the generator and the layers that only it reads.
         leave_out = is_for_training if model.generator is None else None
-        load_policy_weights(model, model_file, leave_out=leave_out)
+        dtypes: dict[str, torch.dtype] = {}
+        table = "backbone.model.language_model.embed_tokens.weight"
+        if model._only_acts and model.config.dtype == "bfloat16":
+            dtypes = dict.fromkeys({*autocast_weights(model), table}, torch.bfloat16)
+        load_policy_weights(model, model_file, leave_out=leave_out, dtypes=dtypes, if_exact={table})
         return model
 
 
