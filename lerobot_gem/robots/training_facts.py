@@ -60,9 +60,9 @@ def training_facts(
         OSError: `training_data` can't be read.
         ValueError: `training_data` is no dataset of today's format.
     """
-    facts = TrainingFacts(fps=getattr(config.built, "fps", None))
+    facts = TrainingFacts(fps=config.built.fps)
     facts.names = {
-        OBS_STATE: list(getattr(config.built, "state_names", [])),
+        OBS_STATE: list(config.built.state_names),
         ACTION: list(config.action_feature_names or []),
     }
     for step in preprocessor.steps:

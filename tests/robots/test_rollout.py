@@ -80,14 +80,16 @@ def test_no_goal_is_farther_than_the_user_allows(arm_policy: Path, arm_options: 
     assert np.abs(np.diff(goals[:, 5])).max() <= hundredths + 1
 
 
-def test_a_servo_that_answers_no_more_ends_the_run_and_the_others_let_go(
-    arm_policy: Path, arm_options: Callable
+@pytest.mark.parametrize(("silent", "held"), [(6, [6]), (3, [3, 4, 5, 6])])
+def test_a_servo_that_answers_no_more_ends_the_run(
+    arm_policy: Path, arm_options: Callable, silent: int, held: list[int]
 ):
-    with FeetechBus(silent_after={6: 10}) as bus:
+    """LeRobot lets go of the motors in order, as far as they answer: docs/so100.md warns of those behind."""
+    with FeetechBus(silent_after={silent: 10}) as bus:
         result = rollout(arm_policy, *arm_options(bus.port), f"--task={TASK}", seconds=60)
         assert result.returncode == 1
         assert "ConnectionError" in result.stderr
-        assert bus.torque() == [6], "the one that nobody reaches"
+        assert bus.torque() == held
         assert len(bus.goals()) < 60 * FPS / 2
 
 
