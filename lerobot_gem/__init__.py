@@ -6,7 +6,7 @@ also points LIBERO to a configuration beside the environment, and cuts LeRobot's
 
 import logging
 
-from lerobot_gem.envs import configuration_libero_pro, configuration_libero_wide
+from lerobot_gem.envs import configuration_libero_pro, configuration_libero_wide, configuration_so101
 from lerobot_gem.policies.gem import configuration_gem
 from lerobot_gem.policies.gem_vla import configuration_gem_vla
 from lerobot_gem.processing import steps
@@ -17,6 +17,7 @@ __all__ = [
     "configuration_gem_vla",
     "configuration_libero_pro",
     "configuration_libero_wide",
+    "configuration_so101",
     "steps",
 ]
 

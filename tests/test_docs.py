@@ -127,7 +127,7 @@ TEXTS = [path for path in (*PAGES, *PYTHON, *CONFIGS) if path.name != "CHANGELOG
 def test_commands_that_are_named_exist():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     for path in TEXTS:
-        for command in re.findall(r"\blerobot-gem-[a-z-]*[a-z]", path.read_text()):
+        for command in re.findall(r"\blerobot-gem-[a-z0-9-]*[a-z]", path.read_text()):
             assert command in scripts, f"{name(path)} names {command}"
 
 

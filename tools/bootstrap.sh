@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv: Python 3.12 or 3.13, this package with its `libero` and `dev` extras, LIBERO's configuration. The Makefile runs it.
+# Makes .venv: Python 3.12 or 3.13, this package with its extras `libero`, `so101` and `dev`, LIBERO's configuration. The Makefile runs it.
 set -eu
 cd -P "$(dirname "$0")/.."
 die() { echo "[setup] FAILED: $*" >&2; exit 1; }
@@ -29,7 +29,7 @@ fi
 .venv/bin/python -m pip install -q uv
 # CMake 4 refuses egl-probe's project file otherwise; torch's wheels are too large for uv's half minute on slow lines.
 export CMAKE_POLICY_VERSION_MINIMUM=3.5 UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
-.venv/bin/uv pip install --python .venv/bin/python -e '.[libero,dev]' ||
+.venv/bin/uv pip install --python .venv/bin/python -e '.[libero,so101,dev]' ||
     die "the packages could not be installed, see above (behind a package mirror: uv reads UV_DEFAULT_INDEX, not pip.conf)."
 # Beside the environment, where the plugin finds it: the one in the user's home may point into another environment.
 LIBERO_CONFIG_PATH="${LIBERO_CONFIG_PATH:-$PWD/.venv/libero}" .venv/bin/lerobot-gem-libero-setup

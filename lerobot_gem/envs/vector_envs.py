@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium as gym
 from lerobot.envs.configs import LiberoEnv as LiberoEnvConfig
-from lerobot.envs.libero import _select_task_ids
 from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 
 
@@ -53,22 +52,31 @@ def vector_envs(
     Raises:
         ValueError: No suite, an unknown task, or an unknown control mode.
     """
+    from lerobot.envs.libero import _select_task_ids  # which needs LIBERO; other environments don't
+
     if env_kwargs.get("control_mode", "relative") not in ("relative", "absolute"):
         raise ValueError(f"env.control_mode is relative or absolute, but is {env_kwargs['control_mode']!r}.")
     result: dict[str, dict[int, Any]] = {}
     for name, suite in suites.items():
         result[name] = {}
         for task_id in _select_task_ids(len(suite.tasks), task_ids):
-            fns = [
+            fns: list[Callable[[], gym.Env]] = [
                 partial(env_class, suite, task_id, name, episode_index=i, n_envs=n_envs, **env_kwargs)
                 for i in range(n_envs)
             ]
-            result[name][task_id] = (
-                _LazyAsyncVectorEnv(fns)
-                if use_async_envs
-                else gym.vector.SyncVectorEnv(
-                    [freeze_after_episode_end(fn) for fn in fns],
-                    autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
-                )
-            )
+            result[name][task_id] = vector_env(fns, use_async_envs)
     return result
+
+
+def vector_env(fns: list[Callable[[], gym.Env]], use_async_envs: bool) -> Any:
+    """One vector environment, as LeRobot makes them.
+
+    Args:
+        fns: Each makes one environment.
+        use_async_envs: One process for each environment.
+    """
+    if use_async_envs:
+        return _LazyAsyncVectorEnv(fns)
+    return gym.vector.SyncVectorEnv(
+        [freeze_after_episode_end(fn) for fn in fns], autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP
+    )

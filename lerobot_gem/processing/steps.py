@@ -4,6 +4,7 @@ LeRobot rebuilds a checkpoint's pipeline from each step's configuration and stat
 tensor of bytes in the prompt step's state.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -40,6 +41,8 @@ from lerobot_gem.processing.language import (
     parse_messages,
 )
 from lerobot_gem.processing.tokenizer import encode
+
+logger = logging.getLogger(__name__)
 
 OBS_PIXEL_VALUES = (
     "observation.pixel_values"  # (P, patch_dim), the patches of all images of the prompts, in order
@@ -215,12 +218,18 @@ class PromptStep(ObservationProcessorStep):
     Args:
         tokenizer: The tokenizer, when the pipeline is made anew; a loaded pipeline takes it from its state.
         answers: Write questions with answers to be learned instead of prompts for acting.
+        default_task: Acted on where no task is given; what all training batches have as their one task replaces it.
         **images: The fields of `CameraImages`.
     """
 
-    def __init__(self, *, tokenizer: Any = None, answers: bool = False, **images: Any) -> None:
+    def __init__(
+        self, *, tokenizer: Any = None, answers: bool = False, default_task: str = "", **images: Any
+    ) -> None:
         self.tokenizer = tokenizer
         self.answers = answers
+        self.default_task = default_task
+        self._trained_tasks: set[str] = set()
+        self._told_default = False
         self.images = CameraImages(**images)
         # Robot data has few tasks and many frames; questions may be different each time.
         self._encode = lru_cache(maxsize=1024)(self._tokenize)
@@ -328,10 +337,17 @@ class PromptStep(ObservationProcessorStep):
     def _tokenize(self, prompt: Prompt) -> list[int]:
         return encode(self.tokenizer, prompt)
 
-    @staticmethod
-    def _tasks(transition: EnvTransition, batch_size: int) -> list[str]:
+    def _tasks(self, transition: EnvTransition, batch_size: int) -> list[str]:
         tasks = (transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}).get("task")
         tasks = [tasks] * batch_size if isinstance(tasks, str) else tasks
+        is_training = transition.get(TransitionKey.ACTION) is not None
+        if self.default_task and not is_training and (not tasks or set(tasks) == {""}):
+            if not self._told_default:
+                logger.warning(
+                    f"No task text was given: acting on {self.default_task!r}, the one task that the policy was trained on."
+                )
+                self._told_default = True
+            tasks = [self.default_task] * batch_size
         if not tasks or any(not isinstance(task, str) or not task.strip() for task in tasks):
             raise ValueError(
                 f"No task text: the observation has task={tasks!r}, expected one sentence per sample. Datasets carry "
@@ -341,10 +357,14 @@ class PromptStep(ObservationProcessorStep):
             raise ValueError(
                 f"{len(tasks)} task texts for a batch of {batch_size}: expected one for each sample."
             )
+        if is_training and len(self._trained_tasks) < 2:
+            self._trained_tasks |= set(tasks)
+            self.default_task = min(self._trained_tasks) if len(self._trained_tasks) == 1 else ""
         return list(tasks)
 
     def get_config(self) -> dict[str, Any]:
-        return {**asdict(self.images), "answers": self.answers}
+        default = {"default_task": self.default_task} if self.default_task else {}
+        return {**asdict(self.images), "answers": self.answers, **default}
 
     def state_dict(self) -> dict[str, Tensor]:
         text = self.tokenizer.backend_tokenizer.to_str().encode()

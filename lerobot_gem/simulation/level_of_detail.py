@@ -14,17 +14,18 @@ Array = NDArray[np.floating]
 Indices = NDArray[np.integer]
 
 
-def upload_simplified(model: Any, context: Any, triangles: int) -> None:
+def upload_simplified(model: Any, context: Any, triangles: int, visual_group: int = 1) -> None:
     """Let a renderer draw the visual meshes of a model with fewer triangles; the model itself stays as it is.
 
     Args:
         model: MuJoCo's MjModel.
         context: An MjrContext that was made for it, and is current.
         triangles: As in `simplify`, for each mesh.
+        visual_group: Group of the shapes that are drawn; robosuite's is 1.
     """
     import mujoco
 
-    is_visual_mesh = (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH) & (model.geom_group == 1)
+    is_visual_mesh = (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH) & (model.geom_group == visual_group)
     for mesh in np.unique(model.geom_dataid[is_visual_mesh]):
         count = model.mesh_facenum[mesh]
         if count <= triangles:

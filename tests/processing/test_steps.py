@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 
 from lerobot_gem.policies.base_configuration import DepthConfig
 from lerobot_gem.policies.processors import make_gem_pipelines
@@ -160,3 +161,35 @@ def test_observations_need_no_text(make_gem, shape, task):
     inputs = preprocess({**{camera: torch.rand(shape) for camera in CAMERAS}, **task})
     assert (inputs[OBS_LABELS] == IGNORED).all()
     assert len(inputs[OBS_SHOWN]) == (4 if len(shape) == 4 else 2)
+
+
+def test_the_one_task_of_the_training_data_is_the_default_text(make_policy, batch, caplog):
+    _, preprocess, _ = make_policy()
+    step = next(step for step in preprocess.steps if isinstance(step, PromptStep))
+    observation = {key: value for key, value in batch.items() if key.startswith("observation.")}
+    preprocess({**batch, "task": ["stack"] * 4})
+    assert step.get_config()["default_task"] == "stack"
+    expected = preprocess({**observation, "task": ["stack"] * 4})[OBS_LANGUAGE_TOKENS]
+    for missing in ({}, {"task": ""}, {"task": [""] * 4}):
+        assert preprocess({**observation, **missing})[OBS_LANGUAGE_TOKENS].equal(expected)
+    assert caplog.text.count("No task text was given: acting on 'stack'") == 1
+    # A frame to learn from needs its own text.
+    with pytest.raises(ValueError, match="No task text"):
+        preprocess({**batch, "task": [""] * 4})
+
+
+def test_of_two_tasks_none_is_the_default(make_policy, batch):
+    _, preprocess, _ = make_policy()
+    for task in ("stack", "pour", "stack"):
+        preprocess({**batch, "task": [task] * 4})
+    observation = {key: value for key, value in batch.items() if key.startswith("observation.")}
+    with pytest.raises(ValueError, match="No task text"):
+        preprocess(observation)
+
+
+def test_data_with_another_task_replaces_the_default(make_policy, batch):
+    _, preprocess, _ = make_policy()
+    step = next(step for step in preprocess.steps if isinstance(step, PromptStep))
+    step.default_task = "pour"  # as a checkpoint says that is trained further
+    preprocess({**batch, "task": ["stack"] * 4})
+    assert step.default_task == "stack"

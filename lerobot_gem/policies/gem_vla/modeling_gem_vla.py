@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lerobot_gem.checkpoints.files import load_policy_weights
 from lerobot_gem.inference.acting import ChunkInputs, ChunkSampler, Observation, PromptMemory
 from lerobot_gem.inference.compiled import TOLERANCES, CompiledSampler
+from lerobot_gem.inference.failed_chunks import failed_chunks, watch_chunks
 from lerobot_gem.inference.real_time_chunking import guided_integrator
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
@@ -48,6 +49,8 @@ class GemVLAPolicy(BaseGemPolicy):
 
     config_class = GemVLAConfig
     name = "gem_vla"
+    # Emptied by LeRobot's `drop_queued_actions` (main, August 2026) when a new task is typed in.
+    _action_queue_attrs = ("_actions",)
 
     config: GemVLAConfig
     expert: ActionExpert
@@ -229,6 +232,7 @@ class GemVLAPolicy(BaseGemPolicy):
             check_finite(
                 "The chunk of actions", chunk, batch, "Input and weights are finite: report this as a bug."
             )
+        failed_chunks.succeeded()
         return chunk
 
     def _sample(self, observation: Observation, noise: Tensor | None, integrate: Integrator | None) -> Tensor:
@@ -253,6 +257,8 @@ class GemVLAPolicy(BaseGemPolicy):
     def init_rtc_processor(self) -> None:
         """LeRobot's hook, called again after it has set `config.rtc_config`."""
         self.rtc_processor = RTCProcessor(self.config.rtc_config) if self.config.rtc_config else None
+        if self._rtc_enabled():
+            watch_chunks()
 
     def _rtc_enabled(self) -> bool:
         return self.config.rtc_config is not None and self.config.rtc_config.enabled

@@ -198,6 +198,14 @@ def test_queue_hands_out_the_chunk_and_reset_empties_it(make_policy, batch):
     assert policy.select_action(inputs, noise=noise).equal(chunk[:, 0])
 
 
+def test_lerobots_interactive_rollout_finds_the_queue(make_policy, batch):
+    """Its `drop_queued_actions` empties what `_action_queue_attrs` names, so that no old action survives a new task."""
+    policy, preprocess, _ = make_policy()
+    policy.select_action(preprocess(batch))
+    queues = [getattr(policy, name) for name in policy._action_queue_attrs]
+    assert [len(queue) for queue in queues] == [3]
+
+
 @pytest.mark.parametrize("num_cameras", [1, 2])
 @pytest.mark.parametrize("layout", ["separate", "concat"])
 def test_any_number_of_cameras_in_both_layouts(make_policy, batch, num_cameras, layout):

@@ -1,0 +1,1 @@
+"""What `lerobot-gem-preflight` looks at before an arm is given to a policy: nothing here moves it."""

@@ -1,0 +1,227 @@
+"""`lerobot-gem-preflight`: looks at arm, cameras and policy as `lerobot-rollout` would bring them together, and moves nothing."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+from lerobot.policies.utils import prepare_observation_for_inference
+from lerobot.processor import PolicyProcessorPipeline
+from lerobot.robots import Robot, make_robot_from_config
+from lerobot.rollout import RolloutConfig
+from lerobot.rollout.inference import RTCInferenceConfig
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+from lerobot.utils.feature_utils import build_dataset_frame, hw_to_dataset_features
+
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.processing.steps import PromptStep
+from lerobot_gem.robots import checks
+from lerobot_gem.robots.findings import CameraPictures, JointRow, Preflight
+from lerobot_gem.robots.reading import opened
+from lerobot_gem.robots.training_facts import Array, TrainingFacts, training_facts
+
+# Chunks that are timed; one before them warms up.
+_CHUNKS = 3
+
+
+@dataclass
+class PreflightConfig(RolloutConfig):
+    """The options of `lerobot-rollout`, and two more.
+
+    Attributes:
+        html: File to write the page with pictures to.
+        training_data: Folder or repo id of the dataset that the policy was trained on; where the checkpoint says, if it is on this
+            machine, when None.
+    """
+
+    html: Path | None = None
+    training_data: str | None = None
+
+
+def preflight(config: PreflightConfig) -> Preflight:
+    """Look at everything, in the order in which it can go wrong.
+
+    Raises:
+        OSError: The policy, or the training data that were named, can't be read.
+        ValueError: The policy is not `gem_vla`, or can't be loaded.
+    """
+    assert config.robot is not None
+    assert config.policy is not None
+    if not isinstance(config.policy, GemVLAConfig):
+        raise ValueError(
+            f"{config.policy.type!r} policies are not looked at: expected a checkpoint of 'gem_vla'."
+        )
+    path = str(config.policy.pretrained_path)
+    port = getattr(config.robot, "port", None)
+    found = Preflight(path, config.robot.type + (f" at {port}" if port else ""))
+    policy, preprocess, postprocess = _load(config)
+    facts = training_facts(policy.config, preprocess, path, config.training_data)
+    if facts.why_no_dataset:
+        found.add("training data", "warning", facts.why_no_dataset)
+    default = next((step.default_task for step in preprocess.steps if isinstance(step, PromptStep)), "")
+    checks.check_task(found, config.task, default, facts.tasks)
+    checks.check_rate(found, config.fps, facts.fps)
+    robot = make_robot_from_config(config.robot)
+    names = _check_robot(found, robot, policy.config, facts, config.rename_map)
+    with opened(robot, found) as observation:
+        pass
+    _look(found, config, observation, policy.config, facts)
+    if _is_complete(observation, policy.config, config.rename_map):
+        _act_once(found, config, robot, observation, names, (policy, preprocess, postprocess), facts)
+    return found
+
+
+def _load(config: PreflightConfig) -> tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline]:
+    """Policy and processors, as lerobot-rollout loads them."""
+    policy_config: Any = config.policy
+    policy = get_policy_class(policy_config.type).from_pretrained(
+        policy_config.pretrained_path, config=policy_config
+    )
+    policy = policy.to(config.device)
+    policy.eval()
+    pipelines = make_pre_post_processors(
+        policy_cfg=policy_config,
+        pretrained_path=policy_config.pretrained_path,
+        preprocessor_overrides={
+            "device_processor": {"device": config.device},
+            "rename_observations_processor": {"rename_map": config.rename_map},
+        },
+    )
+    return policy, *pipelines
+
+
+def _numbers(features: dict[str, Any]) -> list[str]:
+    """The robot's numbers that LeRobot hands to a policy."""
+    return [name for name in features if name.endswith((".pos", ".vel"))]
+
+
+def _check_robot(
+    found: Preflight, robot: Robot, config: GemVLAConfig, facts: TrainingFacts, renamed: dict[str, str]
+) -> list[str]:
+    """What can be told before anything is opened; returns the names of the robot's state."""
+    names = _numbers(robot.observation_features)
+    if config.state_feature is not None:
+        checks.check_names(found, "state", names, facts.names[OBS_STATE])
+    checks.check_names(found, "action", _numbers(robot.action_features), facts.names[ACTION])
+    cameras = {
+        _renamed(name, renamed): (shape[0], shape[1])
+        for name, shape in robot.observation_features.items()
+        if isinstance(shape, tuple) and shape[-1] == 3
+    }
+    wanted = {camera: config.image_features[camera].shape[1:] for camera in config.camera_names}
+    checks.check_cameras(found, {camera: (size[0], size[1]) for camera, size in wanted.items()}, cameras)
+    return names
+
+
+def _renamed(camera: str, renamed: dict[str, str]) -> str:
+    key = f"{OBS_IMAGES}.{camera}"
+    return renamed.get(key, key)
+
+
+def _pictures(observation: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
+    return {
+        _renamed(name, renamed): value
+        for name, value in observation.items()
+        if isinstance(value, np.ndarray) and value.ndim == 3 and value.shape[-1] == 3
+    }
+
+
+def _is_complete(observation: dict[str, Any], config: GemVLAConfig, renamed: dict[str, str]) -> bool:
+    has_state = any(name.endswith(".pos") for name in observation)
+    return has_state and set(config.camera_names) <= set(_pictures(observation, renamed))
+
+
+def _look(
+    found: Preflight,
+    config: PreflightConfig,
+    observation: dict[str, Any],
+    policy: GemVLAConfig,
+    facts: TrainingFacts,
+) -> None:
+    live = _pictures(observation, config.rename_map)
+    live = {camera: live[camera] for camera in policy.camera_names if camera in live}
+    checks.check_pictures(found, live, facts.pictures)
+    for camera in policy.camera_names:
+        trained = facts.pictures.get(camera)
+        found.pictures.append(
+            CameraPictures(camera, live.get(camera), None if trained is None else trained[len(trained) // 2])
+        )
+
+
+def _act_once(
+    found: Preflight,
+    config: PreflightConfig,
+    robot: Robot,
+    observation: dict[str, Any],
+    names: list[str],
+    loaded: tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline],
+    facts: TrainingFacts,
+) -> None:
+    """Predict chunks for what the robot observes, and compare the first with the training data."""
+    policy, preprocess, postprocess = loaded
+    state = np.array([observation[name] for name in names])
+    lowest, highest = facts.lowest, facts.highest
+    if policy.config.state_feature is not None and OBS_STATE in lowest:
+        checks.check_state(found, names, state, lowest[OBS_STATE], highest[OBS_STATE])
+    features = {name: kind for name, kind in robot.observation_features.items() if name in observation}
+    frame = build_dataset_frame(
+        hw_to_dataset_features(features, "observation"), observation, prefix="observation"
+    )
+    seconds: list[float] = []
+    try:
+        for _ in range(_CHUNKS + 1):
+            began = time.perf_counter()
+            inputs = prepare_observation_for_inference(
+                dict(frame), torch.device(str(config.device)), config.task, robot.robot_type
+            )
+            chunk = postprocess(policy.predict_action_chunk(preprocess(inputs)))[0].numpy()
+            seconds.append(time.perf_counter() - began)
+    except ValueError as error:
+        found.add("actions", "error", str(error))
+        return
+    actions = facts.names[ACTION] or [f"action[{index}]" for index in range(chunk.shape[1])]
+    if ACTION in lowest:
+        checks.check_chunk(found, actions, chunk, lowest[ACTION], highest[ACTION])
+        if actions == names:
+            checks.check_first_step(found, names, state, chunk[0], lowest[ACTION], highest[ACTION])
+    rtc = config.inference if isinstance(config.inference, RTCInferenceConfig) else None
+    checks.check_latency(
+        found,
+        statistics.median(seconds[1:]),
+        config.fps,
+        chunk_size=policy.config.chunk_size,
+        executed=policy.config.n_action_steps,
+        queue_threshold=None if rtc is None else rtc.queue_threshold,
+        horizon=0 if rtc is None else rtc.rtc.execution_horizon,
+    )
+    found.joints = _joints(names, state, actions, chunk, facts)
+
+
+def _joints(
+    names: list[str], state: Array, actions: list[str], chunk: Array, facts: TrainingFacts
+) -> list[JointRow]:
+    def limits(key: str, known: list[str], name: str) -> tuple[float, float] | None:
+        if key not in facts.lowest or name not in known or len(facts.lowest[key]) != len(known):
+            return None
+        position = known.index(name)
+        return float(facts.lowest[key][position]), float(facts.highest[key][position])
+
+    rows = []
+    for name in dict.fromkeys([*names, *actions]):
+        wanted = chunk[:, actions.index(name)] if name in actions else None
+        rows.append(
+            JointRow(
+                name,
+                float(state[names.index(name)]) if name in names else None,
+                limits(OBS_STATE, names, name),
+                None if wanted is None else float(wanted[0]),
+                None if wanted is None else float(wanted.min()),
+                None if wanted is None else float(wanted.max()),
+                limits(ACTION, actions, name),
+            )
+        )
+    return rows

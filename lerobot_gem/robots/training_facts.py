@@ -1,0 +1,113 @@
+"""What a policy was trained on, from its checkpoint and, where it can be found, its dataset."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
+from lerobot.utils import constants
+from lerobot.utils.constants import ACTION, OBS_STATE
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lerobot_gem.storage.opening import DatasetOptions, open_dataset
+
+# Frames whose pictures are compared with the cameras'.
+_FRAMES = 8
+
+Array = NDArray[np.floating]
+
+
+@dataclass
+class TrainingFacts:
+    """What is known of the training data; None or empty where it is not.
+
+    Attributes:
+        fps: Frames per second.
+        names: OBS_STATE and ACTION -> the names of their numbers.
+        lowest: OBS_STATE and ACTION -> smallest values.
+        highest: OBS_STATE and ACTION -> largest values.
+        tasks: Texts of the tasks.
+        pictures: Camera -> pictures (N, H, W, 3) uint8 of some frames.
+        why_no_dataset: Why the dataset itself could not be looked at.
+    """
+
+    fps: float | None = None
+    names: dict[str, list[str]] = field(default_factory=dict)
+    lowest: dict[str, Array] = field(default_factory=dict)
+    highest: dict[str, Array] = field(default_factory=dict)
+    tasks: list[str] = field(default_factory=list)
+    pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    why_no_dataset: str = ""
+
+
+def training_facts(
+    config: Any, preprocessor: PolicyProcessorPipeline, checkpoint: str, training_data: str | None
+) -> TrainingFacts:
+    """Gather them.
+
+    Args:
+        config: Of the policy.
+        preprocessor: Of the policy, whose normaliser has the statistics.
+        checkpoint: Folder or Hub id of the policy.
+        training_data: Folder or repo id of its dataset; None looks where the checkpoint says, on this machine alone.
+
+    Raises:
+        OSError: `training_data` can't be read.
+        ValueError: `training_data` is no dataset of today's format.
+    """
+    facts = TrainingFacts(fps=config.built.fps)
+    facts.names = {
+        OBS_STATE: list(config.built.state_names),
+        ACTION: list(config.action_feature_names or []),
+    }
+    for step in preprocessor.steps:
+        if isinstance(step, NormalizerProcessorStep):
+            facts.lowest, facts.highest = (_statistic(step.state_dict(), name) for name in ("min", "max"))
+    options = _dataset_options(checkpoint, training_data)
+    if options is None:
+        facts.why_no_dataset = "The training data are not on this machine: give --training_data=<folder or repo id> to compare pictures and tasks."
+        return facts
+    dataset = open_dataset(options)
+    facts.fps = float(dataset.meta.fps)
+    facts.tasks = [str(task) for task in dataset.meta.tasks.index]
+    for key in (OBS_STATE, ACTION):
+        names = (dataset.meta.features.get(key) or {}).get("names")
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            facts.names[key] = names
+    facts.pictures = _pictures(dataset, config.camera_names)
+    return facts
+
+
+def _statistic(stats: Mapping[str, Tensor], name: str) -> dict[str, Array]:
+    keys = [key for key in (OBS_STATE, ACTION) if f"{key}.{name}" in stats]
+    return {key: stats[f"{key}.{name}"].double().numpy() for key in keys}
+
+
+def _dataset_options(checkpoint: str, training_data: str | None) -> DatasetOptions | None:
+    if training_data is not None:
+        if Path(training_data).is_dir():
+            return DatasetOptions(f"local/{Path(training_data).resolve().name}", Path(training_data))
+        return DatasetOptions(training_data)
+    file = Path(checkpoint) / "train_config.json"
+    if not file.is_file():
+        return None
+    trained = json.loads(file.read_text()).get("dataset") or {}
+    repo_id = str(trained.get("repo_id"))
+    root = Path(trained.get("root") or constants.HF_LEROBOT_HOME / repo_id)
+    return DatasetOptions(repo_id, root) if (root / "meta" / "info.json").is_file() else None
+
+
+def _pictures(dataset: LeRobotDataset, cameras: list[str]) -> dict[str, NDArray[np.uint8]]:
+    indices = np.linspace(0, len(dataset) - 1, min(_FRAMES, len(dataset))).astype(int)
+    frames = [dataset[int(index)] for index in indices]
+    pictures = {}
+    for camera in cameras:
+        if camera in dataset.meta.features:
+            stacked = np.stack([frame[camera].movedim(0, -1).numpy() for frame in frames])
+            pictures[camera] = (stacked * 255).round().astype(np.uint8)
+    return pictures

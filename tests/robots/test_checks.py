@@ -1,0 +1,136 @@
+"""Each comparison by itself: what is right, what is named, what stops."""
+
+import numpy as np
+import pytest
+
+from lerobot_gem.robots import checks
+from lerobot_gem.robots.findings import Preflight
+
+LOW, HIGH = np.array([-10.0, 0.0]), np.array([10.0, 100.0])
+NAMES = ["pan.pos", "gripper.pos"]
+
+
+@pytest.fixture
+def found() -> Preflight:
+    return Preflight("policy", "robot")
+
+
+def outcome(found: Preflight) -> tuple[str, str]:
+    [finding] = found.findings
+    return finding.level, finding.text
+
+
+@pytest.mark.parametrize(
+    ("task", "default", "trained", "level"),
+    [
+        ("", "", [], "error"),
+        ("  ", "", ["pour"], "error"),
+        ("", "pour", ["pour"], "ok"),
+        ("pour", "", ["pour", "stack"], "ok"),
+        ("Pour", "", ["pour"], "warning"),
+        ("anything", "", [], "ok"),
+    ],
+)
+def test_task(found, task, default, trained, level):
+    checks.check_task(found, task, default, trained)
+    assert outcome(found)[0] == level
+
+
+@pytest.mark.parametrize(
+    ("fps", "trained", "level"), [(30, 30.0, "ok"), (30, 10.0, "error"), (30, None, "warning")]
+)
+def test_rate(found, fps, trained, level):
+    checks.check_rate(found, fps, trained)
+    assert outcome(found)[0] == level
+
+
+@pytest.mark.parametrize(
+    ("policy", "level", "text"),
+    [
+        (NAMES, "ok", "pan.pos"),
+        (NAMES[::-1], "error", "another order"),
+        (["a.pos", "gripper.pos"], "error", "trained with a.pos"),
+        ([], "warning", "in this order"),
+    ],
+)
+def test_names(found, policy, level, text):
+    checks.check_names(found, "action", NAMES, policy)
+    assert outcome(found)[0] == level
+    assert text in outcome(found)[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "level"), [((48, 64), "ok"), ((96, 128), "warning"), ((64, 64), "error"), (None, "error")]
+)
+def test_cameras(found, size, level):
+    checks.check_cameras(found, {"front": (48, 64)}, {} if size is None else {"front": size})
+    assert outcome(found)[0] == level
+
+
+def test_a_camera_too_many_is_no_error(found):
+    checks.check_cameras(found, {"front": (48, 64)}, {"front": (48, 64), "top": (9, 9)})
+    assert found.count("ok") == 2
+
+
+def test_exchanged_cameras_are_seen(found):
+    random = np.random.default_rng(0)
+    front, wrist = (
+        random.integers(0, 255, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(2)
+    )
+    trained = {"front": front[None], "wrist": wrist[None]}
+    checks.check_pictures(found, {"front": front, "wrist": wrist}, trained)
+    assert found.count("ok") == 2
+    checks.check_pictures(found, {"front": wrist}, trained)
+    assert found.count("error") == 1
+    assert "looks like wrist" in found.findings[-1].text
+
+
+def test_how_far_outside():
+    still = np.array([0.0, 5.0]), np.array([1.0, 5.0])
+    assert checks.outside(np.array([[2.0, 5.0], [0.5, 6.0]]), *still).tolist() == [[1, 0], [0, np.inf]]
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "text"),
+    [
+        ([11.0, 100.0], "ok", "Within"),
+        ([13.0, 50.0], "error", "pan.pos 13 (-10 to 10)"),
+        ([0.0, 0.0, 0.0], "error", "3 numbers"),
+    ],
+)
+def test_state(found, state, level, text):
+    checks.check_state(found, NAMES, np.array(state), LOW, HIGH)
+    assert outcome(found)[0] == level
+    assert text in outcome(found)[1]
+
+
+@pytest.mark.parametrize(("pan", "level"), [(11.0, "ok"), (15.0, "warning"), (40.0, "error")])
+def test_chunk(found, pan, level):
+    checks.check_chunk(found, NAMES, np.array([[0.0, 50.0], [pan, 50.0]]), LOW, HIGH)
+    assert outcome(found)[0] == level
+
+
+@pytest.mark.parametrize(("goal", "level"), [(4.0, "ok"), (9.0, "warning")])
+def test_first_step(found, goal, level):
+    checks.check_first_step(found, NAMES, np.array([0.0, 50.0]), np.array([goal, 50.0]), LOW, HIGH)
+    assert outcome(found)[0] == level
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threshold", "horizon", "level", "text"),
+    [
+        (0.05, None, 0, "ok", "1 tick(s) of 100 ms"),
+        (0.45, None, 0, "warning", "25% of the ticks are late"),
+        (0.45, 7, 10, "ok", "when 7 are left"),
+        (0.45, 4, 10, "error", "Give --inference.queue_threshold=7"),
+        (0.45, 30, 10, "warning", "7 is enough"),
+        (0.45, 7, 3, "warning", "execution_horizon=8"),
+        (0.85, 7, 10, "error", "used up before"),
+    ],
+)
+def test_latency(found, seconds, threshold, horizon, level, text):
+    checks.check_latency(
+        found, seconds, 10, chunk_size=8, executed=4, queue_threshold=threshold, horizon=horizon
+    )
+    assert outcome(found)[0] == level
+    assert text in outcome(found)[1]
