@@ -82,7 +82,9 @@ def test_images_have_the_sizes_that_the_model_states_or_the_user(plain, policy, 
         (policy, {"max_pixels": 64 * 64}),
     ):
         load(model, **values).answer(question)
-    with pytest.raises(ValueError, match="min_pixels=20000 and max_pixels=16384: expected the first"):
+    with pytest.raises(
+        ValueError, match="min_pixels=20000, max_pixels=16384: expected areas of images, the smallest first"
+    ):
         load(plain, min_pixels=20_000)
     tokens = [int((inputs["input_ids"] == 3).sum()) for inputs in shown]
     assert tokens == [16, 16, 4, 4]
