@@ -322,7 +322,9 @@ class Experiment:
                 f"--max_rows={QUESTIONS}",
                 f"--output_dir={asked}",
             )
-            write(self.result(folder, "questions"), json.loads((asked / "scores.json").read_text()))
+            scores = json.loads((asked / "scores.json").read_text())
+            # Its configuration names folders of this machine.
+            write(self.result(folder, "questions"), {"scores": scores["scores"], "versions": scores["versions"]})
 
         return Cell(f"ask {self.name} {folder}", self.result(folder, "questions"), do)
 
