@@ -324,7 +324,9 @@ class Experiment:
             )
             scores = json.loads((asked / "scores.json").read_text())
             # Its configuration names folders of this machine.
-            write(self.result(folder, "questions"), {"scores": scores["scores"], "versions": scores["versions"]})
+            write(
+                self.result(folder, "questions"), {"scores": scores["scores"], "versions": scores["versions"]}
+            )
 
         return Cell(f"ask {self.name} {folder}", self.result(folder, "questions"), do)
 

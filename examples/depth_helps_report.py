@@ -16,6 +16,8 @@ from lerobot_gem.results.counts import mcnemar, wilson
 
 RESULTS = Path(__file__).parent.parent / "results" / "depth_helps"
 BASELINE = "a"
+# What is measured beside success.
+OTHER_MEASURES = {"held_out", "questions"}
 
 
 class Policy(NamedTuple):
@@ -79,6 +81,22 @@ def rows_of_errors() -> Iterator[list[str]]:
         ]
 
 
+def rows_of_questions() -> Iterator[list[str]]:
+    """One row for each kind of question, what is best without looking in front of the pre-trained models' scores."""
+    models = {file.name.split(".")[0]: json.loads(file.read_text()) for file in questions_files()}
+    by_kind = {
+        name: {kind["kind"]: kind["metrics"][0] for kind in found["scores"]} for name, found in models.items()
+    }
+    for kind, metric in next(iter(by_kind.values()), {}).items():
+        scores = [f"{found[kind]['score']:.2f}" for found in by_kind.values()]
+        yield [kind, metric["metric"], str(metric["n"]), f"{metric['baseline']:.2f}", *scores]
+
+
+def questions_files() -> list[Path]:
+    """Scores of the pre-trained models."""
+    return sorted(RESULTS.glob("plain/*.questions.json"))
+
+
 def spread(values: list[float]) -> str:
     """Mean, and the range of several."""
     mean = f"{statistics.mean(values):.3f}"
@@ -94,7 +112,7 @@ def table(header: str, rows: Iterable[list[str]]) -> str:
 
 def tables() -> str:
     """All tables."""
-    conditions = sorted({file.name.split(".")[1] for file in RESULTS.glob("*/*.json")} - {"held_out"})
+    conditions = sorted({file.name.split(".")[1] for file in RESULTS.glob("*/*.json")} - OTHER_MEASURES)
     parts = ["# Does depth help? What examples/depth_helps.py measured so far", ""]
     parts += [
         "Error of the first action on held-out scenes (full scale is 1), and depth that a linear map reads (R2):",
@@ -110,6 +128,9 @@ def tables() -> str:
         parts += [f"Success, {condition.replace('_', ' ')}:", ""]
         header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone"
         parts.append(table(header, rows_of_success(condition)))
+    names = " | ".join(file.name.split(".")[0] for file in questions_files())
+    parts += ["Questions about unseen scenes, by pre-training:", ""]
+    parts.append(table(f"kind | score | n | without looking | {names}", rows_of_questions()))
     return "\n".join(parts)
 
 
