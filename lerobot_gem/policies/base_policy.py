@@ -74,8 +74,8 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     _card_pictures: Sequence[str] = ()
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
         # lerobot-train seeds torch before it builds the policy, and tells a policy nothing of the run.
         self._seed = torch.initial_seed()
 
