@@ -21,6 +21,7 @@ STATE_DIM = 8
 ACTION_DIM = 7
 EPISODES = 3
 FRAMES = 10
+SEED = 0  # of torch when a policy is built, by which it draws in training
 TASKS = ("pick up the milk and place it in the basket", "stack the red cube")
 
 
@@ -188,7 +189,7 @@ def build_policy(config, root: Path):
     from lerobot.policies.factory import make_policy, make_pre_post_processors
 
     meta = LeRobotDatasetMetadata("local/noise", root=root)
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     policy = make_policy(config, ds_meta=meta)
     pretrained = config.pretrained_path and str(config.pretrained_path)
     return policy, *make_pre_post_processors(config, pretrained_path=pretrained, dataset_stats=meta.stats)

@@ -206,6 +206,8 @@ class BuiltConfig:
         expert: Fields of `ExpertArchitecture`; empty in `gem`.
         action_dim: Numbers in an action; 0 in `gem`.
         stages_done: Stages that trained the weights, in order.
+        steps_done: Steps that trained them since the policy was new; the next one draws by it (training/draws.py). 0 in a checkpoint
+            that was trained before they were counted.
         is_bounded: Whether `outlier_limit` holds; not in a checkpoint that was trained before there was one.
         still_state: Dimensions of the state that stand still in the dataset that was bound (processing/statistics.py).
         fps: Frames per second of that dataset; None in a checkpoint that was trained before this was kept.
@@ -223,6 +225,7 @@ class BuiltConfig:
     expert: dict[str, Any] = field(default_factory=dict)
     action_dim: int = 0
     stages_done: list[str] = field(default_factory=list)
+    steps_done: int = 0
     is_bounded: bool = False
     still_state: list[int] = field(default_factory=list)
     fps: float | None = None

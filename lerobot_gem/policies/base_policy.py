@@ -1,7 +1,8 @@
 """What both policies do alike: loading, precision, freezing, the optimiser's groups."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
@@ -27,10 +28,11 @@ from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.card_pictures import write_card_pictures
 from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
 from lerobot_gem.policies.destination import forget_destination
-from lerobot_gem.policies.losses import SampleSums
+from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
+from lerobot_gem.training.draws import drawing_by, process_rank
 from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.micro_batches import in_parts
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
@@ -71,6 +73,11 @@ class BaseGemPolicy(PreTrainedPolicy):
     _no_split_modules: list[str]
 
     _card_pictures: Sequence[str] = ()
+
+    def __init__(self, config: Any, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        # lerobot-train seeds torch before it builds the policy, and tells a policy nothing of the run.
+        self._seed = torch.initial_seed()
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -137,8 +144,21 @@ class BaseGemPolicy(PreTrainedPolicy):
                 frozen=getattr(torch, self.config.dtype),
             )
 
+    @contextmanager
+    def own_draws(self) -> Iterator[None]:
+        """Let a forward pass draw by the run's seed, step and process alone, and count the step; in training mode only."""
+        if not self.training:
+            yield
+            return
+        built = self.config.built
+        with drawing_by(self._seed, built.steps_done, process_rank(), next(self.parameters()).device):
+            yield
+        built.steps_done += 1
+
     def measure(self, batch: Mapping[str, Any], batch_size: int) -> dict[str, SampleSums]:
         """The losses of a batch and what else is logged, in parts of `micro_batch_size` samples.
+
+        In training mode their means are over all processes, which wait for each other.
 
         Args:
             batch: Preprocessed.
@@ -150,7 +170,8 @@ class BaseGemPolicy(PreTrainedPolicy):
             cameras, supervision = self.config.camera_names, self.config.depth_supervision
             batch = {**batch, DRAWN: draw_images(share, shown, batch, cameras, supervision)}
         parts = in_parts(self._sums, batch, batch_size, self.config.micro_batch_size)
-        return {name: SampleSums.join([part[name] for part in parts]) for name in parts[0]}
+        sums = {name: SampleSums.join([part[name] for part in parts]) for name in parts[0]}
+        return over_processes(sums) if self.training else sums
 
     def _sums(self, batch: dict[str, Any]) -> dict[str, SampleSums]:
         """The losses of the stage by name, unweighted, and what else is logged."""

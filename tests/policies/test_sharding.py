@@ -21,6 +21,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from lerobot_gem.policies import base_policy
 from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from tests.conftest import read_batch
@@ -91,6 +92,7 @@ def train_sharded(rank: int, port: int, version: int, policy, inputs, output: Pa
         "ACCELERATE_USE_FSDP": "true",
     }
     torch.set_num_threads(1)
+    base_policy.process_rank = lambda: 0  # both draw alike
     accelerator, sharded = shard(policy, version)
     if version == 1:
         held = sum(p.numel() for p in sharded.parameters())

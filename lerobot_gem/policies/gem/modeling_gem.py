@@ -87,7 +87,8 @@ class GemPolicy(BaseGemPolicy):
         batch_size = len(batch[self.config.camera_names[0]])
         with_answers = batch[OBS_ROW_SAMPLES][(batch[OBS_LABELS] != IGNORED).any(dim=1)]
         logs = {"frames_with_language": len(with_answers.unique()) / batch_size}
-        sums = self.measure(batch, batch_size)
+        with self.own_draws():
+            sums = self.measure(batch, batch_size)
         total = torch.zeros(batch_size, device=batch[OBS_LANGUAGE_TOKENS].device)
         for loss, weight in weights.items():
             total = total + weight * sums[loss].per_sample()

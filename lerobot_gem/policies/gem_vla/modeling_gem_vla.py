@@ -114,8 +114,9 @@ class GemVLAPolicy(BaseGemPolicy):
                 f"depth.loss_weight={self.config.depth_loss_weight}, but this policy was loaded to act and has no depth "
                 "generator: expected LeRobot's make_policy with the metadata of the dataset, or depth.loss_weight=0."
             )
-        batch = self._with_dropout(batch)
-        sums = self.measure({**batch, **draws}, len(batch[ACTION]))
+        with self.own_draws():
+            batch = self._with_dropout(batch)
+            sums = self.measure({**batch, **draws}, len(batch[ACTION]))
         logs = {"action_loss": sums["action"].mean()}
         if self.generator is not None:
             logs |= depth_logs(sums)

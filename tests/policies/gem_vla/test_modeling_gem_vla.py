@@ -11,7 +11,8 @@ from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfi
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.processing.statistics import Limits
-from tests.conftest import ACTION_DIM, CAMERAS, write_dataset
+from lerobot_gem.training.draws import drawing_by
+from tests.conftest import ACTION_DIM, CAMERAS, SEED, write_dataset
 
 
 def grads(module):
@@ -69,8 +70,8 @@ def test_cameras_and_instructions_are_left_out_in_training_alone(make_policy, ba
 
     monkeypatch.setattr(type(policy.backbone), "forward", forward)
 
-    def loss(seed: int) -> float:
-        torch.manual_seed(seed)
+    def loss(step: int) -> float:
+        policy.config.built.steps_done = step
         noise, time = torch.zeros(4, 4, ACTION_DIM), torch.full((4,), 0.5)
         return policy(inputs, noise=noise, time=time)[0].item()
 
@@ -319,13 +320,12 @@ def test_flow_samples_average_several_draws_and_run_the_backbone_once(make_polic
     drawn, runs = [], []
     policy.expert.action_adaptor.register_forward_hook(lambda _, args, __: drawn.append(args[0]))
     policy.backbone.vision_tower.register_forward_hook(lambda *_: runs.append(1))
-    torch.manual_seed(5)
     loss, _ = policy(inputs, reduction="none")
     assert len(runs) == 1
     assert drawn[0].shape[0] == 3 * 4
 
-    torch.manual_seed(5)
-    noise, time = torch.randn(12, 4, ACTION_DIM), torch.randn(12).sigmoid()
+    with drawing_by(SEED, 0, 0, torch.device("cpu")):
+        noise, time = torch.randn(12, 4, ACTION_DIM), torch.randn(12).sigmoid()
     one_by_one = [policy(inputs, noise=noise[i::3], time=time[i::3], reduction="none")[0] for i in range(3)]
     torch.testing.assert_close(loss, torch.stack(one_by_one).mean(dim=0))
 

@@ -1,0 +1,41 @@
+"""What a step of training draws at random: by the run's seed, the step and the process alone.
+
+LeRobot seeds all processes alike, so that they would draw the same noise; and a run that goes on from a checkpoint draws the seed of
+its DataLoader from the generator that it has restored, which moves all that is drawn from it afterwards.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import distributed
+
+
+def process_rank() -> int:
+    """Which process of the training this is, counted from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def process_count() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+@contextmanager
+def drawing_by(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
+    """Let torch's generators draw by (seed, step, rank) within, and go on as if nothing had been drawn behind.
+
+    They are torch's own, so that dropout of any library draws by it too, and that what is computed again in the backward pass
+    (torch.utils.checkpoint) is drawn again.
+
+    Args:
+        seed: Of the run, not negative.
+        step: Steps of training before this one.
+        rank: Of the process.
+        device: Whose generator draws, beside the CPU's.
+    """
+    [mixed] = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64).tolist()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(mixed)
+        yield
