@@ -200,19 +200,28 @@ class GemBackbone(nn.Module):
         inputs = input_ids, attention_mask, pixel_values, image_grid_thw
         return self.forward(*inputs, layers=[self.num_layers], convention="hidden_states")[:, 0]
 
+    @property
+    def head_weight(self) -> Tensor:
+        """Weight (V, D) of the language head, one row for each token.
+
+        Raises:
+            ValueError: The backbone was built without a language head.
+        """
+        if self.lm_head is not None:
+            return self.lm_head.weight
+        if not self.config.tie_word_embeddings:
+            raise ValueError(
+                "This backbone was built without a language head; build it with language_head=True."
+            )
+        return self.model.get_input_embeddings().weight
+
     def logits(self, states: Tensor) -> Tensor:
         """Scores of the next token (..., V) after final states (..., D).
 
         Raises:
             ValueError: The backbone was built without a language head.
         """
-        if self.lm_head is not None:
-            return self.lm_head(states)
-        if not self.config.tie_word_embeddings:
-            raise ValueError(
-                "This backbone was built without a language head; build it with language_head=True."
-            )
-        return F.linear(states, self.model.get_input_embeddings().weight)
+        return F.linear(states, self.head_weight) if self.lm_head is None else self.lm_head(states)
 
     def vision_spans(self, states: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cut out the states of each image: those strictly between vision start and vision end.
