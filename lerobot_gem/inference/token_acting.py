@@ -58,23 +58,22 @@ class ActionTokenWriter:
         prefix = torch.tensor(self.prefix, device=tokens.device).expand(len(tokens), -1)
         prompts = torch.cat([tokens, prefix], dim=1)
         mask = torch.cat([mask.long(), torch.ones_like(prefix)], dim=1)
-        model = self.backbone.model
-        positions, _ = model.get_rope_index(
+        backbone, language = self.backbone, self.backbone.model.language_model
+        positions, _ = backbone.model.get_rope_index(
             prompts,
-            mm_token_type_ids=(prompts == self.backbone.image_token_id).int(),
+            mm_token_type_ids=(prompts == backbone.image_token_id).int(),
             image_grid_thw=image_grid_thw,
             attention_mask=mask,
         )
-        cache = DynamicCache(config=model.language_model.config)
-        states = model(
-            input_ids=prompts,
-            attention_mask=mask,
-            position_ids=positions,
-            pixel_values=pixel_values,
-            image_grid_thw=image_grid_thw,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        prompt = backbone.prepare(prompts, mask, image_grid_thw)
+        cache = DynamicCache(config=language.config)
+        states = backbone.read(
+            prompt,
+            backbone.see(pixel_values, prompt.images),
+            layers=[backbone.num_layers],
+            convention="hidden_states",
+            cache=cache,
+        )[:, 0, -1]
         position = positions.masked_fill(mask == 0, 0).amax(dim=(0, 2)) + 1  # (B,) of the next token
 
         lengths = torch.tensor(self.lengths, device=tokens.device)
@@ -94,9 +93,9 @@ class ActionTokenWriter:
                 rows, left, chosen = rows[goes_on], left[goes_on], chosen[goes_on]
                 mask, position = mask[goes_on], position[goes_on]
             mask = F.pad(mask, (0, 1), value=1)
-            embeddings = model.get_input_embeddings()(chosen + self.first_row)
-            states = model.language_model(
-                inputs_embeds=embeddings[:, None],
+            embeddings = language.embed_tokens(chosen[:, None] + self.first_row)
+            states = language(
+                inputs_embeds=embeddings.to(prompt.embeddings.dtype),
                 attention_mask=mask,
                 position_ids=position[None, :, None].expand(3, -1, 1),
                 past_key_values=cache,
@@ -109,7 +108,7 @@ class ActionTokenWriter:
     ) -> Tensor:
         """The next action token (B,) after final states (B, D), of those that are allowed (B, tokens)."""
         rows = slice(self.first_row, self.first_row + len(self.lengths))
-        logits = F.linear(states, self.backbone.head_weight[rows]).float()
+        logits = F.linear(states, self.backbone.head_weight[rows].to(states.dtype)).float()
         logits = logits.masked_fill(~allowed, float("-inf"))
         if temperature == 0:
             return logits.argmax(dim=-1)

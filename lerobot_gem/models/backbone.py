@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
+from transformers import Cache, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 from transformers.masking_utils import create_causal_mask
 
 from lerobot_gem.models.presets import StateConvention
@@ -325,9 +325,14 @@ class GemBackbone(nn.Module):
         *,
         layers: Sequence[int],
         convention: StateConvention = "layer_inputs",
+        cache: Cache | None = None,
     ) -> Tensor:
-        """Run the decoder up to the last state asked for; arguments and result are otherwise those of `forward`."""
-        return self._collect(prompt, seen, layers=layers, convention=convention, depth=max(layers))[0]
+        """Run the decoder up to the last state asked for; arguments and result are otherwise those of `forward`.
+
+        An empty `cache` keeps the layers' keys and values, for what is written behind the prompts.
+        """
+        depth = max(layers)
+        return self._collect(prompt, seen, layers=layers, convention=convention, depth=depth, cache=cache)[0]
 
     def _collect(
         self,
@@ -337,16 +342,17 @@ class GemBackbone(nn.Module):
         layers: Sequence[int],
         convention: StateConvention,
         depth: int,
+        cache: Cache | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run `depth` decoder layers; the states asked for (B, len(layers), L, D), and what a next layer would read."""
         states = {}
-        for index, x, output in self._stream(prompt, seen, depth=depth):
+        for index, x, output in self._stream(prompt, seen, depth=depth, cache=cache):
             if index in layers:
                 states[index] = self._state(index, x, output, convention)
         return torch.stack([states[index] for index in layers], dim=1), x
 
     def _stream(
-        self, prompt: PreparedPrompt, seen: ImageFeatures, *, depth: int
+        self, prompt: PreparedPrompt, seen: ImageFeatures, *, depth: int, cache: Cache | None
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Run `depth` decoder layers; yield for 0 to `depth` what the next layer reads and what the last one wrote."""
         x = _placed(seen.tokens, prompt.image_tokens, prompt.embeddings)
@@ -357,6 +363,7 @@ class GemBackbone(nn.Module):
                 x,
                 attention_mask=prompt.causal_mask,
                 position_ids=None,
+                past_key_values=cache,
                 position_embeddings=(prompt.cos, prompt.sin),
             )
             x = output
