@@ -378,9 +378,14 @@ class GemBackbone(nn.Module):
             return self.model.language_model.norm(x)
         return output
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all decoder layers are kept, so that there are final states."""
+        return self.num_layers == self.config.get_text_config().num_hidden_layers
+
     def _check_complete(self, purpose: str) -> None:
         depth = self.config.get_text_config().num_hidden_layers
-        if self.num_layers < depth:
+        if not self.is_complete:
             raise ValueError(
                 f"{purpose.capitalize()} need all {depth} decoder layers; this backbone keeps {self.num_layers}."
             )

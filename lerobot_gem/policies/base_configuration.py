@@ -205,6 +205,8 @@ class BuiltConfig:
         generator: Fields of `DepthArchitecture`; empty where no depth is learned.
         expert: Fields of `ExpertArchitecture`; empty in `gem`.
         action_dim: Numbers in an action; 0 in `gem`.
+        action_turn: Fields of `ActionTurn`, the fitted action tokens; empty where none are learned.
+        questions: Where questions that are learned beside actions come from: "frames" of the robot, a second "dataset"; empty for none.
         stages_done: Stages that trained the weights, in order.
         steps_done: Steps that trained them since the policy was new; the next one draws by it (training/draws.py). 0 in a checkpoint
             that was trained before they were counted.
@@ -224,6 +226,8 @@ class BuiltConfig:
     generator: dict[str, Any] = field(default_factory=dict)
     expert: dict[str, Any] = field(default_factory=dict)
     action_dim: int = 0
+    action_turn: dict[str, Any] = field(default_factory=dict)
+    questions: str = ""
     stages_done: list[str] = field(default_factory=list)
     steps_done: int = 0
     is_bounded: bool = False
@@ -568,7 +572,12 @@ class BaseGemConfig(PreTrainedConfig):
     @property
     def loss_weights(self) -> dict[str, float]:
         """Losses that apply, with their weights."""
-        return loss_weights(self.current_stage, {DEPTH_LOSS_WEIGHT: self.depth_loss_weight})
+        return loss_weights(self.current_stage, self.weight_fields)
+
+    @property
+    def weight_fields(self) -> dict[str, float]:
+        """Values of the fields that hold the weight of a loss, by name."""
+        return {DEPTH_LOSS_WEIGHT: self.depth_loss_weight}
 
     @property
     def trainable_parts(self) -> set[str]:

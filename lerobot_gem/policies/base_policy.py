@@ -24,6 +24,7 @@ from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.inference.control_rate import match_rate
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.models.next_token import next_token_losses
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.card_pictures import write_card_pictures
 from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
@@ -31,7 +32,7 @@ from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
-from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
+from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_PIXEL_VALUES, OBS_ROW_SAMPLES, OBS_SHOWN
 from lerobot_gem.training.draws import drawing_by, process_rank
 from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.micro_batches import in_parts
@@ -199,6 +200,23 @@ class BaseGemPolicy(PreTrainedPolicy):
             drawn=batch.get(DRAWN),
         )
         return losses.sums(batch_size)
+
+    def _language_sums(
+        self, states: Tensor, prompts: Mapping[str, Tensor], batch_size: int
+    ) -> dict[str, SampleSums]:
+        """Those of the answers.
+
+        Args:
+            states: (R, L, D), final states of the prompts.
+            prompts: Their labels (R, L) and samples (R,), as `PromptStep` writes them.
+            batch_size: Samples B.
+        """
+        answers = next_token_losses(self.backbone, states, prompts[OBS_LABELS], ignored=IGNORED)
+        samples = prompts[OBS_ROW_SAMPLES][answers.rows]
+        return {
+            "language": SampleSums.of(answers.losses, samples, batch_size),
+            "accuracy": SampleSums.of(answers.right, samples, batch_size),
+        }
 
     def _shown(self, batch: Mapping[str, Any], batch_size: int) -> Tensor:
         """(N, 2), sample and camera of each image of the prompts; where nothing says, each sample shows all cameras."""
@@ -375,3 +393,8 @@ def _check_stage_of_adapter(config: Any) -> None:
             f"{trained.current_stage!r}, which trained other layers: merge it first (lerobot-gem-convert --format=policy), and go on "
             "from the whole policy."
         )
+
+
+def language_logs(sums: Mapping[str, SampleSums]) -> dict[str, float]:
+    """What is logged of the answers that were learned."""
+    return {"language_loss": sums["language"].mean(), "token_accuracy": sums["accuracy"].mean()}

@@ -16,7 +16,11 @@ from lerobot_gem.processing.steps import CheckActionStep, CheckObservationStep, 
 
 
 def make_gem_pipelines(
-    config: BaseGemConfig, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None, *, answers: bool
+    config: BaseGemConfig,
+    dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None,
+    *,
+    answers: bool,
+    questions: bool = False,
 ) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
     """Build the pre- and post-processor of a policy whose features are settled.
 
@@ -24,6 +28,7 @@ def make_gem_pipelines(
         config: Of a policy that was built.
         dataset_stats: Statistics for normalisation, by feature.
         answers: Prompts are questions with answers to be learned, instead of tasks to act on.
+        questions: Questions with answers to be learned are beside the tasks to act on.
     """
     state = config.state_feature
     check = CheckObservationStep(
@@ -34,7 +39,7 @@ def make_gem_pipelines(
     return make_policy_processor_pipelines(
         input_steps=[
             default.rename_observations,
-            *([LanguageRowsStep()] if answers else []),
+            *([LanguageRowsStep(tasks=answers)] if answers or questions else []),
             default.add_batch_dim,
             check,
             default.to_device,
@@ -43,6 +48,7 @@ def make_gem_pipelines(
                 **asdict(config.images),
                 tokenizer=load_tokenizer(config.sources.backbone),
                 answers=answers,
+                questions=questions,
             ),
             default.normalize,
         ],

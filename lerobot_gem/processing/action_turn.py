@@ -134,10 +134,10 @@ class ActionTurn:
         )
 
     def chunks(self, written: Sequence[Sequence[int]], max_coefficients: int | None = None) -> Tensor:
-        """The chunks (B, T, A), float32, of some action tokens."""
+        """The chunks (B, T, A), float32, in [-1, 1], of some action tokens."""
         size = self.tokens.chunk_size, self.action_dim
         decoded = [torch.from_numpy(self.tokens.decode(ids, *size, max_coefficients)) for ids in written]
-        return torch.stack(decoded).float()
+        return torch.stack(decoded).float().clamp(-1, 1)
 
 
 def spare_rows(tokenizer: Any, embedding_rows: int, needed: int) -> int:

@@ -52,6 +52,17 @@ OBS_INSTRUCTION = "observation.language.instruction"  # (B, L) bool, True at the
 OBS_LABELS = "observation.language.labels"  # (R, L): the token where it is learned, else IGNORED
 OBS_ROW_SAMPLES = "observation.language.samples"  # (R,): which sample a prompt belongs to
 OBS_SHOWN = "observation.language.images"  # (N, 2): sample and camera of each vision span, in order
+# Prompts of their own, (R, L) with images of theirs: a dictionary of the keys above, where questions are learned beside actions.
+OBS_QUESTIONS = "observation.questions"
+QUESTION_KEYS = (
+    OBS_LANGUAGE_TOKENS,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LABELS,
+    OBS_ROW_SAMPLES,
+    OBS_SHOWN,
+    OBS_PIXEL_VALUES,
+    OBS_GRID_THW,
+)
 IGNORED = -100
 
 _LOOK = "Check the sensor, or correct the frame or delete its episode (lerobot-dataset-viz shows it; lerobot-gem-check names all)."
@@ -65,6 +76,9 @@ class LanguageRowsStep(ProcessorStep):
 
     Stands before LeRobot's batch step, which drops language columns. Reads the batch's `messages`, its language columns
     if LeRobot delivers them, else those of the dataset bound to the step, else the task.
+
+    Args:
+        tasks: Ask for the task where a frame has nothing else.
     """
 
     # LeRobot rebuilds the pipeline of a checkpoint from its files, and tells it neither the dataset nor the policy, so that no
@@ -72,7 +86,8 @@ class LanguageRowsStep(ProcessorStep):
     # to, for good. A step that got another dataset's table so is found out by the table (`LanguageTable.rows`).
     _latest: ClassVar[BoundLanguage | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, tasks: bool = True) -> None:
+        self.tasks = tasks
         self._bound = self._latest
 
     @classmethod
@@ -110,7 +125,7 @@ class LanguageRowsStep(ProcessorStep):
             found = messages_of_rows(
                 persistent, events, timestamp=float(data["timestamp"][position]), task=task, index=index
             )
-            if not found and task and task.strip():
+            if self.tasks and not found and task and task.strip():
                 found = messages_of_task(task, index)
             messages.append(found)
         return messages
@@ -132,6 +147,9 @@ class LanguageRowsStep(ProcessorStep):
                 for name, values in known.items()
             },
         )
+
+    def get_config(self) -> dict[str, Any]:
+        return {} if self.tasks else {"tasks": False}
 
     def transform_features(self, features: Features) -> Features:
         return features
@@ -215,18 +233,29 @@ class PromptStep(ObservationProcessorStep):
     With `answers`, each sample has one prompt or more, which show each of its images once (`conversations`), and it adds
     the tokens and mask of all R prompts, padded on the right, and `OBS_LABELS`, `OBS_ROW_SAMPLES` and `OBS_SHOWN`.
 
+    With `questions`, it writes prompts for acting, and under `OBS_QUESTIONS` what `answers` would write of the samples that are asked
+    something, if any is; images that nothing is asked about are not shown again.
+
     Args:
         tokenizer: The tokenizer, when the pipeline is made anew; a loaded pipeline takes it from its state.
         answers: Write questions with answers to be learned instead of prompts for acting.
+        questions: Write questions with answers to be learned beside prompts for acting.
         default_task: Acted on where no task is given; what all training batches have as their one task replaces it.
         **images: The fields of `CameraImages`.
     """
 
     def __init__(
-        self, *, tokenizer: Any = None, answers: bool = False, default_task: str = "", **images: Any
+        self,
+        *,
+        tokenizer: Any = None,
+        answers: bool = False,
+        questions: bool = False,
+        default_task: str = "",
+        **images: Any,
     ) -> None:
         self.tokenizer = tokenizer
         self.answers = answers
+        self.questions = questions
         self.default_task = default_task
         self._trained_tasks: set[str] = set()
         self._told_default = False
@@ -240,13 +269,30 @@ class PromptStep(ObservationProcessorStep):
         frames = observation[self.images.cameras[0]]
         texts, shown = self.texts(self.transition, image_tokens, len(frames))
         patches, grid = self.images.patches(observation, shown)
-        moved = {key: self._moved(key, value, frames.device) for key, value in texts.items()}
+        moved: dict[str, Any] = {key: self._moved(key, value, frames.device) for key, value in texts.items()}
+        if self.questions:
+            moved |= self._questions(observation, image_tokens, len(frames))
         return {
             **observation,
             **moved,
             OBS_PIXEL_VALUES: patches.to(frames.device),
             OBS_GRID_THW: self._moved(OBS_GRID_THW, grid, frames.device),
         }
+
+    def _questions(
+        self, observation: dict[str, Any], image_tokens: list[int], batch_size: int
+    ) -> dict[str, dict[str, Tensor]]:
+        """The questions of a batch, on the device of its frames; nothing where none is asked."""
+        data = self.transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
+        if not any(data.get(MESSAGES) or ()):
+            return {}
+        texts, shown = self._conversations(self.transition, image_tokens, batch_size, only_asked=True)
+        if not shown:
+            return {}
+        patches, grid = self.images.patches(observation, shown)
+        asked = {**texts, OBS_PIXEL_VALUES: patches, OBS_GRID_THW: grid}
+        device = observation[self.images.cameras[0]].device
+        return {OBS_QUESTIONS: {key: value.to(device) for key, value in asked.items()}}
 
     def _moved(self, key: str, value: Tensor, device: torch.device) -> Tensor:
         """The value on a device: the very tensor of the last observation if the value is the same.
@@ -299,13 +345,20 @@ class PromptStep(ObservationProcessorStep):
         return texts, None
 
     def _conversations(
-        self, transition: EnvTransition, image_tokens: list[int], batch_size: int
+        self,
+        transition: EnvTransition,
+        image_tokens: list[int],
+        batch_size: int,
+        *,
+        only_asked: bool = False,
     ) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         data = transition.get(TransitionKey.COMPLEMENTARY_DATA) or {}
         messages: list[list[Message]] = data.get(MESSAGES) or [[] for _ in range(batch_size)]
         prompts, labels, samples, shown = [], [], [], []
         for sample in range(batch_size):
             for talk in conversations(messages[sample], self.images.cameras):
+                if only_asked and not talk.exchanges:
+                    continue
                 pieces = conversation(talk.exchanges, [image_tokens[camera] for camera in talk.cameras])
                 encoded = [(self._encoded(piece, transition, sample), learned) for piece, learned in pieces]
                 prompts.append([token for tokens, _ in encoded for token in tokens])
@@ -314,6 +367,8 @@ class PromptStep(ObservationProcessorStep):
                 )
                 samples.append(sample)
                 shown += [(sample, camera) for camera in talk.cameras]
+        if not prompts:
+            return {}, []
         texts = {
             **self._padded(prompts, side="right"),
             OBS_LABELS: _pad(labels, IGNORED, side="right"),
@@ -363,8 +418,10 @@ class PromptStep(ObservationProcessorStep):
         return list(tasks)
 
     def get_config(self) -> dict[str, Any]:
+        # What is off is left out, so that earlier versions read what they know.
+        questions = {"questions": True} if self.questions else {}
         default = {"default_task": self.default_task} if self.default_task else {}
-        return {**asdict(self.images), "answers": self.answers, **default}
+        return {**asdict(self.images), "answers": self.answers, **questions, **default}
 
     def state_dict(self) -> dict[str, Tensor]:
         text = self.tokenizer.backend_tokenizer.to_str().encode()

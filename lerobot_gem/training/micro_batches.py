@@ -17,6 +17,7 @@ from lerobot_gem.processing.steps import (
     OBS_GRID_THW,
     OBS_LABELS,
     OBS_PIXEL_VALUES,
+    OBS_QUESTIONS,
     OBS_ROW_SAMPLES,
     OBS_SHOWN,
 )
@@ -48,7 +49,8 @@ def in_parts[T](
 def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[dict[str, Any]]:
     """Cut a preprocessed batch into parts of at most `size` samples, the last of which may be smaller.
 
-    Patches, images and prompts have rows of their own (docs/architecture.md): each goes with its sample.
+    Patches, images and prompts have rows of their own (docs/architecture.md): each goes with its sample. So do questions that are
+    learned beside actions, which are prompts with images of their own.
     """
     grid = batch[OBS_GRID_THW]
     rows = torch.arange(batch_size, device=grid.device)
@@ -62,6 +64,10 @@ def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[di
         OBS_PIXEL_VALUES: image_samples.repeat_interleave(grid.prod(dim=1)),
     }
 
+    questions: list[dict[str, Any]] = [{}] * -(-batch_size // size)
+    if OBS_QUESTIONS in batch:
+        questions = [{OBS_QUESTIONS: part} for part in split_batch(batch[OBS_QUESTIONS], batch_size, size)]
+
     def cut(key: str, value: Any, first: int, end: int) -> Any:
         if key in _OTHERS:
             value = value[(samples[key] >= first) & (samples[key] < end)]
@@ -74,6 +80,6 @@ def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[di
         return value[first:end] if is_of_samples and len(value) == batch_size else value
 
     return [
-        {key: cut(key, value, first, first + size) for key, value in batch.items()}
-        for first in range(0, batch_size, size)
+        {key: cut(key, value, first, first + size) for key, value in batch.items()} | asked
+        for first, asked in zip(range(0, batch_size, size), questions, strict=True)
     ]

@@ -5,7 +5,7 @@
 | connector | connector | depth |
 | generator | connector, transformer | depth |
 | joint | language model, merger, connector, transformer | language + lambda depth |
-| action | all of these, vision tower, expert | action + lambda depth |
+| action | all of these, vision tower, expert | action + lambda depth + tokens and language, each by its weight |
 
 The autoencoder is frozen in all of them.
 """
@@ -27,8 +27,10 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-# The configuration's field that holds lambda, for losses whose weight is the user's.
+# The configuration's fields that hold weights, for losses whose weight is the user's; lambda is the depth's.
 DEPTH_LOSS_WEIGHT = "depth.loss_weight"
+TOKENS_LOSS_WEIGHT = "action_tokens.loss_weight"
+LANGUAGE_LOSS_WEIGHT = "co_training.loss_weight"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "joint": Stage(frozenset(_VLM | _GENERATOR), {"language": 1.0, "depth": DEPTH_LOSS_WEIGHT}),
         "action": Stage(
             frozenset(_VLM | _GENERATOR | {"vision_tower", "expert"}),
-            {"action": 1.0, "depth": DEPTH_LOSS_WEIGHT},
+            {
+                "action": 1.0,
+                "depth": DEPTH_LOSS_WEIGHT,
+                "tokens": TOKENS_LOSS_WEIGHT,
+                "language": LANGUAGE_LOSS_WEIGHT,
+            },
         ),
     }
 )

@@ -3,12 +3,11 @@
 from typing import Any, NoReturn, Self
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
 from lerobot_gem.checkpoints.files import load_policy_weights
-from lerobot_gem.policies.base_policy import BaseGemPolicy
+from lerobot_gem.policies.base_policy import BaseGemPolicy, language_logs
 from lerobot_gem.policies.building import build_backbone, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_logs
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
@@ -93,7 +92,7 @@ class GemPolicy(BaseGemPolicy):
         for loss, weight in weights.items():
             total = total + weight * sums[loss].per_sample()
         if "language" in weights:
-            logs |= {"language_loss": sums["language"].mean(), "token_accuracy": sums["accuracy"].mean()}
+            logs |= language_logs(sums)
         if self.generator is not None:
             logs |= depth_logs(sums)
         self.check_losses(total, logs, batch)
@@ -109,11 +108,7 @@ class GemPolicy(BaseGemPolicy):
             with_text = "language" in self.config.loss_weights
             states, tokens = self._final_states(batch, with_text=with_text)
             if with_text:
-                losses, samples, right = self._language_losses(
-                    states, batch[OBS_LABELS], batch[OBS_ROW_SAMPLES]
-                )
-                sums["language"] = SampleSums.of(losses, samples, batch_size)
-                sums["accuracy"] = SampleSums.of(right, samples, batch_size)
+                sums |= self._language_sums(states, batch, batch_size)
             if self.generator is not None:
                 sums |= self._depth_sums(batch, states, tokens, batch_size)
         return sums
@@ -128,14 +123,6 @@ class GemPolicy(BaseGemPolicy):
         patches = batch[OBS_PIXEL_VALUES], batch[OBS_GRID_THW]
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(trainable_parameters(self.backbone))):
             return self.backbone.final_states(tokens, mask, *patches), tokens
-
-    def _language_losses(self, states: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy of each answer token (M,), its sample (M,), and whether it is predicted right (M,)."""
-        learned = labels[:, 1:] != IGNORED
-        targets = labels[:, 1:][learned]
-        logits = self.backbone.logits(states[:, :-1][learned]).float()
-        right = (logits.argmax(dim=-1) == targets).float()
-        return F.cross_entropy(logits, targets, reduction="none"), rows[learned.nonzero()[:, 0]], right
 
     # What it has learned
 

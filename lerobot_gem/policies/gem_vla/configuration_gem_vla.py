@@ -12,9 +12,11 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
+from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
 from lerobot_gem.processing.dataset_names import flat_names, no_state, state_like
 from lerobot_gem.processing.statistics import Limits, still_dimensions
 from lerobot_gem.storage.statistics import check_statistics
+from lerobot_gem.training.stages import LANGUAGE_LOSS_WEIGHT, TOKENS_LOSS_WEIGHT
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ class GemVLAConfig(BaseGemConfig):
         cameras: How cameras become images of the prompt.
         depth: The depth generator, which is built only for training with `depth.loss_weight` above 0.
         expert: The action expert.
+        action_tokens: Actions in tokens, which the backbone writes.
+        co_training: Questions and answers that are learned beside actions.
         chunk_size: Actions predicted at once.
         n_action_steps: Actions of a chunk that are executed before the next is predicted; None is `chunk_size`.
         dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast). What autocast casts is stored
@@ -121,6 +125,8 @@ class GemVLAConfig(BaseGemConfig):
     """
 
     expert: ExpertConfig = field(default_factory=ExpertConfig)
+    action_tokens: ActionTokensConfig = field(default_factory=ActionTokensConfig)
+    co_training: CoTrainingConfig = field(default_factory=CoTrainingConfig)
 
     chunk_size: int = 32
     n_action_steps: int | None = None
@@ -173,6 +179,11 @@ class GemVLAConfig(BaseGemConfig):
             raise ValueError(
                 f"camera_dropout={self.camera_dropout} with cameras.layout={self.cameras.layout!r}, where all cameras are one "
                 "image: expected 'separate', or camera_dropout=0."
+            )
+        if self.asks_about_robot_frames and self.cameras.layout != "separate":
+            raise ValueError(
+                f"co_training.loss_weight={self.co_training.loss_weight} with cameras.layout={self.cameras.layout!r}: expected "
+                "'separate', since each image has its own questions; or --policy.co_training.repo_id."
             )
         blocks = self.expert_architecture.depth
         if len(self.conditioning_layers) != blocks:
@@ -236,6 +247,23 @@ class GemVLAConfig(BaseGemConfig):
     def default_depth_loss_weight(self) -> float:
         """None, so that no depth is needed; 0.1 in the paper."""
         return 0.0
+
+    @property
+    def weight_fields(self) -> dict[str, float]:
+        return super().weight_fields | {
+            TOKENS_LOSS_WEIGHT: self.action_tokens.loss_weight,
+            LANGUAGE_LOSS_WEIGHT: self.co_training.loss_weight,
+        }
+
+    @property
+    def asks_about_robot_frames(self) -> bool:
+        """Whether questions about the robot dataset's own frames are learned beside actions."""
+        return "language" in self.loss_weights and self.co_training.repo_id is None
+
+    @property
+    def learns_tokens(self) -> bool:
+        """Whether the backbone learns to write actions in tokens."""
+        return "tokens" in self.loss_weights
 
     @property
     def trainable_parts(self) -> set[str]:

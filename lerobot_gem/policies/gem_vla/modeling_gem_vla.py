@@ -15,19 +15,24 @@ from lerobot_gem.inference.acting import ChunkInputs, ChunkSampler, Observation,
 from lerobot_gem.inference.compiled import TOLERANCES, CompiledSampler
 from lerobot_gem.inference.failed_chunks import failed_chunks, watch_chunks
 from lerobot_gem.inference.real_time_chunking import guided_integrator
+from lerobot_gem.inference.token_acting import ActionTokenWriter
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
+from lerobot_gem.models.next_token import next_token_losses
 from lerobot_gem.models.precision import autocast_weights
-from lerobot_gem.policies.base_policy import BaseGemPolicy
+from lerobot_gem.policies.action_turn_building import build_action_turn
+from lerobot_gem.policies.base_policy import BaseGemPolicy, language_logs
 from lerobot_gem.policies.building import build_backbone, build_expert, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_logs
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.losses import SampleSums
+from lerobot_gem.policies.question_batches import build_question_batches
+from lerobot_gem.processing.action_turn import TurnRows
 from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.prompt_dropout import draw_kept, leave_out
 from lerobot_gem.processing.statistics import stands_still
-from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES
-from lerobot_gem.training.stages import skipped_before
+from lerobot_gem.processing.steps import IGNORED, OBS_GRID_THW, OBS_PIXEL_VALUES, OBS_QUESTIONS
+from lerobot_gem.training.stages import STAGES, skipped_before
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +72,19 @@ class GemVLAPolicy(BaseGemPolicy):
             if config.built.is_bounded or not weights_follow:
                 config.settle_limits(dataset_meta)
                 _warn_of_still_state(config)
-        with_depth = dataset_meta is not None and "depth" in config.loss_weights
-        # The expert's last state is the input of the first layer that acting does not need; depth is read off the last.
-        num_layers = None if with_depth else max(config.conditioning_layers)
-        self.backbone = build_backbone(config, weights_follow=weights_follow, num_layers=num_layers)
+        learned = set(config.loss_weights) if dataset_meta is not None else set()
+        with_depth = "depth" in learned
+        writes = not learned.isdisjoint({"tokens", "language"}) or config.action_tokens.act == "tokens"
+        # The expert's last state is the input of the first layer that acting by it does not need; depth and text are read off the last.
+        num_layers = None if with_depth or writes else max(config.conditioning_layers)
+        self.backbone = build_backbone(
+            config, weights_follow=weights_follow, num_layers=num_layers, language_head=writes
+        )
+        rows = len(self.backbone.model.get_input_embeddings().weight)
+        self.action_turn = build_action_turn(
+            config, dataset_meta, weights_follow=weights_follow, embedding_rows=rows
+        )
+        self.questions = build_question_batches(config, dataset_meta, weights_follow=weights_follow)
         self.expert = build_expert(config, self.backbone.hidden_size, weights_follow=weights_follow)
         self.generator, untrained = None, set[str]()
         if with_depth:
@@ -96,7 +110,7 @@ class GemVLAPolicy(BaseGemPolicy):
     # Training
 
     def forward(
-        self, batch: dict[str, Tensor], reduction: str = "mean", **draws: Tensor
+        self, batch: dict[str, Any], reduction: str = "mean", **draws: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
         """The losses of stage 4 (stages.py), weighted and added.
 
@@ -107,17 +121,20 @@ class GemVLAPolicy(BaseGemPolicy):
             **draws: What the expert's `loss` draws at random otherwise.
 
         Raises:
-            ValueError: Depth is to be learned, but the policy was loaded to act and has no depth generator.
+            ValueError: Depth, tokens or answers are to be learned, but the policy was loaded to act and lacks what learns them.
         """
-        if "depth" in self.config.loss_weights and self.generator is None:
-            raise ValueError(
-                f"depth.loss_weight={self.config.depth_loss_weight}, but this policy was loaded to act and has no depth "
-                "generator: expected LeRobot's make_policy with the metadata of the dataset, or depth.loss_weight=0."
-            )
+        self._check_learns()
+        batch_size = len(batch[ACTION])
         with self.own_draws():
             batch = self._with_dropout(batch)
-            sums = self.measure({**batch, **draws}, len(batch[ACTION]))
+            if self.questions is not None and self.training:
+                batch = {**batch, OBS_QUESTIONS: self.questions.draw(batch_size, batch[ACTION].device)}
+            sums = self.measure({**batch, **draws}, batch_size)
         logs = {"action_loss": sums["action"].mean()}
+        if "tokens" in sums:
+            logs |= {"token_loss": sums["tokens"].mean(), "action_token_accuracy": sums["right"].mean()}
+        if "language" in sums:
+            logs |= language_logs(sums)
         if self.generator is not None:
             logs |= depth_logs(sums)
         weighted = [weight * sums[loss].per_sample() for loss, weight in self.config.loss_weights.items()]
@@ -125,22 +142,70 @@ class GemVLAPolicy(BaseGemPolicy):
         self.check_losses(per_sample, logs, batch)
         return (per_sample if reduction == "none" else per_sample.mean()), logs
 
-    def _sums(self, batch: dict[str, Tensor]) -> dict[str, SampleSums]:
+    def _check_learns(self) -> None:
+        for loss, can in (
+            ("depth", self.generator is not None),
+            ("tokens", self.action_turn is not None and self.backbone.is_complete),
+            ("language", self.backbone.is_complete),
+        ):
+            if loss in self.config.loss_weights and not can:
+                field = STAGES["action"].losses[loss]
+                raise ValueError(
+                    f"{field}={self.config.loss_weights[loss]}, but this policy was loaded to act and lacks what learns it: expected "
+                    f"LeRobot's make_policy with the metadata of the dataset, or {field}=0."
+                )
+
+    def _sums(self, batch: dict[str, Any]) -> dict[str, SampleSums]:
+        actions, is_pad = self.config.limits.of_action(batch[ACTION]), batch.get(f"{ACTION}_is_pad")
+        turns: TurnRows | None = None
+        if self.action_turn is not None and self.config.learns_tokens:
+            prompts = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
+            turns = self.action_turn.append(*prompts, actions)
         with self.autocast():
-            conditioning, final_states = self._observe(batch)
+            conditioning, final_states = self._observe(batch, turns)
             losses = self.expert.loss(
-                self.config.limits.of_action(batch[ACTION]),
-                batch.get(f"{ACTION}_is_pad"),
+                actions,
+                is_pad,
                 conditioning,
                 self._state(batch),
                 **{name: batch[name] for name in _DRAWS if name in batch},
             )
             sums = {"action": SampleSums(losses, torch.ones_like(losses, dtype=torch.long))}
-            if final_states is not None:
-                sums |= self._depth_sums(batch, final_states, batch[OBS_LANGUAGE_TOKENS], len(losses))
+            if self.generator is not None and final_states is not None:
+                tokens = batch[OBS_LANGUAGE_TOKENS]
+                sums |= self._depth_sums(batch, final_states[:, : tokens.shape[1]], tokens, len(losses))
+            if turns is not None and final_states is not None:
+                sums |= self._token_sums(final_states, turns, is_pad)
+            if "language" in self.config.loss_weights:
+                sums |= self._question_sums(batch.get(OBS_QUESTIONS), losses)
         return sums
 
-    def _with_dropout(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _token_sums(self, states: Tensor, turns: TurnRows, is_pad: Tensor | None) -> dict[str, SampleSums]:
+        """Those of the action tokens: each chunk counts alike, however many tokens it has, and one of padding alone not."""
+        written = next_token_losses(self.backbone, states, turns.labels, ignored=IGNORED)
+        summed = SampleSums.of(written.losses, written.rows, len(states))
+        means = summed.sums / summed.counts
+        if is_pad is not None:
+            means = means.masked_fill(is_pad.all(dim=1), 0)
+        return {
+            "tokens": SampleSums(means, torch.ones_like(summed.counts)),
+            "right": SampleSums.of(written.right, written.rows, len(states)),
+        }
+
+    def _question_sums(self, questions: dict[str, Tensor] | None, like: Tensor) -> dict[str, SampleSums]:
+        """Those of the answers that are learned beside actions; zeros (B,) like another loss where nothing is asked."""
+        if questions is None or not len(questions[OBS_LANGUAGE_TOKENS]):
+            none = SampleSums(torch.zeros_like(like), torch.zeros_like(like, dtype=torch.long))
+            return {"language": none, "accuracy": none}
+        states = self.backbone.final_states(
+            questions[OBS_LANGUAGE_TOKENS],
+            questions[OBS_LANGUAGE_ATTENTION_MASK],
+            questions[OBS_PIXEL_VALUES],
+            questions[OBS_GRID_THW],
+        )
+        return self._language_sums(states, questions, len(like))
+
+    def _with_dropout(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch, in training mode without the cameras and instructions that are left out at random."""
         config = self.config
         if not self.training or config.camera_dropout == config.instruction_dropout == 0:
@@ -207,6 +272,7 @@ class GemVLAPolicy(BaseGemPolicy):
         noise: Tensor | None = None,
         inference_delay: int | None = None,
         prev_chunk_left_over: Tensor | None = None,
+        generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Sample a chunk of normalised actions (B, chunk_size, A).
@@ -216,6 +282,7 @@ class GemVLAPolicy(BaseGemPolicy):
             noise: (B, chunk_size, A); drawn if None.
             inference_delay: Real-time chunking: actions executed while this chunk is computed.
             prev_chunk_left_over: Real-time chunking: the unexecuted rest of the last chunk.
+            generator: Draws action tokens, when acting by tokens at a temperature above 0.
             **kwargs: Not read; LeRobot passes what other policies need.
 
         Raises:
@@ -227,7 +294,10 @@ class GemVLAPolicy(BaseGemPolicy):
         if self.rtc_processor is not None and self._rtc_enabled():
             integrate = guided_integrator(self.rtc_processor, inference_delay, prev_chunk_left_over)
         with self.autocast():
-            chunk = self._sample(self._observation(batch), noise, integrate)
+            if self.config.action_tokens.act == "tokens":
+                chunk = self._write(self._observation(batch), generator)
+            else:
+                chunk = self._sample(self._observation(batch), noise, integrate)
         if not is_finite(chunk):
             self._find_cause(batch)
             check_finite(
@@ -251,12 +321,35 @@ class GemVLAPolicy(BaseGemPolicy):
             self._compiled = CompiledSampler(sample, TOLERANCES[self.config.dtype])
         return self._compiled(inputs, steps)
 
+    def _write(self, observation: Observation, generator: torch.Generator | None) -> Tensor:
+        """A chunk (B, T, A) in tokens."""
+        turn, options = self.action_turn, self.config.action_tokens
+        assert turn is not None
+        turn.check_error(options.max_coefficients)  # may change after the policy was built
+        writer = ActionTokenWriter(self.backbone, turn.prefix, turn.first_row, turn.tokens.lengths.tolist())
+        written = writer.write(
+            *observation[:4],
+            coefficients=min(options.max_coefficients or turn.coefficients, turn.coefficients),
+            temperature=options.temperature,
+            generator=generator,
+        )
+        return turn.chunks(written, options.max_coefficients).to(observation.tokens.device)
+
     def supports_rtc(self) -> bool:
-        """GEM-VLA samples by flow integration, which real-time chunking can guide."""
-        return True
+        """GEM-VLA samples by flow integration, which real-time chunking can guide; tokens are not integrated."""
+        return self.config.action_tokens.act == "flow"
 
     def init_rtc_processor(self) -> None:
-        """LeRobot's hook, called again after it has set `config.rtc_config`."""
+        """LeRobot's hook, called again after it has set `config.rtc_config`.
+
+        Raises:
+            ValueError: Real-time chunking is asked for where the policy acts by tokens.
+        """
+        if self._rtc_enabled() and not self.supports_rtc():
+            raise ValueError(
+                f"rtc_config.enabled=true with action_tokens.act={self.config.action_tokens.act!r}: real-time chunking guides the "
+                "expert's flow. Expected --policy.action_tokens.act=flow, or --inference.type=sync."
+            )
         self.rtc_processor = RTCProcessor(self.config.rtc_config) if self.config.rtc_config else None
         if self._rtc_enabled():
             watch_chunks()
@@ -266,18 +359,30 @@ class GemVLAPolicy(BaseGemPolicy):
 
     # What both need
 
-    def _observe(self, batch: dict[str, Tensor]) -> tuple[Conditioning, Tensor | None]:
-        """What the expert reads, and the final states (B, L, D) if there is a generator."""
-        inputs = self._observation(batch)[:4]
+    def _observe(
+        self, batch: dict[str, Tensor], turns: TurnRows | None
+    ) -> tuple[Conditioning, Tensor | None]:
+        """What the expert reads of the prompts, and the final states (B, L, D) if something learns from them.
+
+        Args:
+            batch: Preprocessed.
+            turns: The prompts with action tokens behind, whose states are then among the final ones. Attention is causal: nothing
+                behind a prompt can reach it.
+        """
+        tokens, mask, *images = self._observation(batch)[:4]
+        inputs = (turns.tokens, turns.mask, *images) if turns is not None else (tokens, mask, *images)
         layers, convention = self.config.conditioning_layers, self.config.backbone.conditioning
         final_states: Tensor | None = None
-        if self.generator is not None:
+        if self.generator is not None or turns is not None:
             states, final_states = self.backbone.forward_with_final(
                 *inputs, layers=layers, convention=convention
             )
         else:
             states = self.backbone(*inputs, layers=layers, convention=convention)
-        return self.expert.encode_conditioning(states, inputs[1]), final_states
+        states = states[:, :, : tokens.shape[1]]
+        if self.config.action_tokens.insulate:
+            states = states.detach()
+        return self.expert.encode_conditioning(states, mask), final_states
 
     def _observation(self, batch: dict[str, Tensor]) -> Observation:
         return Observation(
@@ -301,7 +406,7 @@ class GemVLAPolicy(BaseGemPolicy):
             part, _, rest = name.partition(".")
             return part == "generator" or (part == "backbone" and model.backbone.has_no_place_for(rest))
 
-        # A policy trained with a depth loss acts without the generator and the layers that only it reads.
+        # A policy trained with a depth loss or to write acts without the generator and the layers that only they read.
         leave_out = is_for_training if model.generator is None else None
         dtypes: dict[str, torch.dtype] = {}
         table = "backbone.model.language_model.embed_tokens.weight"
