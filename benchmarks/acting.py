@@ -3,7 +3,8 @@
 * release: the whole VLM, the language head over all tokens, the expert's keys, values and modulations computed anew at each
   denoising step, all weights in bfloat16;
 * ours: decoder layers up to the last one the expert reads, keys, values and modulations once per observation, what depends on
-  the prompt once per episode; weights that autocast casts stored in bfloat16.
+  the prompt once per episode; weights that autocast casts stored in bfloat16;
+* tokens, with `--tokens=N`: the whole decoder once, then N action tokens one by one, with kept keys and values and a head of their rows.
 
 Each way is a process of its own, so that its peak memory is its own; they take turns, so that disturbances meet both. On a CPU, times
 are CPU seconds, since wall seconds of a shared machine say little. A third process holds our weights in float32, as training does:
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 ACTIONS, ACTION_DIM, STATE_DIM, STEPS = 32, 7, 8, 5
 TEXT_TOKENS = 24
+ACTION_TOKENS = 256
 
 
 def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
@@ -234,11 +236,40 @@ def our_way(
     return act
 
 
+def by_tokens(options: argparse.Namespace, clock: Clock) -> Callable[[], Tensor]:
+    from transformers import Qwen3VLConfig
+
+    from lerobot_gem.inference.token_acting import ActionTokenWriter
+    from lerobot_gem.models.backbone import GemBackbone
+    from lerobot_gem.models.precision import autocast_weights
+    from lerobot_gem.models.presets import get_preset
+
+    config = Qwen3VLConfig(**get_preset(options.preset).backbone)
+    clock.imports = peak_bytes(options.device)
+    backbone: Any = build_empty(lambda: GemBackbone(config, language_head=True))
+    cast = autocast_weights(backbone) | {"model.language_model.embed_tokens.weight"}
+    fill(backbone, "", options.device, partial(_stored_as, cast))
+    given = observe(config, options.cameras, options.image_size, options.device)
+    inputs = [given[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")]
+    clock.watch(backbone.model.visual, "vision")
+    clock.watch(backbone.model.language_model, "tokens behind the first")
+    # One coefficient each, so that the tokens are as many as are asked for.
+    first_row = config.text_config.vocab_size - ACTION_TOKENS
+    writer = ActionTokenWriter(backbone, [first_row - 1], first_row, [1] * ACTION_TOKENS)
+
+    def act() -> Tensor:
+        with torch.autocast(options.device, torch.bfloat16):
+            return torch.tensor(writer.write(*inputs, coefficients=options.tokens))
+
+    return act
+
+
 WAYS: dict[str, Callable[..., Callable[[], Tensor]]] = {
     "release": the_releases_way,
     "training": partial(our_way, in_bfloat16=False),
     "ours": partial(our_way, in_bfloat16=True),
     "compiled": partial(our_way, in_bfloat16=True, compiled=True),
+    "tokens": by_tokens,
 }
 
 
@@ -314,7 +345,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     training = Worker("training", options)
     expected = training.act()
     training.stop()
-    workers = {way: Worker(way, options) for way in ("release", "ours", *["compiled"] * options.compile)}
+    ways = ["release", "ours", *["compiled"] * options.compile, *["tokens"] * (options.tokens > 0)]
+    workers = {way: Worker(way, options) for way in ways}
     chunks = {}
     for _ in range(options.repeats + 1):
         for way, worker in workers.items():
@@ -451,6 +483,7 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="measure compiled acting too (minutes on a CPU)"
     )
+    parser.add_argument("--tokens", type=int, default=0, help="measure a chunk of so many action tokens too")
     parser.add_argument(
         "--startup", action="store_true", help="measure from process start to first chunk instead"
     )
@@ -458,7 +491,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = {
         name: getattr(options, name)
-        for name in ("preset", "device", "cameras", "image_size", "repeats", "threads")
+        for name in ("preset", "device", "cameras", "image_size", "repeats", "threads", "tokens")
     }
     settings |= {"steps": STEPS, "torch": torch.__version__}
     report = {"settings": settings, **(startup(options) if options.startup else compare(options))}

@@ -2,15 +2,28 @@
 
 import pytest
 
-from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights, part_of, skipped_before
+from lerobot_gem.training.stages import (
+    DEPTH_LOSS_WEIGHT,
+    LANGUAGE_LOSS_WEIGHT,
+    STAGES,
+    TOKENS_LOSS_WEIGHT,
+    loss_weights,
+    part_of,
+    skipped_before,
+)
+
+OFF = {DEPTH_LOSS_WEIGHT: 0.0, TOKENS_LOSS_WEIGHT: 0.0, LANGUAGE_LOSS_WEIGHT: 0.0}
 
 
 def test_weights_of_the_losses():
-    fields = {DEPTH_LOSS_WEIGHT: 0.1}
+    fields = OFF | {DEPTH_LOSS_WEIGHT: 0.1}
     assert loss_weights("connector", fields) == loss_weights("generator", fields) == {"depth": 1.0}
     assert loss_weights("joint", fields) == {"language": 1.0, "depth": 0.1}
     assert loss_weights("action", fields) == {"action": 1.0, "depth": 0.1}
-    assert loss_weights("action", {DEPTH_LOSS_WEIGHT: 0.0}) == {"action": 1.0}
+    assert loss_weights("action", OFF) == {"action": 1.0}
+    on = fields | {TOKENS_LOSS_WEIGHT: 0.5, LANGUAGE_LOSS_WEIGHT: 0.25}
+    assert loss_weights("joint", on) == loss_weights("joint", fields)
+    assert loss_weights("action", on) == {"action": 1.0, "depth": 0.1, "tokens": 0.5, "language": 0.25}
 
 
 def test_each_stage_follows_all_before_it():
