@@ -215,6 +215,11 @@ class GemBackbone(nn.Module):
             )
         return self.model.get_input_embeddings().weight
 
+    @property
+    def token_layers(self) -> list[str]:
+        """Names of the layers that have a row for each token: the embeddings, and a language head that is not tied to them."""
+        return ["model.language_model.embed_tokens", *(["lm_head"] if self.lm_head is not None else [])]
+
     def logits(self, states: Tensor) -> Tensor:
         """Scores of the next token (..., V) after final states (..., D).
 

@@ -185,6 +185,12 @@ class GemVLAConfig(BaseGemConfig):
                 f"co_training.loss_weight={self.co_training.loss_weight} with cameras.layout={self.cameras.layout!r}: expected "
                 "'separate', since each image has its own questions; or --policy.co_training.repo_id."
             )
+        if self.learns_tokens and "language_model" not in self.trainable_parts:
+            raise ValueError(
+                f"action_tokens.loss_weight={self.action_tokens.loss_weight} with backbone.freeze_language_model=true: the embeddings of "
+                "action tokens would stay as they are, which is random. Expected --policy.backbone.freeze_language_model=false, or "
+                "action_tokens.loss_weight=0."
+            )
         blocks = self.expert_architecture.depth
         if len(self.conditioning_layers) != blocks:
             raise ValueError(

@@ -239,6 +239,15 @@ class GemVLAPolicy(BaseGemPolicy):
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [self.expert, *super()._parts_beside_backbone()]
 
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        targets = super()._get_default_peft_targets()
+        if self.config.learns_tokens:
+            # Rows of action tokens are new to the backbone: a layer that is adapted leaves them as they are.
+            rows = [f"backbone.{name}" for name in self.backbone.token_layers]
+            targets["target_modules"] = [name for name in targets["target_modules"] if name not in rows]
+            targets["modules_to_save"] = [*targets["modules_to_save"], *rows]
+        return targets
+
     # Acting
 
     def reset(self) -> None:

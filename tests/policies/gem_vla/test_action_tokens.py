@@ -8,13 +8,15 @@ import torch
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from scipy.fft import dct
 
-from lerobot_gem.policies.base_configuration import CamerasConfig, ConfigurationError
+from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from lerobot_gem.processing.action_turn import ActionTurn
-from tests.conftest import ACTION_DIM
+from tests.conftest import ACTION_DIM, build_policy
+from tests.policies.gem.test_modeling_gem import gem_checkpoint  # noqa: F401 (a fixture)
 from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.test_adapters import LORA, save_adapter
 
 TOKENS = "observation.language.tokens"
 MASK = "observation.language.attention_mask"
@@ -213,6 +215,8 @@ def test_a_prefix_of_a_chunk_and_draws_at_a_temperature(make_policy, batch):
 def test_what_makes_no_sense_is_one_error(make_policy, batch, dataset_root, tmp_path):
     with pytest.raises(ConfigurationError, match="insulate=true with action_tokens.loss_weight=0"):
         ActionTokensConfig(insulate=True)
+    with pytest.raises(ConfigurationError, match="loss_weight=1.0 with backbone.freeze_language_model=true"):
+        make_policy(action_tokens=options(), backbone=BackboneConfig(freeze_language_model=True))
     with pytest.raises(ValueError, match="normalised: action tokens expect"):
         make_policy(
             action_tokens=options(), normalization_mapping={"ACTION": "MEAN_STD", "STATE": "MEAN_STD"}
@@ -259,3 +263,23 @@ def test_a_checkpoint_without_tokens_or_with_others_is_one_error(make_policy, tm
         GemVLAPolicy(config, weights_follow=True)
     assert isinstance(load("tokens").action_turn, ActionTurn)
     assert not load("tokens", act="tokens").supports_rtc()
+
+
+def test_lora_trains_the_rows_of_action_tokens(make_policy, batch, gem_checkpoint, dataset_root, tmp_path):  # noqa: F811
+    policy, preprocess, postprocess = make_policy(
+        action_tokens=options(), backbone=BackboneConfig(pretrained=gem_checkpoint)
+    )
+    adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
+    inputs = preprocess(batch)
+    adapted.forward(inputs)[0].backward()
+    [rows] = [gradient for name, gradient in grads(adapted).items() if "embed_tokens" in name]
+    start = policy.action_turn.first_row
+    assert (rows[start : start + 4].abs().amax(dim=1) > 0).all()
+    folder = save_adapter(tmp_path / "adapter", adapted, preprocess, postprocess)
+    adapted.config.action_tokens.act = "tokens"
+    chunk = adapted.predict_action_chunk(inputs)
+    config = GemVLAPolicy.config_class.from_pretrained(folder)
+    config.pretrained_path = folder
+    config.action_tokens.act = "tokens"
+    loaded, *_ = build_policy(config, dataset_root)
+    assert loaded.predict_action_chunk(inputs).equal(chunk)
