@@ -39,7 +39,8 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
     Raises:
         ValueError: The source does not act, or version 0.1 wrote it. Nothing was written then.
     """
-    config = _acting_config(source)
+    by_tokens = source.config.get("action_tokens", {}).get("act") == "tokens"
+    config = _acting_config(source, by_tokens=by_tokens)
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "config.json").write_text(json.dumps(config, indent=4) + "\n")
     for file in source.path.glob("policy_*processor*"):
@@ -47,7 +48,8 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
     with torch.device("meta"):
         backbone = GemBackbone(
             Qwen3VLConfig.from_dict(source.backbone_config),
-            num_layers=max(config["expert"]["conditioning_layers"]),
+            num_layers=None if by_tokens else max(config["expert"]["conditioning_layers"]),
+            language_head=by_tokens,
         )
     dtype = getattr(torch, config["dtype"])
     weights = {}
@@ -65,7 +67,7 @@ def _cast(stored: StoredTensor, dtype: torch.dtype) -> StoredTensor:
     return CastTensor(**vars(replace(stored, dtype=dtype)))
 
 
-def _acting_config(source: Checkpoint) -> dict[str, Any]:
+def _acting_config(source: Checkpoint, *, by_tokens: bool) -> dict[str, Any]:
     if source.format != "policy" or source.config.get("type") != "gem_vla":
         kind = source.config.get("type", source.format)
         raise ValueError(
@@ -77,8 +79,20 @@ def _acting_config(source: Checkpoint) -> dict[str, Any]:
             "(GemVLAPolicy.from_pretrained), save it (save_pretrained) with its processors, and convert that."
         )
     config = source.config
+    built = config["built"] | {"generator": {}, "questions": ""}
+    if not by_tokens:  # the layers that write them are left out
+        built["action_turn"] = {}
+    learned = {
+        name: config[name] | off
+        for name, off in (
+            ("depth", {"loss_weight": 0.0}),
+            ("action_tokens", {"loss_weight": 0.0, "insulate": False}),
+            ("co_training", {"loss_weight": 0.0, "repo_id": None}),
+        )
+        if name in config
+    }
     return config | {
         "weights": config["dtype"],
-        "depth": config["depth"] | {"loss_weight": 0.0},
-        "built": config["built"] | {"generator": {}},
+        "built": built,
+        **learned,
     }

@@ -38,7 +38,7 @@ def build_action_turn(
     options = config.action_tokens
     if config.built.action_turn:
         turn = ActionTurn.from_dict(config.built.action_turn)
-        _check_unchanged(config, turn)
+        _check_unchanged(config, turn, embedding_rows)
         if dataset_meta is not None and config.learns_tokens:
             _report(turn.tokens, _normalised(config, dataset_meta, _MEASURED), dataset_meta)
         turn.check_error(options.max_coefficients)
@@ -68,11 +68,12 @@ def build_action_turn(
     return turn
 
 
-def _check_unchanged(config: GemVLAConfig, turn: ActionTurn) -> None:
-    """Raise a ValueError if the options are not those that the tokens were fitted with."""
+def _check_unchanged(config: GemVLAConfig, turn: ActionTurn, embedding_rows: int) -> None:
+    """Raise a ValueError if options, actions or embedding are not those that the tokens were fitted with."""
     options, tokens = config.action_tokens, turn.tokens
     for name, value, trained in (
         ("chunk_size", config.chunk_size, tokens.chunk_size),
+        ("the size of an action", config.built.action_dim, turn.action_dim),
         ("action_tokens.scale", options.scale, tokens.scale),
     ):
         if value != trained:
@@ -80,6 +81,11 @@ def _check_unchanged(config: GemVLAConfig, turn: ActionTurn) -> None:
                 f"{name}={value:g}, but the checkpoint's action tokens were fitted with {trained:g}. Leave the option out, or train a new "
                 "policy."
             )
+    if turn.first_row + len(tokens) > embedding_rows:
+        raise ValueError(
+            f"The checkpoint's action tokens take the rows {turn.first_row} to {turn.first_row + len(tokens) - 1} of the backbone's embedding, "
+            f"which has {embedding_rows}: expected config.json and weights of one checkpoint."
+        )
 
 
 def _normalised(config: GemVLAConfig, meta: Any, at_most: int) -> NDArray[np.float32]:

@@ -26,8 +26,11 @@ from tokenizers import Tokenizer, models, trainers
 # Characters that mean nothing to anyone: Unicode's private use area, 6,400 of them. Coefficient c is the character
 # FIRST_CHARACTER + bound + c.
 FIRST_CHARACTER = 0xE000
+_CHARACTERS = 6400
 # Mean error, of actions in [-1, 1], above which tokens say too little to act by.
 LARGEST_ERROR = 0.1
+# Coefficients of the longest token; more than chunks have.
+LONGEST = 4096
 # As in FAST: a pair that occurs once is no pattern.
 MIN_FREQUENCY = 2
 
@@ -71,6 +74,14 @@ class ActionTokens:
     scale: float
     pairs: tuple[tuple[int, int], ...] = ()
 
+    def __post_init__(self) -> None:
+        # A checkpoint may be a stranger's, and these numbers say how much memory the vocabulary takes.
+        if not 0 < self.chunk_size * self.scale**2 < _CHARACTERS**2 / 4 - _CHARACTERS:
+            raise ValueError(
+                f"Action tokens with chunk_size={self.chunk_size} and scale={self.scale:g}: expected both above 0, and at most "
+                f"{_CHARACTERS} values of a coefficient, of which there are 2 * scale * sqrt(chunk_size). Lower one."
+            )
+
     @classmethod
     def fit(cls, chunks: Sequence[Chunk], vocabulary: int = 256, scale: float = 10) -> Self:
         """Find the pairs of coefficients that often follow each other.
@@ -99,6 +110,7 @@ class ActionTokens:
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
             min_frequency=MIN_FREQUENCY,
+            max_token_length=LONGEST,
             initial_alphabet=alphabet._words,
             show_progress=False,
         )
@@ -227,6 +239,13 @@ class ActionTokens:
         words = [chr(FIRST_CHARACTER + value) for value in range(2 * self.bound + 1)]
         known = set(words)
         for left, right in self.pairs:
+            if not (0 <= left < len(words) and 0 <= right < len(words)) or (
+                len(words[left]) + len(words[right]) > LONGEST
+            ):
+                raise ValueError(
+                    f"Action tokens with the pair ({left}, {right}): expected two tokens before it, of at most {LONGEST} coefficients "
+                    "together. The checkpoint's config.json was changed; take it anew."
+                )
             word = words[left] + words[right]
             if word not in known:  # two pairs may spell the same
                 known.add(word)

@@ -11,6 +11,7 @@ from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, con
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+from lerobot_gem.policies.token_options import ActionTokensConfig
 from tests.policies.gem.test_modeling_gem import save, warm
 from tests.policies.gem_vla.test_modeling_gem_vla import ACTION_DIM
 
@@ -74,3 +75,20 @@ def test_a_checkpoint_of_version_0_1_is_refused(make_policy, tmp_path: Path):
     (source / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="was written by version 0.1: expected a checkpoint of this version"):
         converted(source, tmp_path / "acting")
+
+
+@pytest.mark.parametrize("act", ["flow", "tokens"])
+def test_a_policy_that_learned_tokens_keeps_what_its_way_of_acting_needs(
+    make_policy, batch: dict, tmp_path: Path, act: str
+):
+    policy, *processors = make_policy(
+        action_tokens=ActionTokensConfig(loss_weight=1.0, vocabulary=64, insulate=True, act=act)
+    )
+    inputs = processors[0](batch)
+    noise = torch.randn(4, 4, ACTION_DIM)
+    chunk = warm(policy).predict_action_chunk(inputs, noise=noise)
+    acting = converted(Path(save(tmp_path / "policy", policy, *processors)), tmp_path / "acting")
+    loaded = GemVLAPolicy.from_pretrained(acting)
+    assert loaded.backbone.is_complete == (act == "tokens")
+    assert loaded.predict_action_chunk(inputs, noise=noise).equal(chunk)
+    assert not loaded.config.learns_tokens and bool(loaded.config.built.action_turn) == (act == "tokens")

@@ -144,3 +144,14 @@ def test_an_error_above_a_tenth_is_refused():
     with pytest.raises(ValueError, match=r"scale=0.3: .*mean error of 0\.[1-9]\d+, expected at most 0\.1"):
         refuse_large_error(coarse.measure(chunks), coarse.scale)
     refuse_large_error(TokenReport(1, 1, 0.1, 1), 10)
+
+
+def test_a_strangers_vocabulary_takes_no_memory():
+    for chunk_size, scale in ((16, 1e12), (10**12, 10.0), (0, 10.0), (16, 0.0), (16, float("nan"))):
+        with pytest.raises(ValueError, match="expected both above 0, and at most 6400 values"):
+            ActionTokens(chunk_size, scale)
+    doubling = tuple((81 + step, 81 + step) for step in range(40))
+    with pytest.raises(ValueError, match=r"the pair \(92, 92\): .*at most 4096 coefficients"):
+        len(ActionTokens(16, 10.0, ((0, 0), *doubling)))
+    with pytest.raises(ValueError, match=r"the pair \(-1, 0\): expected two tokens before it"):
+        len(ActionTokens(16, 10.0, ((-1, 0),)))
