@@ -283,3 +283,13 @@ def test_lora_trains_the_rows_of_action_tokens(make_policy, batch, gem_checkpoin
     config.action_tokens.act = "tokens"
     loaded, *_ = build_policy(config, dataset_root)
     assert loaded.predict_action_chunk(inputs).equal(chunk)
+
+
+def test_what_is_stored_in_bfloat16_to_act_writes_the_same(make_policy, batch, tmp_path):
+    policy, preprocess, _ = make_policy(action_tokens=options(act="tokens"), dtype="bfloat16")
+    inputs = preprocess(batch)
+    chunk = warm(policy).predict_action_chunk(inputs)
+    policy.save_pretrained(tmp_path)
+    loaded = GemVLAPolicy.from_pretrained(tmp_path)
+    assert torch.bfloat16 in {weight.dtype for weight in loaded.parameters()}
+    assert loaded.predict_action_chunk(inputs).equal(chunk)
