@@ -72,9 +72,8 @@ class QuestionBatches:
         return asked | {OBS_ROW_SAMPLES: samples % batch_size, OBS_SHOWN: images}
 
     def _loader(self, questions: int) -> DataLoader:
-        # LeRobot seeds all processes alike.
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        generator = torch.Generator().manual_seed(torch.initial_seed() + rank)
+        # Of the step and the process that draws first (training/draws.py).
+        generator = torch.Generator().manual_seed(torch.initial_seed())
         sampler = RandomSampler(self._dataset, replacement=True, num_samples=_FOREVER, generator=generator)  # type: ignore[arg-type]
         return DataLoader(
             self._dataset,
