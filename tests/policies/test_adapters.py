@@ -110,12 +110,14 @@ def test_adapters_of_pretraining_load_and_are_named_as_a_backbone(
 ):
     policy, *processors = make_gem(stage=stage, backbone=BackboneConfig(pretrained=gem_checkpoint))
     adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
+    policy.config.built.steps_done = 5
     folder = save_adapter(tmp_path / "adapter", adapted, *processors)
     loaded, *_ = load(folder, depth_dataset_root)
     for name, weight in loaded.state_dict().items():
         if "original_module" not in name:
             assert weight.equal(adapted.state_dict()[name]), name
     assert loaded.config.built.stages_done == policy.config.built.stages_done
+    assert loaded.config.built.steps_done == 5
 
     acting, *_ = make_policy(
         depth_dataset_root, backbone=BackboneConfig(pretrained=folder), depth=DepthConfig(loss_weight=0.1)

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
+from lerobot_gem.policies import base_policy
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
-from tests.conftest import CAMERAS
+from tests.conftest import CAMERAS, build_policy
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixtures)
 
 
@@ -73,3 +75,40 @@ def test_a_kernel_of_the_hub_is_refused(checkpoint: Path) -> None:
     for load in (GemVLAPolicy.from_pretrained, lambda folder: load_backbone(open_checkpoint(folder))):
         with pytest.raises(ValueError, match="asks for the kernel _attn_implementation='evil/kernel'"):
             load(checkpoint)
+
+
+@pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
+def test_a_step_draws_its_own_and_a_checkpoint_draws_on(
+    policy_type: str,
+    make_gem,
+    make_policy,
+    depth_dataset_root: Path,
+    depth_batch: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if policy_type == "gem":
+        policy, *processors = make_gem(stage="joint")
+    else:
+        policy, *processors = make_policy(depth_dataset_root, camera_dropout=0.5)
+    inputs = processors[0](depth_batch)
+
+    def loss() -> float:
+        torch.manual_seed(0)
+        return policy.train()(inputs)[0].item()
+
+    before = [loss(), loss()]
+    folder = save(tmp_path / "saved", policy, *processors)
+    before.append(loss())
+    assert len(set(before)) == 3
+
+    config = PreTrainedConfig.from_pretrained(folder)
+    config.pretrained_path = Path(folder)
+    policy, *_ = build_policy(config, depth_dataset_root)
+    policy.eval()(inputs)
+    assert policy.config.built.steps_done == 2  # validation is no step
+    monkeypatch.setattr(base_policy, "process_rank", lambda: 1)
+    other = loss()
+    policy.config.built.steps_done = 2
+    monkeypatch.setattr(base_policy, "process_rank", lambda: 0)
+    assert loss() == before[2] != other
