@@ -1,0 +1,397 @@
+"""`lerobot-gem-server` as a subprocess: with LeRobot's unmodified client and an emulated arm, and with all that a client may do wrong."""
+
+import logging
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from lerobot.async_inference.helpers import RemotePolicyConfig, TimedObservation
+from lerobot.transport import services_pb2, services_pb2_grpc
+from lerobot.transport.utils import TransferState, send_bytes_in_chunks
+from lerobot.utils.feature_utils import hw_to_dataset_features
+
+from tests.robots.conftest import FPS, NAMES, SIZE, TASK, save_policy, write_arm_dataset
+from tests.robots.feetech_bus import MIDDLE, FeetechBus
+
+CHUNK = 8
+SERVER = "lerobot_gem.scripts.server"
+
+
+class Server:
+    """`lerobot-gem-server` on a free port, whose log is kept in a file."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.options = [f"--port={self.port}", f"--fps={FPS}", "--obs_queue_timeout=0.5", *options]
+        self.folder, self.log = folder, folder / "server.log"
+
+    def __enter__(self) -> "Server":
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", SERVER, *self.options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        self.wait_for("PolicyServer started on 127.0.0.1")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        until = time.monotonic() + seconds
+        while text not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < until, f"no {text!r} in {self.log.read_text()[-3000:]}"
+            time.sleep(0.05)
+
+    def client(self) -> "Client":
+        return Client(self.port)
+
+
+class Client:
+    """What LeRobot's client sends, one message at a time."""
+
+    def __init__(self, port: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own, as another machine has
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
+        self.stub = services_pb2_grpc.AsyncInferenceStub(self.channel)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def ready(self) -> None:
+        self.stub.Ready(services_pb2.Empty())
+
+    def start(self, policy: Path, **changes: Any) -> None:
+        self.ready()
+        self.stub.SendPolicyInstructions(services_pb2.PolicySetup(data=instructions(policy, **changes)))
+
+    def observe(self, step: int, **changes: Any) -> None:
+        parts = send_bytes_in_chunks(pickle.dumps(observation(step, **changes)), services_pb2.Observation)
+        self.stub.SendObservations(parts)
+
+    def actions(self) -> list[Any]:
+        data = self.stub.GetActions(services_pb2.Empty()).data
+        return pickle.loads(data) if data else []
+
+    def acts(self, policy: Path) -> None:
+        """Go the whole way, and look at what comes."""
+        self.start(policy)
+        self.observe(5)
+        actions = self.actions()
+        assert [action.get_timestep() for action in actions] == list(range(5, 5 + CHUNK))
+        assert all(action.get_action().shape == (len(NAMES),) for action in actions)
+
+
+def instructions(
+    policy: Path, *, names: list[str] = NAMES, cameras: tuple[str, ...] = ("front",), **changes: Any
+) -> bytes:
+    hardware = {**dict.fromkeys(names, float), **dict.fromkeys(cameras, (SIZE, SIZE, 3))}
+    features = hw_to_dataset_features(hardware, "observation", use_video=False)
+    values = {"policy_type": "gem_vla", "pretrained_name_or_path": str(policy), "actions_per_chunk": CHUNK}
+    return pickle.dumps(RemotePolicyConfig(**{**values, "lerobot_features": features, **changes}))
+
+
+def observation(step: int, **changes: Any) -> TimedObservation:
+    values = {**dict.fromkeys(NAMES, 1.0), "front": np.full((SIZE, SIZE, 3), 120, np.uint8), "task": TASK}
+    return TimedObservation(
+        timestamp=time.time(), timestep=step, observation={**values, **changes}, must_go=True
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The module; LeRobot's makes a folder of logs here and sets logging up anew when it is imported."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    from lerobot_gem.robots import policy_server
+
+    yield policy_server
+    root.handlers[:], root.level = handlers, level
+
+
+def test_the_address_is_this_machine_alone(module: Any):
+    assert module.ServerConfig().host == "127.0.0.1"
+    for host in ("127.0.0.1", "127.1.2.3", "localhost", "[::1]"):
+        assert not any("open to other machines" in line for line in module.trust(host))
+    for host in ("0.0.0.0", "192.168.1.5", "[::]", "robot.local"):
+        assert any("open to other machines" in line for line in module.trust(host))
+    assert "pickles" in module.trust("127.0.0.1")[0]
+
+
+@pytest.mark.parametrize("options", [{"fps": 0}, {"action_deadline": 0}, {"port": 0}])
+def test_options_are_checked(module: Any, options: dict[str, int]):
+    with pytest.raises(ValueError, match=rf"{next(iter(options))}=0|Port must be"):
+        module.ServerConfig(**options)
+
+
+def test_late_actions_are_logged_with_their_deadline(module: Any, caplog: pytest.LogCaptureFixture):
+    server = module.GemPolicyServer(module.ServerConfig(fps=10))
+    server.actions_per_chunk = 8
+    with caplog.at_level(logging.INFO):
+        server._note(0.399)
+        server._note(0.401)
+        server._say_how_punctual()
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said[0] == ("INFO", "Actions left after 399 ms (deadline 400 ms).")
+    late = "Late: actions left after 401 ms, and the deadline is 400 ms. Late so far: 1 of 2."
+    assert said[1] == ("WARNING", late)
+    assert said[2][1].endswith("had 2 chunks, 1 of them late; the slowest took 401 ms.")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_camera_plugin")
+@pytest.mark.parametrize("robot", ["so100_follower", "so101_follower"])
+def test_lerobots_unmodified_client_moves_an_arm(
+    server: Server, arm_policy: Path, arm_options: Callable, tmp_path: Path, robot: str
+):
+    with FeetechBus() as bus:
+        client = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lerobot.async_inference.robot_client"),
+                *arm_options(bus.port, robot),
+                f"--server_address=127.0.0.1:{server.port}",
+                f"--pretrained_name_or_path={arm_policy}",
+                *("--policy_type=gem_vla", f"--actions_per_chunk={CHUNK}", f"--fps={FPS}", f"--task={TASK}"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=tmp_path,
+        )
+        until = time.monotonic() + 120
+        while len(bus.goals()) < 3 * CHUNK and client.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        client.send_signal(signal.SIGINT)
+        said = client.communicate(timeout=60)[0].decode()
+        goals = np.array([places for _, places in bus.goals()])
+        assert len(goals) >= 3 * CHUNK, said[-3000:]
+        assert np.abs(goals - MIDDLE).max() > 20, "the arm moves"
+        assert bus.torque() == []
+    assert server.process.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_camera_plugin")
+def test_a_client_that_is_killed_leaves_the_server_to_the_next(
+    server: Server, arm_policy: Path, arm_options: Callable, tmp_path: Path
+):
+    with FeetechBus() as bus:
+        client = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lerobot.async_inference.robot_client", *arm_options(bus.port)),
+                f"--server_address=127.0.0.1:{server.port}",
+                f"--pretrained_name_or_path={arm_policy}",
+                *("--policy_type=gem_vla", f"--actions_per_chunk={CHUNK}", f"--fps={FPS}", f"--task={TASK}"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            cwd=tmp_path,
+        )
+        until = time.monotonic() + 120
+        while not bus.goals() and time.monotonic() < until:
+            time.sleep(0.1)
+        client.kill()
+        client.wait()
+        assert bus.goals()
+    with server.client() as following:
+        following.acts(arm_policy)
+
+
+@pytest.mark.slow
+def test_ten_clients_in_turn(server: Server, arm_policy: Path):
+    for _ in range(10):
+        with server.client() as client:
+            client.acts(arm_policy)
+
+
+def parts(*messages: tuple[Any, bytes]) -> Iterator[Any]:
+    for state, data in messages:
+        yield services_pb2.Observation(transfer_state=state, data=data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("messages", "code", "said"),
+    [
+        ([(TransferState.TRANSFER_END, b"no pickle")], "INVALID_ARGUMENT", "No TimedObservation"),
+        ([(TransferState.TRANSFER_END, b"")], "INVALID_ARGUMENT", "No TimedObservation"),
+        (
+            [(TransferState.TRANSFER_END, pickle.dumps(observation(1))[:-900])],
+            "INVALID_ARGUMENT",
+            "No TimedObservation",
+        ),
+        (
+            [(TransferState.TRANSFER_BEGIN, pickle.dumps(observation(1)))],
+            "INVALID_ARGUMENT",
+            "TRANSFER_END",
+        ),
+        ([(TransferState.TRANSFER_UNKNOWN, b"")], "INVALID_ARGUMENT", "unknown transfer state"),
+        ([], "INVALID_ARGUMENT", "ended early"),
+        ([(TransferState.TRANSFER_END, bytes(5 * 2**20))], "RESOURCE_EXHAUSTED", "larger than max"),
+        (
+            [(TransferState.TRANSFER_MIDDLE, bytes(2**21))] * 40,
+            "INVALID_ARGUMENT",
+            "larger than 64 MiB",
+        ),
+        (
+            [(TransferState.TRANSFER_END, pickle.dumps(subprocess.run))],
+            "INVALID_ARGUMENT",
+            "subprocess.run",
+        ),
+    ],
+    ids=["malformed", "empty", "cut", "no-end", "unknown", "nothing", "large-part", "large", "function"],
+)
+def test_a_wrong_observation_is_refused(
+    server: Server, arm_policy: Path, messages: list[tuple[Any, bytes]], code: str, said: str
+):
+    with server.client() as client:
+        client.start(arm_policy)
+        with pytest.raises(grpc.RpcError) as refused:
+            client.stub.SendObservations(parts(*messages))
+        assert refused.value.code().name == code, refused.value.details()
+        assert said in refused.value.details()
+        # The same client goes on.
+        client.observe(0)
+        assert len(client.actions()) == CHUNK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"no pickle", "No RemotePolicyConfig"),
+        (instructions(Path("x"))[:-50], "No RemotePolicyConfig"),
+        (pickle.dumps(subprocess.run), "subprocess.run"),
+        (instructions(Path("x"), policy_type="act"), "'gem_vla' policies alone"),
+        (instructions(Path("/nowhere/at/all")), "/nowhere/at/all"),
+    ],
+    ids=["malformed", "cut", "function", "other-type", "no-policy"],
+)
+def test_wrong_instructions_are_refused(server: Server, data: bytes, said: str):
+    with server.client() as client:
+        client.ready()
+        with pytest.raises(grpc.RpcError) as refused:
+            client.stub.SendPolicyInstructions(services_pb2.PolicySetup(data=data))
+        assert said in refused.value.details()
+        with pytest.raises(grpc.RpcError, match="No policy: expected SendPolicyInstructions first"):
+            client.observe(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"names": NAMES[::-1]}, "values would go to the wrong joints"),
+        ({"names": NAMES[:5]}, "LeRobot would take the robot's order"),
+        ({"cameras": ()}, "The robot has no camera"),
+        ({"cameras": ("front", "wrist")}, "leave out others"),
+    ],
+    ids=["order", "fewer", "no-camera", "camera-more"],
+)
+def test_another_robot_is_refused_before_it_moves(
+    server: Server, arm_policy: Path, changes: dict[str, Any], said: str
+):
+    with server.client() as client, pytest.raises(grpc.RpcError) as refused:
+        client.start(arm_policy, **changes)
+    assert said in refused.value.details()
+
+
+@pytest.mark.slow
+def test_a_chunk_that_fails_is_told_to_the_client(server: Server, tmp_path: Path):
+    """LeRobot's server says that there is no observation, again and again."""
+    policy = save_policy(write_arm_dataset(tmp_path / "data", tasks=("a", "b")), tmp_path / "policy")
+    with server.client() as client:
+        client.start(policy)
+        client.observe(0, task="")
+        with pytest.raises(grpc.RpcError, match="No task text"):
+            client.actions()
+        client.observe(1, task="a")
+        assert len(client.actions()) == CHUNK
+        with pytest.raises(grpc.RpcError, match="shoulder_pan"):
+            client.stub.SendObservations(
+                parts((TransferState.TRANSFER_END, pickle.dumps(observation(2, **{NAMES[0]: None}))))
+            )
+
+
+@pytest.mark.slow
+def test_a_client_that_goes_in_the_middle_of_a_message(server: Server, arm_policy: Path):
+    for _ in range(5):
+        client = server.client()
+        client.start(arm_policy)
+        release = threading.Event()
+
+        def half(release: threading.Event = release) -> Iterator[Any]:
+            yield services_pb2.Observation(transfer_state=TransferState.TRANSFER_BEGIN, data=b"half")
+            release.wait(10)
+
+        client.stub.SendObservations.future(half())
+        time.sleep(0.2)
+        client.channel.close()
+        release.set()
+    with server.client() as following:
+        following.acts(arm_policy)
+
+
+@pytest.mark.slow
+def test_the_last_client_that_is_ready_has_the_server(server: Server, arm_policy: Path):
+    with server.client() as first, server.client() as second:
+        first.acts(arm_policy)
+        second.acts(arm_policy)
+        for call in (first.actions, lambda: first.observe(9)):
+            with pytest.raises(grpc.RpcError, match="Another client has come since"):
+                call()
+        first.acts(arm_policy)
+
+
+@pytest.mark.slow
+def test_the_deadline_and_the_end(arm_policy: Path, tmp_path: Path):
+    with Server(tmp_path, "--action_deadline=0.001") as server:
+        said = server.log.read_text()
+        assert "client unpickles whatever comes from its --server_address" in " ".join(said.split())
+        second = subprocess.run(
+            [sys.executable, "-m", SERVER, f"--port={server.port}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert second.returncode == 1
+        assert "is another server there?" in second.stderr.splitlines()[-1]
+        with server.client() as client:
+            client.acts(arm_policy)
+        server.wait_for("and the deadline is 1 ms. Late so far: 1 of 1.")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        assert re.search(r"had 1 chunks, 1 of them late; the slowest took \d+ ms", server.log.read_text())
