@@ -148,7 +148,10 @@ def read_observation(data: bytes) -> TimedObservation:
     values = {}
     for name, value in fields["observation"].items():
         _check_type("a name in the observation", name, str)
-        _check_type(f"observation[{name!r}]", value, int | float | str | _Array)
+        if not isinstance(value, int | float | str | _Array):
+            raise ValueError(
+                f"observation[{name!r}] is a {type(value).__name__}: expected a number, text or a numpy array."
+            )
         try:
             values[name] = value.build() if isinstance(value, _Array) else value
         except Exception as error:
@@ -189,7 +192,6 @@ def _fields(data: bytes, name: str) -> dict[str, Any]:
     return fields
 
 
-def _check_type(name: str, value: Any, expected: Any) -> None:
+def _check_type(name: str, value: Any, expected: type) -> None:
     if not isinstance(value, expected):
-        wanted = getattr(expected, "__name__", str(expected))
-        raise ValueError(f"{name} is a {type(value).__name__}: expected {wanted}.")
+        raise ValueError(f"{name} is a {type(value).__name__}: expected {expected.__name__}.")

@@ -178,7 +178,8 @@ class GemPolicyServer(PolicyServer):
         try:
             yield
         except grpc.RpcError:
-            self.logger.info("Client %s went away.", context.peer())
+            # gRPC has no name for a client whose connection is closed.
+            self.logger.info("Client %s went away, or sent more than 4 MB in one part.", self._client)
             context.abort(grpc.StatusCode.CANCELLED, "The client went away.")
         except ValueError as error:
             self.logger.warning("Refused what client %s sent: %s", context.peer(), error)

@@ -12,8 +12,7 @@ that of float32 weights with autocast, bit for bit, wherever the weights are num
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch import nn
-
-from lerobot_gem.models.precision import CAST_LAYERS
+from torch.nn.modules.conv import _ConvNd
 
 _TOKEN_EMBEDDING = "embed_tokens"
 
@@ -33,6 +32,6 @@ def store_weights(policy: nn.Module, *, trainable: torch.dtype, frozen: torch.dt
     """
     for name, layer in policy.named_modules():
         is_embedding = isinstance(layer, nn.Embedding) and name.split(".")[-1] == _TOKEN_EMBEDDING
-        if is_embedding or isinstance(layer, CAST_LAYERS):
+        if is_embedding or isinstance(layer, nn.Linear | _ConvNd):
             is_trainable = any(weight.requires_grad for weight in layer.parameters(recurse=False))
             layer.to(trainable if is_trainable else frozen)

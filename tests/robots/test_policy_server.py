@@ -58,7 +58,7 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def wait_for(self, text: str, seconds: float = 120) -> None:
+    def wait_for(self, text: str, seconds: float = 300) -> None:
         until = time.monotonic() + seconds
         while text not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()[-3000:]
@@ -386,6 +386,7 @@ def test_the_deadline_and_the_end(arm_policy: Path, tmp_path: Path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
+            timeout=300,
         )
         assert second.returncode == 1
         assert "is another server there?" in second.stderr.splitlines()[-1]

@@ -76,20 +76,7 @@ def cameras(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     assert '"opencv"' in inspect.getsource(lerobot_find_cameras.main)
 
 
-def server(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Any:
-    import draccus
-    from lerobot.async_inference import constants, policy_server
-    from lerobot.async_inference.configs import PolicyServerConfig
-
-    assert isinstance(constants.SUPPORTED_POLICIES, list)
-    assert policy_server.SUPPORTED_POLICIES is constants.SUPPORTED_POLICIES
-    compile(arguments[1], "page", "exec")
-    return draccus.parse(PolicyServerConfig, args=arguments[2:])
-
-
 def python(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Any:
-    if arguments[0] == "-c":
-        return server(monkeypatch, arguments)
     import draccus
     from lerobot.async_inference.configs import RobotClientConfig
 
@@ -116,6 +103,7 @@ PARSERS: dict[str, Callable[..., Any]] = {
     "lerobot-gem-check": check,
     "lerobot-gem-label-depth": ours("lerobot_gem.data.depth_labels.labelling", "LabelDepthConfig"),
     "lerobot-gem-so101-demos": ours("lerobot_gem.data.so101_demos.collecting", "SO101DemosConfig"),
+    "lerobot-gem-server": ours("lerobot_gem.robots.policy_server", "ServerConfig"),
     "python": python,
 }
 
@@ -155,5 +143,5 @@ def test_extras_that_are_named_exist():
     import tomllib
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for extra in re.findall(r"lerobot_policy_gem\[(\w+)\]", PAGE.read_text()):
-        assert extra in extras
+    for extra in re.findall(r"lerobot_policy_gem\[([\w,]+)\]", PAGE.read_text()):
+        assert set(extra.split(",")) <= extras.keys()
