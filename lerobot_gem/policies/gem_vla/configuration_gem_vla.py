@@ -1,8 +1,10 @@
 """Configuration of GEM-VLA: stage 4 of GEM and inference."""
 
+import copy
 import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
@@ -75,6 +77,19 @@ class ExpertConfig(OldExpertFields):
             )
 
 
+@dataclass
+class DistillationConfig:
+    """One-step distillation (`models/distillation.py`).
+
+    Attributes:
+        teacher: Folder or Hub id of the `gem_vla` policy whose chunks are learned, in place of demonstrated actions. The student then
+            takes one step (`expert.num_inference_steps`), whatever it was told. None learns the demonstrated actions. Not kept in a
+            checkpoint, which acts without it.
+    """
+
+    teacher: str | None = None
+
+
 @PreTrainedConfig.register_subclass("gem_vla")
 @dataclass
 class GemVLAConfig(BaseGemConfig):
@@ -86,6 +101,7 @@ class GemVLAConfig(BaseGemConfig):
         cameras: How cameras become images of the prompt.
         depth: The depth generator, which is built only for training with `depth.loss_weight` above 0.
         expert: The action expert.
+        distillation: Learning from another policy to act in one step.
         chunk_size: Actions predicted at once.
         n_action_steps: Actions of a chunk that are executed before the next is predicted; None is `chunk_size`.
         dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast). What autocast casts is stored
@@ -121,6 +137,7 @@ class GemVLAConfig(BaseGemConfig):
     """
 
     expert: ExpertConfig = field(default_factory=ExpertConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     chunk_size: int = 32
     n_action_steps: int | None = None
@@ -139,6 +156,8 @@ class GemVLAConfig(BaseGemConfig):
             self.expert.conditioning_layers = self.conditioning_layers
         if self.n_action_steps is None:
             self.n_action_steps = self.chunk_size
+        if self.distillation.teacher is not None:
+            self.expert.num_inference_steps = 1
         self._validate()
 
     def _move_old_fields(self) -> None:
@@ -173,6 +192,11 @@ class GemVLAConfig(BaseGemConfig):
             raise ValueError(
                 f"camera_dropout={self.camera_dropout} with cameras.layout={self.cameras.layout!r}, where all cameras are one "
                 "image: expected 'separate', or camera_dropout=0."
+            )
+        if self.distillation.teacher is not None and self.expert.freeze:
+            raise ValueError(
+                f"expert.freeze=true with distillation.teacher={self.distillation.teacher!r}, which teaches the expert to act in one "
+                "step: expected expert.freeze=false."
             )
         blocks = self.expert_architecture.depth
         if len(self.conditioning_layers) != blocks:
@@ -301,3 +325,9 @@ class GemVLAConfig(BaseGemConfig):
                 "the depth generator: expected --policy.backbone.pretrained=<gem checkpoint> (stages 1 to 3), whose "
                 "generator is taken along, or --policy.depth.loss_weight=0."
             )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write config.json without the teacher, which acting does not need; train_config.json keeps it."""
+        alone = copy.copy(self)
+        alone.distillation = DistillationConfig()
+        super(GemVLAConfig, alone)._save_pretrained(save_directory)

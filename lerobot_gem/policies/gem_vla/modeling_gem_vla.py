@@ -17,12 +17,14 @@ from lerobot_gem.inference.failed_chunks import failed_chunks, watch_chunks
 from lerobot_gem.inference.real_time_chunking import guided_integrator
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
+from lerobot_gem.models.distillation import one_step_loss, sample_each
 from lerobot_gem.models.precision import autocast_weights
 from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_expert, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_logs
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.losses import SampleSums
+from lerobot_gem.policies.teacher import TAUGHT, TAUGHT_FROM, Teacher
 from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.prompt_dropout import draw_kept, leave_out
 from lerobot_gem.processing.statistics import stands_still
@@ -82,7 +84,10 @@ class GemVLAPolicy(BaseGemPolicy):
                 _warn_of_skipped_stages(config.sources.stages_done)
         if not weights_follow:
             self.random_parts = random_parts(config, untrained)
+        self._teacher: Teacher | None = None
         if dataset_meta is not None:
+            if config.distillation.teacher is not None:
+                self._teacher = Teacher(config, dataset_meta)
             config.record_training(dataset_meta)
         self.freeze()
         self.declare_blocks()
@@ -115,6 +120,11 @@ class GemVLAPolicy(BaseGemPolicy):
                 "generator: expected LeRobot's make_policy with the metadata of the dataset, or depth.loss_weight=0."
             )
         batch = self._with_dropout(batch)
+        if self._teacher is not None:
+            # Once for the whole batch: micro-batches are computed twice.
+            batch = batch | self._teacher.teach(
+                type(self), batch, self._noise_to_teach_from(batch, draws.get("noise"))
+            )
         sums = self.measure({**batch, **draws}, len(batch[ACTION]))
         logs = {"action_loss": sums["action"].mean()}
         if self.generator is not None:
@@ -127,17 +137,46 @@ class GemVLAPolicy(BaseGemPolicy):
     def _sums(self, batch: dict[str, Tensor]) -> dict[str, SampleSums]:
         with self.autocast():
             conditioning, final_states = self._observe(batch)
-            losses = self.expert.loss(
-                self.config.limits.of_action(batch[ACTION]),
-                batch.get(f"{ACTION}_is_pad"),
-                conditioning,
-                self._state(batch),
-                **{name: batch[name] for name in _DRAWS if name in batch},
-            )
+            losses = self._action_losses(batch, conditioning)
             sums = {"action": SampleSums(losses, torch.ones_like(losses, dtype=torch.long))}
             if final_states is not None:
                 sums |= self._depth_sums(batch, final_states, batch[OBS_LANGUAGE_TOKENS], len(losses))
         return sums
+
+    def _action_losses(self, batch: dict[str, Tensor], conditioning: Conditioning) -> Tensor:
+        """(B,): distances to the teacher's chunks, or the flow's loss of the demonstrated ones."""
+        if TAUGHT in batch:
+            return one_step_loss(
+                self.expert, batch[TAUGHT], batch[TAUGHT_FROM], conditioning, self._state(batch)
+            )
+        return self.expert.loss(
+            self.config.limits.of_action(batch[ACTION]),
+            batch.get(f"{ACTION}_is_pad"),
+            conditioning,
+            self._state(batch),
+            **{name: batch[name] for name in _DRAWS if name in batch},
+        )
+
+    def _noise_to_teach_from(self, batch: dict[str, Tensor], noise: Tensor | None) -> Tensor:
+        """(B, `flow_samples`, T, A), or what the caller gave (B, T, A)."""
+        if noise is not None:
+            return noise[:, None]
+        actions = batch[ACTION]
+        shape = len(actions), self.config.expert.flow_samples, self.config.chunk_size, self.expert.action_dim
+        return torch.randn(shape, device=actions.device)
+
+    @torch.no_grad()
+    def sample_chunks(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """Chunks (B, N, T, A) of normalised actions from N draws of noise (B, N, T, A) for each observation.
+
+        Args:
+            batch: Preprocessed.
+            noise: Where they start from.
+        """
+        with self.autocast():
+            conditioning, _ = self._observe(batch)
+            steps = self.config.expert.num_inference_steps
+            return sample_each(self.expert, noise, conditioning, self._state(batch), steps)
 
     def _with_dropout(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch, in training mode without the cameras and instructions that are left out at random."""
