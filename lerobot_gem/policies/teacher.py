@@ -49,7 +49,7 @@ class Teacher:
             raise ValueError(f"{self._given} is a {config.type!r} policy: expected 'gem_vla', which acts.")
         self._check_dimensions(config, student)
         self._check_statistics(config, dataset_meta)
-        config.device, config.compile_model = student.device, False
+        config.device, config.compile_model, config.quantization = student.device, False, None
         self._config = config
         self._policy: GemVLAPolicy | None = None
 

@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from lerobot_gem.checkpoints.files import load_policy_weights
 from lerobot_gem.inference.acting import ChunkInputs, ChunkSampler, Observation, PromptMemory
 from lerobot_gem.inference.compiled import TOLERANCES, CompiledSampler
 from lerobot_gem.inference.failed_chunks import failed_chunks, watch_chunks
+from lerobot_gem.inference.quantization import check_quantizable, quantize
 from lerobot_gem.inference.real_time_chunking import guided_integrator
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
@@ -62,6 +64,10 @@ class GemVLAPolicy(BaseGemPolicy):
     ) -> None:
         super().__init__(config)
         config.validate_features()
+        # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
+        self._only_acts = dataset_meta is None and weights_follow
+        if self._is_quantized:
+            check_quantizable(str(config.device), adapted=config.use_peft)
         if not weights_follow:
             config.record_sources()
         if dataset_meta is not None:
@@ -91,8 +97,6 @@ class GemVLAPolicy(BaseGemPolicy):
             config.record_training(dataset_meta)
         self.freeze()
         self.declare_blocks()
-        # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
-        self._only_acts = dataset_meta is None and weights_follow
         self._prompts = PromptMemory()
         self._compiled: CompiledSampler | None = None
         self.init_rtc_processor()
@@ -202,10 +206,11 @@ class GemVLAPolicy(BaseGemPolicy):
         Raises:
             ValueError: The policy was loaded to act, with weights too coarse to learn.
         """
-        if self._only_acts and self.config.dtype == "bfloat16":
+        if self._only_acts and (self.config.dtype == "bfloat16" or self._is_quantized):
             raise ValueError(
-                "This policy was loaded to act: its weights are bfloat16. To train it, load it with the metadata of the dataset, as "
-                "lerobot-train does (LeRobot's make_policy with ds_meta), or with dtype='float32'."
+                f"This policy was loaded to act: its weights are {self.config.quantization or self.config.dtype}. To train it, load it with the metadata of the dataset, as "
+                "lerobot-train does (LeRobot's make_policy with ds_meta), or with dtype='float32' and no "
+                "quantization."
             )
         return super().get_optim_params()
 
@@ -333,6 +338,18 @@ class GemVLAPolicy(BaseGemPolicy):
 
     # Checkpoints
 
+    @property
+    def _is_quantized(self) -> bool:
+        return self._only_acts and self.config.quantization is not None
+
+    def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
+        if self._is_quantized:
+            raise ValueError(
+                f"This policy was loaded with quantization={self.config.quantization!r}, whose weights are made to act and not to be "
+                "saved: load it without, and save that."
+            )
+        super()._save_pretrained(save_directory, **kwargs)
+
     @classmethod
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
         def is_for_training(name: str) -> bool:
@@ -346,6 +363,8 @@ class GemVLAPolicy(BaseGemPolicy):
         if model._only_acts and model.config.dtype == "bfloat16":
             dtypes = dict.fromkeys({*autocast_weights(model), table}, torch.bfloat16)
         load_policy_weights(model, model_file, leave_out=leave_out, dtypes=dtypes, if_exact={table})
+        if model._is_quantized:
+            quantize((model.backbone.vision_tower, model.backbone.language_model))
         return model
 
 
