@@ -9,12 +9,13 @@ export OMP_NUM_THREADS ?= 1
 # Made last, so that a setup that failed is tried again. After moving the clone: rm -rf .venv
 READY := .venv/ready
 
-.PHONY: help demo test test-slow lint setup
+.PHONY: help demo test test-slow gpu-check lint setup
 
 help:
 	@echo "make demo       collect demonstrations, train the tiny GEM-VLA, evaluate it in LIBERO: outputs/demo/"
 	@echo "make test       the default test suite: what to run before each commit"
 	@echo "make test-slow  the rest: simulator, LeRobot's commands, long trainings"
+	@echo "make gpu-check  on a CUDA device, at most 8 minutes: what fits and how fast it is, into results/gpu/"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make setup      only make .venv ready"
 
@@ -26,6 +27,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	.venv/bin/python -m pytest -m "slow or libero" -n 2 --dist loadfile
+
+# Other sizes: make gpu-check GPU_CHECK="--batch_size=4 --depth_batch_size=8"
+gpu-check: $(READY)
+	.venv/bin/python benchmarks/gpu_check.py $(GPU_CHECK)
 
 lint: $(READY)
 	.venv/bin/ruff check

@@ -77,3 +77,31 @@ def test_the_trained_policy_acts_in_libero(trained: Path, tmp_path: Path):
     assert len(task["metrics"]["successes"]) == 1
     [video] = task["metrics"]["video_paths"]
     assert Path(video).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_it_and_goes_on(trained: Path, dataset_root: Path, tmp_path: Path):
+    teacher = trained / "checkpoints" / "last" / "pretrained_model"
+    output = tmp_path / "student"
+    run(
+        BIN / "lerobot-train",
+        f"--policy.path={teacher}",
+        f"--policy.distillation.teacher={teacher}",
+        "--dataset.repo_id=local/noise",
+        f"--dataset.root={dataset_root}",
+        f"--output_dir={output}",
+        *("--steps=1", "--save_freq=1", "--log_freq=1", "--batch_size=2", "--num_workers=0"),
+    )
+    student = output / "checkpoints" / "last" / "pretrained_model"
+    config = json.loads((student / "config.json").read_text())
+    assert (config["distillation"]["teacher"], config["expert"]["num_inference_steps"]) == (None, 1)
+    train_config = json.loads((student / "train_config.json").read_text())
+    assert train_config["policy"]["distillation"]["teacher"] == str(teacher)
+    log = run(
+        BIN / "lerobot-train",
+        f"--config_path={student / 'train_config.json'}",
+        *("--resume=true", "--steps=2", "--save_freq=2"),
+    )
+    assert "step:2" in log
+    resumed = json.loads((student / "train_config.json").read_text())
+    assert resumed["policy"]["distillation"]["teacher"] == str(teacher)

@@ -14,6 +14,7 @@ from torch import Tensor
 GOLDENS = {
     "rdt": "rdt_",
     "gem_checkpoint": "gem_checkpoint_",
+    "distill": "distill_",
     "depth": "depth_[!c]",
     "depth_colour": "depth_colour",
 }

@@ -1,8 +1,10 @@
 """Configuration of GEM-VLA: stage 4 of GEM and inference."""
 
+import copy
 import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 # Far more than makes sense. Lists of this length are made before the weights, which would show a wrong number, are read.
 _LONGEST_CHUNK = 10_000
 _DEEPEST_EXPERT = 1_000
+QUANTIZATIONS = (None, "int8")
 
 
 @dataclass
@@ -77,6 +80,19 @@ class ExpertConfig(OldExpertFields):
             )
 
 
+@dataclass
+class DistillationConfig:
+    """One-step distillation (`models/distillation.py`).
+
+    Attributes:
+        teacher: Folder or Hub id of the `gem_vla` policy whose chunks are learned, in place of demonstrated actions. The student then
+            takes one step (`expert.num_inference_steps`), whatever it was told. None learns the demonstrated actions. Not kept in a
+            checkpoint, which acts without it.
+    """
+
+    teacher: str | None = None
+
+
 @PreTrainedConfig.register_subclass("gem_vla")
 @dataclass
 class GemVLAConfig(BaseGemConfig):
@@ -90,6 +106,7 @@ class GemVLAConfig(BaseGemConfig):
         expert: The action expert.
         action_tokens: Actions in tokens, which the backbone writes.
         co_training: Questions and answers that are learned beside actions.
+        distillation: Learning from another policy to act in one step.
         chunk_size: Actions predicted at once.
         n_action_steps: Actions of a chunk that are executed before the next is predicted; None is `chunk_size`.
         dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast). What autocast casts is stored
@@ -118,6 +135,8 @@ class GemVLAConfig(BaseGemConfig):
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
         compile_model: Compile what acts (docs/acting.md): seconds to minutes at the first chunk, for faster chunks after it.
             lerobot-rollout sets it from its own --use_torch_compile. Training is not compiled.
+        quantization: "int8" computes the linear layers of vision tower and decoder in 8 bits when the policy acts, on a CPU: faster, in
+            less memory, not quite the same actions (docs/acting.md). None does not. Training is not quantised.
         rtc_config: Real-time chunking; set by lerobot-rollout.
         action_feature_names: Names of an action's numbers; written by LeRobot, which orders them as the robot does.
         push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.
@@ -127,6 +146,7 @@ class GemVLAConfig(BaseGemConfig):
     expert: ExpertConfig = field(default_factory=ExpertConfig)
     action_tokens: ActionTokensConfig = field(default_factory=ActionTokensConfig)
     co_training: CoTrainingConfig = field(default_factory=CoTrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     chunk_size: int = 32
     n_action_steps: int | None = None
@@ -134,6 +154,7 @@ class GemVLAConfig(BaseGemConfig):
     instruction_dropout: float = 0.0
     outlier_limit: float | None = 10.0
     compile_model: bool = False
+    quantization: str | None = None
 
     rtc_config: RTCConfig | None = None
     action_feature_names: list[str] | None = None
@@ -145,6 +166,8 @@ class GemVLAConfig(BaseGemConfig):
             self.expert.conditioning_layers = self.conditioning_layers
         if self.n_action_steps is None:
             self.n_action_steps = self.chunk_size
+        if self.distillation.teacher is not None:
+            self.expert.num_inference_steps = 1
         self._validate()
 
     def _move_old_fields(self) -> None:
@@ -190,6 +213,16 @@ class GemVLAConfig(BaseGemConfig):
                 f"action_tokens.loss_weight={self.action_tokens.loss_weight} with backbone.freeze_language_model=true: the embeddings of "
                 "action tokens would stay as they are, which is random. Expected --policy.backbone.freeze_language_model=false, or "
                 "action_tokens.loss_weight=0."
+            )
+        if self.distillation.teacher is not None and self.expert.freeze:
+            raise ValueError(
+                f"expert.freeze=true with distillation.teacher={self.distillation.teacher!r}, which teaches the expert to act in one "
+                "step: expected expert.freeze=false."
+            )
+        require(self.quantization, QUANTIZATIONS, "quantization")
+        if self.quantization and self.compile_model:
+            raise ValueError(
+                f"quantization={self.quantization!r} with compile_model=true: expected one of them, since 8-bit layers are not compiled."
             )
         blocks = self.expert_architecture.depth
         if len(self.conditioning_layers) != blocks:
@@ -335,3 +368,9 @@ class GemVLAConfig(BaseGemConfig):
                 "the depth generator: expected --policy.backbone.pretrained=<gem checkpoint> (stages 1 to 3), whose "
                 "generator is taken along, or --policy.depth.loss_weight=0."
             )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write config.json without the teacher, which acting does not need; train_config.json keeps it."""
+        alone = copy.copy(self)
+        alone.distillation = DistillationConfig()
+        super(GemVLAConfig, alone)._save_pretrained(save_directory)

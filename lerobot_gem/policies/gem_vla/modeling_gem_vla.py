@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -14,10 +15,12 @@ from lerobot_gem.checkpoints.files import load_policy_weights
 from lerobot_gem.inference.acting import ChunkInputs, ChunkSampler, Observation, PromptMemory
 from lerobot_gem.inference.compiled import TOLERANCES, CompiledSampler
 from lerobot_gem.inference.failed_chunks import failed_chunks, watch_chunks
+from lerobot_gem.inference.quantization import check_quantizable, quantize
 from lerobot_gem.inference.real_time_chunking import guided_integrator
 from lerobot_gem.inference.token_acting import ActionTokenWriter
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
+from lerobot_gem.models.distillation import one_step_loss, sample_each
 from lerobot_gem.models.next_token import next_token_losses
 from lerobot_gem.models.precision import autocast_weights
 from lerobot_gem.policies.action_turn_building import build_action_turn
@@ -27,6 +30,7 @@ from lerobot_gem.policies.depth_loss import depth_logs
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.policies.question_batches import build_question_batches
+from lerobot_gem.policies.teacher import TAUGHT, TAUGHT_FROM, Teacher
 from lerobot_gem.processing.action_turn import TurnRows
 from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.prompt_dropout import draw_kept, leave_out
@@ -65,6 +69,10 @@ class GemVLAPolicy(BaseGemPolicy):
     ) -> None:
         super().__init__(config)
         config.validate_features()
+        # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
+        self._only_acts = dataset_meta is None and weights_follow
+        if self._is_quantized:
+            check_quantizable(str(config.device), adapted=config.use_peft)
         if not weights_follow:
             config.record_sources()
         if dataset_meta is not None:
@@ -96,12 +104,13 @@ class GemVLAPolicy(BaseGemPolicy):
                 _warn_of_skipped_stages(config.sources.stages_done)
         if not weights_follow:
             self.random_parts = random_parts(config, untrained)
+        self._teacher: Teacher | None = None
         if dataset_meta is not None:
+            if config.distillation.teacher is not None:
+                self._teacher = Teacher(config, dataset_meta)
             config.record_training(dataset_meta)
         self.freeze()
         self.declare_blocks()
-        # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
-        self._only_acts = dataset_meta is None and weights_follow
         self._prompts = PromptMemory()
         self._compiled: CompiledSampler | None = None
         self.init_rtc_processor()
@@ -129,6 +138,11 @@ class GemVLAPolicy(BaseGemPolicy):
             batch = self._with_dropout(batch)
             if self.questions is not None and self.training:
                 batch = {**batch, OBS_QUESTIONS: self.questions.draw(batch_size, batch[ACTION].device)}
+            if self._teacher is not None:
+                # Once for the whole batch: micro-batches are computed twice.
+                batch = batch | self._teacher.teach(
+                    type(self), batch, self._noise_to_teach_from(batch, draws.get("noise"))
+                )
             sums = self.measure({**batch, **draws}, batch_size)
         logs = {"action_loss": sums["action"].mean()}
         if "tokens" in sums:
@@ -163,13 +177,7 @@ class GemVLAPolicy(BaseGemPolicy):
             turns = self.action_turn.append(*prompts, actions)
         with self.autocast():
             conditioning, final_states = self._observe(batch, turns)
-            losses = self.expert.loss(
-                actions,
-                is_pad,
-                conditioning,
-                self._state(batch),
-                **{name: batch[name] for name in _DRAWS if name in batch},
-            )
+            losses = self._action_losses(batch, actions, is_pad, conditioning)
             sums = {"action": SampleSums(losses, torch.ones_like(losses, dtype=torch.long))}
             if self.generator is not None and final_states is not None:
                 tokens = batch[OBS_LANGUAGE_TOKENS]
@@ -205,6 +213,43 @@ class GemVLAPolicy(BaseGemPolicy):
         )
         return self._language_sums(states, questions, len(like))
 
+    def _action_losses(
+        self, batch: dict[str, Any], actions: Tensor, is_pad: Tensor | None, conditioning: Conditioning
+    ) -> Tensor:
+        """(B,): distances to the teacher's chunks, or the flow's loss of the demonstrated ones."""
+        if TAUGHT in batch:
+            return one_step_loss(
+                self.expert, batch[TAUGHT], batch[TAUGHT_FROM], conditioning, self._state(batch)
+            )
+        return self.expert.loss(
+            actions,
+            is_pad,
+            conditioning,
+            self._state(batch),
+            **{name: batch[name] for name in _DRAWS if name in batch},
+        )
+
+    def _noise_to_teach_from(self, batch: dict[str, Tensor], noise: Tensor | None) -> Tensor:
+        """(B, `flow_samples`, T, A), or what the caller gave (B, T, A)."""
+        if noise is not None:
+            return noise[:, None]
+        actions = batch[ACTION]
+        shape = len(actions), self.config.expert.flow_samples, self.config.chunk_size, self.expert.action_dim
+        return torch.randn(shape, device=actions.device)
+
+    @torch.no_grad()
+    def sample_chunks(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """Chunks (B, N, T, A) of normalised actions from N draws of noise (B, N, T, A) for each observation.
+
+        Args:
+            batch: Preprocessed.
+            noise: Where they start from.
+        """
+        with self.autocast():
+            conditioning, _ = self._observe(batch, None)
+            steps = self.config.expert.num_inference_steps
+            return sample_each(self.expert, noise, conditioning, self._state(batch), steps)
+
     def _with_dropout(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch, in training mode without the cameras and instructions that are left out at random."""
         config = self.config
@@ -229,10 +274,11 @@ class GemVLAPolicy(BaseGemPolicy):
         Raises:
             ValueError: The policy was loaded to act, with weights too coarse to learn.
         """
-        if self._only_acts and self.config.dtype == "bfloat16":
+        if self._only_acts and (self.config.dtype == "bfloat16" or self._is_quantized):
             raise ValueError(
-                "This policy was loaded to act: its weights are bfloat16. To train it, load it with the metadata of the dataset, as "
-                "lerobot-train does (LeRobot's make_policy with ds_meta), or with dtype='float32'."
+                f"This policy was loaded to act: its weights are {self.config.quantization or self.config.dtype}. To train it, load it with the metadata of the dataset, as "
+                "lerobot-train does (LeRobot's make_policy with ds_meta), or with dtype='float32' and no "
+                "quantization."
             )
         return super().get_optim_params()
 
@@ -409,6 +455,18 @@ class GemVLAPolicy(BaseGemPolicy):
 
     # Checkpoints
 
+    @property
+    def _is_quantized(self) -> bool:
+        return self._only_acts and self.config.quantization is not None
+
+    def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
+        if self._is_quantized:
+            raise ValueError(
+                f"This policy was loaded with quantization={self.config.quantization!r}, whose weights are made to act and not to be "
+                "saved: load it without, and save that."
+            )
+        super()._save_pretrained(save_directory, **kwargs)
+
     @classmethod
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
         def is_for_training(name: str) -> bool:
@@ -422,6 +480,8 @@ class GemVLAPolicy(BaseGemPolicy):
         if model._only_acts and model.config.dtype == "bfloat16":
             dtypes = dict.fromkeys({*autocast_weights(model), table}, torch.bfloat16)
         load_policy_weights(model, model_file, leave_out=leave_out, dtypes=dtypes, if_exact={table})
+        if model._is_quantized:
+            quantize((model.backbone.vision_tower, model.backbone.language_model))
         return model
 
 
