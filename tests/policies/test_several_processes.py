@@ -2,6 +2,7 @@
 
 import os
 import socket
+from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def of_samples(raw: dict, samples: tuple[int, ...]) -> dict:
 def train(rank: int, port: int, policy, inputs: list[dict], draws: list[dict], output: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    draw_by_content(policy.generator, pytest.MonkeyPatch())
     distributed.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     with policy.train().own_draws():
         drawn = torch.rand(4)
@@ -44,6 +46,7 @@ def train(rank: int, port: int, policy, inputs: list[dict], draws: list[dict], o
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
 @pytest.mark.parametrize("samples", [UNEVEN, WITHOUT], ids=["uneven", "one without any"])
 def test_two_processes_learn_what_one_learns_from_both_batches(
@@ -60,6 +63,7 @@ def test_two_processes_learn_what_one_learns_from_both_batches(
     else:
         policy, preprocess, _ = make_vla(CASE)
     warm(policy).train()
+    for_processes = deepcopy(policy)
     draw_by_content(policy.generator, monkeypatch)
     raw = CASE.batch(depth_dataset_root)
     if policy_type == "gem":
@@ -78,8 +82,8 @@ def test_two_processes_learn_what_one_learns_from_both_batches(
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    arguments = (port, policy, inputs, draws, tmp_path)
-    multiprocessing.start_processes(train, arguments, nprocs=2, start_method="fork")
+    arguments = (port, for_processes, inputs, draws, tmp_path)
+    multiprocessing.start_processes(train, arguments, nprocs=2, start_method="spawn")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
 
     assert not first["drawn"].equal(second["drawn"])
