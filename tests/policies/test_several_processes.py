@@ -1,14 +1,12 @@
 """Two processes learn what one learns from both batches: their losses are means over all images and tokens of both."""
 
 import os
-import socket
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,6 +14,7 @@ from tests.conftest import ACTION_DIM
 from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
 from tests.policies.test_depth_loss import Case, make_vla  # noqa: F401 (fixture)
 from tests.policies.test_gradients import draw_by_content
+from tests.processes import run_processes
 
 CASE = Case(wide=True)
 # Samples of each process: answers and images of different numbers; the second without any.
@@ -79,11 +78,7 @@ def test_two_processes_learn_what_one_learns_from_both_batches(
     expected = grads(policy)
     policy.zero_grad()
 
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    arguments = (port, for_processes, inputs, draws, tmp_path)
-    multiprocessing.start_processes(train, arguments, nprocs=2, start_method="spawn")
+    run_processes(train, for_processes, inputs, draws, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
 
     assert not first["drawn"].equal(second["drawn"])

@@ -6,13 +6,11 @@ accelerate shards on accelerators alone. On the CPU its own code runs all the sa
 """
 
 import os
-import socket
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
@@ -26,6 +24,7 @@ from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from tests.conftest import read_batch
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, warm  # noqa: F401 (fixture)
+from tests.processes import run_processes
 
 PROCESSES = 2
 CASES = ["connector", "generator", "joint", "action", "action without depth", "action with LoRA"]
@@ -116,12 +115,7 @@ def train_sharded(rank: int, port: int, version: int, policy, inputs, output: Pa
 def test_two_processes_learn_as_one_with_half_of_the_bytes(case, version, make_case, tmp_path: Path):
     policy, inputs = make_case(case)
     loss, gradients = loss_and_gradients(deepcopy(policy), inputs)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    multiprocessing.start_processes(
-        train_sharded, (port, version, policy, inputs, tmp_path), nprocs=PROCESSES, start_method="fork"
-    )
+    run_processes(train_sharded, version, policy, inputs, tmp_path, count=PROCESSES)
     size = sum(parameter.numel() for parameter in policy.parameters())
     for rank in range(PROCESSES):
         result = torch.load(tmp_path / f"{rank}.pt")
