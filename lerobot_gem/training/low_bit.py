@@ -6,7 +6,7 @@ Apart from it, since torchao is no ordinary dependency: where it is installed, d
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from lerobot.optim.optimizers import OptimizerConfig, OptimizerParams
+from lerobot.optim.optimizers import AdamWConfig, OptimizerConfig, OptimizerParams
 from torch.optim import Optimizer
 
 
@@ -21,20 +21,12 @@ def check_torchao() -> None:
 
 @OptimizerConfig.register_subclass("gem_adamw_8bit")
 @dataclass
-class AdamW8bitConfig(OptimizerConfig):
+class AdamW8bitConfig(AdamWConfig):
     """AdamW with 8-bit moments. Weights in bfloat16 are rounded stochastically, so that small updates are not lost.
 
-    Attributes:
-        lr: Learning rate.
-        betas: AdamW's betas.
-        eps: AdamW's epsilon.
-        weight_decay: Weight decay.
-        grad_clip_norm: Largest norm of the gradient.
+    The fields are those of LeRobot's AdamW; two have another default.
     """
 
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
     weight_decay: float = 0.0
     grad_clip_norm: float = 1.0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lerobot.optim.optimizers import OptimizerConfig, OptimizerParams
+from lerobot.optim.optimizers import AdamWConfig, OptimizerConfig, OptimizerParams
 from torch import Tensor
 
 MATRICES = "matrices"  # a parameter group's flag
@@ -138,20 +138,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 @OptimizerConfig.register_subclass("gem_muon")
 @dataclass
-class MuonConfig(OptimizerConfig):
+class MuonConfig(AdamWConfig):
     """Muon for weight matrices, AdamW for the rest.
 
-    Attributes:
-        lr: Learning rate.
-        betas: AdamW's betas.
-        eps: AdamW's epsilon.
-        weight_decay: Weight decay.
-        grad_clip_norm: Largest norm of the gradient.
+    The fields are those of LeRobot's AdamW; two have another default.
     """
 
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
     weight_decay: float = 0.0
     grad_clip_norm: float = 1.0
 
