@@ -2,7 +2,7 @@
 
 from torch import nn
 
-_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CAST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def autocast_weights(module: nn.Module) -> set[str]:
@@ -16,6 +16,6 @@ def autocast_weights(module: nn.Module) -> set[str]:
     return {
         f"{name}.{weight}" if name else weight
         for name, part in module.named_modules()
-        if isinstance(part, _CAST)
+        if isinstance(part, CAST_LAYERS)
         for weight, _ in part.named_parameters(recurse=False)
     }

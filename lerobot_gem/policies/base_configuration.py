@@ -34,8 +34,8 @@ from lerobot_gem.storage.language_rows import names_places
 from lerobot_gem.storage.video_files import check_videos
 from lerobot_gem.training.low_bit import AdamW8bitConfig, check_torchao
 from lerobot_gem.training.muon import MuonConfig
+from lerobot_gem.training.processes import is_sharded
 from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
-from lerobot_gem.training.weights import is_sharded
 
 if TYPE_CHECKING:
     from lerobot_gem.policies.building import Sources

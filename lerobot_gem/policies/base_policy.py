@@ -33,11 +33,12 @@ from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_PIXEL_VALUES, OBS_ROW_SAMPLES, OBS_SHOWN
-from lerobot_gem.training.draws import drawing_by, process_rank
+from lerobot_gem.training.draws import drawing_by
 from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.micro_batches import in_parts
+from lerobot_gem.training.processes import is_sharded, process_rank
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
-from lerobot_gem.training.weights import is_sharded, store_weights
+from lerobot_gem.training.weights import store_weights
 
 _STATISTICS = (
     "It was finite before it was normalised, so the statistics of the processor are not: train on a dataset that "

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, distributed
 
-from lerobot_gem.training.draws import process_count
+from lerobot_gem.training.processes import process_count
 
 
 class SampleSums(NamedTuple):

@@ -9,17 +9,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import distributed
-
-
-def process_rank() -> int:
-    """Which process of the training this is, counted from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def process_count() -> int:
-    """How many processes train together."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 @contextmanager

@@ -10,16 +10,11 @@ that of float32 weights with autocast, bit for bit, wherever the weights are num
 """
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
+
+from lerobot_gem.models.precision import CAST_LAYERS
 
 _TOKEN_EMBEDDING = "embed_tokens"
-
-
-def is_sharded() -> bool:
-    """Whether `accelerate launch` was told to shard (FSDP), which wants the weights of a block to be of one type."""
-    return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def store_weights(policy: nn.Module, *, trainable: torch.dtype, frozen: torch.dtype) -> None:
@@ -32,6 +27,6 @@ def store_weights(policy: nn.Module, *, trainable: torch.dtype, frozen: torch.dt
     """
     for name, layer in policy.named_modules():
         is_embedding = isinstance(layer, nn.Embedding) and name.split(".")[-1] == _TOKEN_EMBEDDING
-        if is_embedding or isinstance(layer, nn.Linear | _ConvNd):
+        if is_embedding or isinstance(layer, CAST_LAYERS):
             is_trainable = any(weight.requires_grad for weight in layer.parameters(recurse=False))
             layer.to(trainable if is_trainable else frozen)

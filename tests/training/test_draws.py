@@ -3,7 +3,7 @@
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from lerobot_gem.training.draws import drawing_by, process_count, process_rank
+from lerobot_gem.training.draws import drawing_by
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,3 @@ def test_what_is_computed_again_in_the_backward_pass_is_drawn_again():
         loss = checkpoint(lambda values: (values * torch.randn(8)).sum(), weight, use_reentrant=False)
     loss.backward()
     assert weight.grad is not None and weight.grad.equal(drawn())
-
-
-def test_one_process_is_the_first_of_one():
-    assert (process_rank(), process_count()) == (0, 1)
