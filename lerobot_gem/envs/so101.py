@@ -71,17 +71,19 @@ class SO101Env(gym.Env):
 
     def render(self) -> NDArray[np.uint8]:
         """(H, W, 3) what the first camera saw last."""
-        return self._scene.draw(CAMERAS[0])[0] if self._picture is None else self._picture
+        return self._scene.draw(CAMERAS[0], depth=False)[0] if self._picture is None else self._picture
 
     def close(self) -> None:
         self._scene.close()
 
     def _observation(self) -> dict[str, Any]:
-        seen = {name: self._scene.draw(name) for name in CAMERAS}
+        seen = {name: self._scene.draw(name, depth=self._depth) for name in CAMERAS}
         self._picture = seen[CAMERAS[0]][0]
-        depth = {f"{name}_depth": metres[..., None] for name, (_, metres) in seen.items()}
+        depth = {
+            f"{name}_depth": metres[..., None] for name, (_, metres) in seen.items() if metres is not None
+        }
         return {
             "pixels": {name: picture for name, (picture, _) in seen.items()},
             "agent_pos": self._scene.state(),
-            **(depth if self._depth else {}),
+            **depth,
         }

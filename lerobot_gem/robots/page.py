@@ -1,18 +1,12 @@
 """A preflight as text, and as one HTML file that needs no other."""
 
-import base64
-import io
 from pathlib import Path
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from numpy.typing import NDArray
-from PIL import Image
 
 from lerobot_gem.robots.findings import JointRow, Preflight
+from lerobot_gem.storage.images import data_uri
 
-# Longest side of a picture on the page; larger ones are made smaller.
-_LONGEST_SIDE = 480
 COLUMNS = ("motor", "now", "trained from", "to", "first action", "chunk from", "to", "trained from", "to")
 
 
@@ -54,19 +48,13 @@ def write_page(found: Preflight, path: Path) -> None:
         columns=COLUMNS,
         rows=[cells(row) for row in found.joints],
         pictures=[
-            {"camera": pair.camera, "live": _data_uri(pair.live), "trained": _data_uri(pair.trained)}
+            {
+                "camera": pair.camera,
+                "live": None if pair.live is None else data_uri(pair.live),
+                "trained": None if pair.trained is None else data_uri(pair.trained),
+            }
             for pair in found.pictures
         ],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
-
-
-def _data_uri(picture: NDArray[np.uint8] | None) -> str | None:
-    if picture is None:
-        return None
-    image = Image.fromarray(picture)
-    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -81,8 +81,8 @@ class SO101Scene:
         opening = 100 * (angles[-1] - closed) / (opened - closed)
         return np.array([*np.rad2deg(angles[:-1]), opening], np.float32)
 
-    def draw(self, camera: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """What a camera of `CAMERAS` sees: (H, W, 3) colours and (H, W) metres along the optical axis."""
+    def draw(self, camera: str, *, depth: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+        """What a camera of `CAMERAS` sees: (H, W, 3) colours and, if asked for, (H, W) metres along the optical axis."""
         model, data = self._env.model, self._env.data
         gl, context, scene = self._gl = self._gl or self._make_context()
         gl.make_current()
@@ -98,9 +98,10 @@ class SO101Scene:
         frame = mujoco.MjrRect(0, 0, self.width, self.height)
         mujoco.mjr_render(frame, scene, context)
         colours = np.empty((self.height, self.width, 3), np.uint8)
-        buffer = np.empty((self.height, self.width), np.float32)
+        buffer = np.empty((self.height, self.width), np.float32) if depth else None
         mujoco.mjr_readPixels(colours, buffer, frame, context)
-        return np.ascontiguousarray(colours[::-1]), np.ascontiguousarray(self._metres(buffer)[::-1])
+        metres = None if buffer is None else np.ascontiguousarray(self._metres(buffer)[::-1])
+        return np.ascontiguousarray(colours[::-1]), metres
 
     def close(self) -> None:
         """Free what draws."""

@@ -1,11 +1,44 @@
-"""Image files of simulated frames, which LeRobot stores as they are."""
+"""Image files of simulated frames, which LeRobot stores as they are, and pictures on pages."""
 
+import base64
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from lerobot.utils.constants import OBS_IMAGES
 from numpy.typing import NDArray
 from PIL import Image
+
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX
+
+# Longest side of a picture on a page; larger ones are made smaller.
+_LONGEST_SIDE = 480
+
+
+def image_features(
+    cameras: Iterable[str], height: int, width: int, *, depth: bool
+) -> dict[str, dict[str, Any]]:
+    """LeRobot features of cameras whose frames are kept as image files.
+
+    Args:
+        cameras: Their names; the keys are `observation.images.<name>`.
+        height: Of the images in pixels.
+        width: Of the images in pixels.
+        depth: Each has depth in metres beside it.
+    """
+    features: dict[str, dict[str, Any]] = {}
+    for camera in cameras:
+        key, names = f"{OBS_IMAGES}.{camera}", ["height", "width", "channels"]
+        features[key] = {"dtype": "image", "shape": (height, width, 3), "names": names}
+        if depth:
+            features[f"{key}{DEPTH_SUFFIX}"] = {
+                "dtype": "image",
+                "shape": (height, width, 1),
+                "names": names,
+                "info": {"is_depth_map": True, "depth_unit": "m"},
+            }
+    return features
 
 
 def image_suffix(is_depth: bool) -> str:
@@ -40,3 +73,12 @@ def decode(encoded: bytes) -> NDArray[Any]:
     """The pixels (C, H, W) of an image file."""
     image = np.asarray(Image.open(io.BytesIO(encoded)))
     return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """A picture (H, W, 3) as an HTML file holds it, no larger than a page needs."""
+    image = Image.fromarray(picture)
+    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -31,7 +31,7 @@ def test_layouts_are_those_of_their_generator(scene):
     states = []
     for number in (1, 1, 2):
         scene.reset(np.random.default_rng(number))
-        states.append(scene.draw("front")[0])
+        states.append(scene.draw("front", depth=False)[0])
     assert np.array_equal(states[0], states[1])
     assert not np.array_equal(states[0], states[2])
 
@@ -39,7 +39,7 @@ def test_layouts_are_those_of_their_generator(scene):
 def test_the_goal_is_to_be_seen_and_depth_is_metric(scene):
     scene.reset(np.random.default_rng(0))
     for camera in ("front", "side"):
-        picture, depth = scene.draw(camera)
+        picture, depth = scene.draw(camera, depth=True)
         red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
         assert ((green > 1.5 * red) & (green > 1.5 * blue)).sum() > 5, camera
         assert picture.shape == (SIZE, SIZE, 3)

@@ -1,27 +1,21 @@
 """The page with pictures: one HTML file that needs no other, with frames, depth and questions as training sees them."""
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from numpy.typing import NDArray
-from PIL import Image
 
 from lerobot_gem.data.check.facts import CameraView, Inspection, ShownFrame
 from lerobot_gem.data.check.report import Section, sections, summary, verdict
 from lerobot_gem.data.check.warnings import warnings_of
 from lerobot_gem.processing.answers import COORDINATES, places
 from lerobot_gem.processing.depth_target import paint
+from lerobot_gem.storage.images import data_uri
 
-# Longest side of a picture on the page; larger ones are made smaller.
-_LONGEST_SIDE = 480
 _COLOURS = ("#ff4d4d", "#3ddc68", "#4da3ff", "#ffd23f", "#e36bff", "#35e0e0")
 # Lines and letters are sized for pictures this wide, in pixels.
 _DRAWN_WIDTH = 236
@@ -122,8 +116,8 @@ def _view(view: CameraView, exchanges: list[dict[str, Any]], *, is_first: bool) 
     distances = f"{reach[0]:.2f} to {reach[1]:.2f} m" if reach else "no valid pixel"
     return {
         "camera": view.camera,
-        "rgb": _data_uri(view.rgb),
-        "depth": _data_uri(view.depth) if view.depth is not None else None,
+        "rgb": data_uri(view.rgb),
+        "depth": data_uri(view.depth) if view.depth is not None else None,
         "caption": f"depth: {distances}, {view.invalid:.1%} invalid",
         "width": width,
         "height": height,
@@ -156,12 +150,4 @@ def _legend(found: Inspection) -> str:
     if found.colormap == "inferno":
         values = 1 - values  # there, 1 is near
     picture = (paint(values, found.colormap)[0].movedim(0, -1) + 1) * 127.5
-    return _data_uri(picture.round().byte().numpy())
-
-
-def _data_uri(picture: NDArray[np.uint8]) -> str:
-    image = Image.fromarray(picture)
-    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(picture.round().byte().numpy())

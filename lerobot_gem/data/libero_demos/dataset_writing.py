@@ -19,6 +19,7 @@ from lerobot_gem.data.libero_demos.attempt_files import (
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.writing import write_language
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
+from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import publish, removed_on_error
 from lerobot_gem.storage.single_frames import FrameBatch, append_frames
 
@@ -50,17 +51,7 @@ class TaskReport:
 
 def dataset_features(height: int, width: int, depth: bool) -> dict[str, dict[str, Any]]:
     """LeRobot features of the dataset: keys and shapes of LeRobot's libero env, plus depth in metres."""
-    features: dict[str, dict[str, Any]] = {}
-    for camera in CAMERAS:
-        key, names = f"observation.images.{camera}", ["height", "width", "channels"]
-        features[key] = {"dtype": "image", "shape": (height, width, 3), "names": names}
-        if depth:
-            features[f"{key}_depth"] = {
-                "dtype": "image",
-                "shape": (height, width, 1),
-                "names": names,
-                "info": {"is_depth_map": True, "depth_unit": "m"},
-            }
+    features = image_features(CAMERAS, height, width, depth=depth)
     state = [*(f"eef.{a}" for a in ("x", "y", "z")), *(f"eef.r{a}" for a in ("x", "y", "z"))]
     state += ["gripper.0", "gripper.1"]
     action = [*(f"delta.{a}" for a in ("x", "y", "z", "rx", "ry", "rz")), "gripper"]

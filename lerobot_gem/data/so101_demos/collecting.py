@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lerobot_gem.simulation.so101_setup import require_so101
+from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
     check_output,
@@ -145,9 +146,9 @@ def demonstrate(scene: Any, config: SO101DemosConfig, attempt: int) -> list[dict
         action = scene.expert_action()
         frame: dict[str, NDArray[Any]] = {"observation.state": scene.state(), "action": action}
         for camera in CAMERAS:
-            picture, metres = scene.draw(camera)
+            picture, metres = scene.draw(camera, depth=config.depth)
             frame[f"observation.images.{camera}"] = picture
-            if config.depth:
+            if metres is not None:
                 frame[f"observation.images.{camera}_depth"] = metres[..., None]
         frames.append(frame)
         executed = action.copy()
@@ -162,18 +163,7 @@ def dataset_features(size: int, depth: bool) -> dict[str, dict[str, Any]]:
     """LeRobot features of the dataset: what `--env.type=gem_so101` shows, motors named as `so101_follower` does, depth."""
     from lerobot_gem.simulation.so101_scene import ACTION_NAMES, CAMERAS, MOTORS
 
-    axes = ["height", "width", "channels"]
-    features: dict[str, dict[str, Any]] = {}
-    for camera in CAMERAS:
-        key = f"observation.images.{camera}"
-        features[key] = {"dtype": "image", "shape": (size, size, 3), "names": axes}
-        if depth:
-            features[f"{key}_depth"] = {
-                "dtype": "image",
-                "shape": (size, size, 1),
-                "names": axes,
-                "info": {"is_depth_map": True, "depth_unit": "m"},
-            }
+    features = image_features(CAMERAS, size, size, depth=depth)
     motors = [f"{motor}.pos" for motor in MOTORS]
     features["observation.state"] = {"dtype": "float32", "shape": (len(motors),), "names": motors}
     features["action"] = {"dtype": "float32", "shape": (len(ACTION_NAMES),), "names": list(ACTION_NAMES)}
