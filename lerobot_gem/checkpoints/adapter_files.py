@@ -6,10 +6,11 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from lerobot_gem.checkpoints.adapters import CONFIG_FILE
 from lerobot_gem.checkpoints.files import stored_weights
 from lerobot_gem.checkpoints.formats import read_json
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_WEIGHTS = "adapter_model.safetensors"
 # What makes PEFT import a module by name, or read a file of the machine.
 _FOREIGN = ("megatron_config", "corda_config", "lora_ga_config", "eva_config")
 
@@ -25,11 +26,11 @@ def check_adapter_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
         FileNotFoundError: It has no weights in safetensors' format.
         ValueError: It is refused, or a file is cut short.
     """
-    config = read_json(_local(pretrained, _CONFIG, **hub_kwargs))
+    config = read_json(_local(pretrained, CONFIG_FILE, **hub_kwargs))
     foreign = [name for name in _FOREIGN if config.get(name) is not None]
     if foreign:
         raise ValueError(
-            f"{pretrained}/{_CONFIG} sets {', '.join(foreign)}, with which PEFT loads modules or files that it names: expected "
+            f"{pretrained}/{CONFIG_FILE} sets {', '.join(foreign)}, with which PEFT loads modules or files that it names: expected "
             "null. Do not load this adapter unless you wrote it; then remove the field, which acting does not need."
         )
     weights = stored_weights(_local(pretrained, _WEIGHTS, **hub_kwargs))
@@ -37,7 +38,7 @@ def check_adapter_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
     ranks = [config.get("r", 0), *(config.get("rank_pattern") or {}).values()]
     if any(not isinstance(rank, int) or rank > largest for rank in ranks):
         raise ValueError(
-            f"{pretrained}/{_CONFIG} asks for rank {max(map(str, ranks), key=len)}, but no side of its weights is longer than {largest}: "
+            f"{pretrained}/{CONFIG_FILE} asks for rank {max(map(str, ranks), key=len)}, but no side of its weights is longer than {largest}: "
             "take both files from the same adapter."
         )
 
@@ -48,10 +49,10 @@ def _local(pretrained: str | Path, name: str, **hub_kwargs: Any) -> Path:
             return Path(hf_hub_download(str(pretrained), name, **hub_kwargs))
         except EntryNotFoundError as error:
             raise FileNotFoundError(
-                f"{pretrained} has no {name}, or it can't be fetched: expected an adapter as LeRobot writes it ({_CONFIG}, {_WEIGHTS})."
+                f"{pretrained} has no {name}, or it can't be fetched: expected an adapter as LeRobot writes it ({CONFIG_FILE}, {_WEIGHTS})."
             ) from error
     if not (Path(pretrained) / name).is_file():
         raise FileNotFoundError(
-            f"{pretrained} has no {name}: expected an adapter as LeRobot writes it ({_CONFIG}, {_WEIGHTS})."
+            f"{pretrained} has no {name}: expected an adapter as LeRobot writes it ({CONFIG_FILE}, {_WEIGHTS})."
         )
     return Path(pretrained) / name

@@ -114,13 +114,16 @@ def read_instructions(data: bytes) -> RemotePolicyConfig:
     Raises:
         ValueError: It is something else, or its fields are not what they should be.
     """
-    fields = _fields(data, "RemotePolicyConfig")
-    _check_type("policy_type", fields["policy_type"], str)
-    _check_type("pretrained_name_or_path", fields["pretrained_name_or_path"], str)
-    _check_type("device", fields["device"], str)
-    _check_type("actions_per_chunk", fields["actions_per_chunk"], int)
-    _check_type("rename_map", fields["rename_map"], dict)
-    _check_type("lerobot_features", fields["lerobot_features"], dict)
+    fields = _fields(
+        data,
+        "RemotePolicyConfig",
+        policy_type=str,
+        pretrained_name_or_path=str,
+        device=str,
+        actions_per_chunk=int,
+        rename_map=dict,
+        lerobot_features=dict,
+    )
     if fields["actions_per_chunk"] < 1:
         raise ValueError(
             f"actions_per_chunk={fields['actions_per_chunk']}: expected at least 1. Give --actions_per_chunk."
@@ -140,11 +143,7 @@ def read_observation(data: bytes) -> TimedObservation:
     Raises:
         ValueError: It is something else, or its fields are not what they should be.
     """
-    fields = _fields(data, "TimedObservation")
-    _check_type("timestamp", fields["timestamp"], float)
-    _check_type("timestep", fields["timestep"], int)
-    _check_type("must_go", fields["must_go"], bool)
-    _check_type("observation", fields["observation"], dict)
+    fields = _fields(data, "TimedObservation", timestamp=float, timestep=int, must_go=bool, observation=dict)
     values = {}
     for name, value in fields["observation"].items():
         _check_type("a name in the observation", name, str)
@@ -175,8 +174,8 @@ def bounded[Message](messages: Iterable[Message]) -> Iterator[Message]:
         yield message
 
 
-def _fields(data: bytes, name: str) -> dict[str, Any]:
-    """The fields of a pickled message."""
+def _fields(data: bytes, name: str, **types: type) -> dict[str, Any]:
+    """The fields of a pickled message, those of `types` being of these."""
     try:
         _check_operations(data)
         message = _Unpickler(io.BytesIO(data)).load()
@@ -189,6 +188,8 @@ def _fields(data: bytes, name: str) -> dict[str, Any]:
             f"No {name} of LeRobot's client: a {type(message).__name__} with the fields {sorted(map(str, fields))}, expected "
             f"{sorted(expected)}. Use the client of LeRobot 0.6."
         )
+    for field, wanted in types.items():
+        _check_type(field, fields[field], wanted)
     return fields
 
 

@@ -41,16 +41,20 @@ def refusal(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def mistakes_in_one_line() -> Iterator[None]:
+def mistakes_in_one_line(*others: type[Exception]) -> Iterator[None]:
     """End the command with the message of an error that a user can mend, instead of a traceback.
+
+    Args:
+        *others: Errors that are such mistakes in this command, beside wrong values, files and folders.
 
     Raises:
         SystemExit: A value, a file or a folder is not what was expected.
     """
+    mistakes: tuple[type[Exception], ...] = (ValueError, OSError, *others)
     try:
         yield
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except mistakes as error:
+        sys.exit(f"error: {refusal(error)}")
 
 
 def option_help(config_class: type, prefix: str = "") -> Iterator[tuple[str, str]]:

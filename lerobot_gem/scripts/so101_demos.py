@@ -1,18 +1,13 @@
 """`lerobot-gem-so101-demos`: collect demonstrations of a simulated SO-101 arm with depth as a LeRobotDataset."""
 
-import sys
-
 from lerobot_gem.data.so101_demos.collecting import SO101DemosConfig, collect
 from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 
 
-@mistakes_in_one_line()
+@mistakes_in_one_line(ModuleNotFoundError)
 def main() -> None:
     config = parse_options(SO101DemosConfig)
-    try:
-        attempts = collect(config)
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: {error}")
+    attempts = collect(config)
     print(
         f"{config.output.root}: {config.episodes} demonstrations in {attempts} attempts of the scripted expert"
     )

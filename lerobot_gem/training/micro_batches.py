@@ -9,22 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lerobot_gem.processing.steps import (
     OBS_GRID_THW,
-    OBS_LABELS,
     OBS_PIXEL_VALUES,
     OBS_QUESTIONS,
     OBS_ROW_SAMPLES,
     OBS_SHOWN,
+    QUESTION_KEYS,
 )
-
-# Rows that are not samples: prompts, images, patches.
-_PROMPTS = (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK, OBS_LABELS)
-_OTHERS = (*_PROMPTS, OBS_ROW_SAMPLES, OBS_GRID_THW, OBS_SHOWN, OBS_PIXEL_VALUES)
 
 
 def in_parts[T](
@@ -58,9 +53,10 @@ def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[di
     image_samples = (
         batch[OBS_SHOWN][:, 0] if OBS_SHOWN in batch else rows.repeat_interleave(len(grid) // batch_size)
     )
+    # Rows that are not samples: prompts, images, patches.
     samples = {
+        **dict.fromkeys(QUESTION_KEYS, batch.get(OBS_ROW_SAMPLES, rows)),
         **dict.fromkeys((OBS_GRID_THW, OBS_SHOWN), image_samples),
-        **dict.fromkeys((*_PROMPTS, OBS_ROW_SAMPLES), batch.get(OBS_ROW_SAMPLES, rows)),
         OBS_PIXEL_VALUES: image_samples.repeat_interleave(grid.prod(dim=1)),
     }
 
@@ -69,7 +65,7 @@ def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[di
         questions = [{OBS_QUESTIONS: part} for part in split_batch(batch[OBS_QUESTIONS], batch_size, size)]
 
     def cut(key: str, value: Any, first: int, end: int) -> Any:
-        if key in _OTHERS:
+        if key in samples:
             value = value[(samples[key] >= first) & (samples[key] < end)]
             if key == OBS_ROW_SAMPLES:
                 value = value - first
