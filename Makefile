@@ -23,7 +23,7 @@ demo: $(READY)
 	.venv/bin/python examples/demo.py
 
 test: $(READY)
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	.venv/bin/python -m pytest -m "slow or libero" -n 2 --dist loadfile

@@ -41,6 +41,7 @@ def test_without_a_dataset_there_is_nothing_to_fit():
 def test_a_checkpoints_tokens_are_measured_on_the_new_dataset(make_policy, dataset_root, caplog):
     policy, *_ = make_policy(action_tokens=ActionTokensConfig(loss_weight=1.0, vocabulary=64))
     caplog.set_level(logging.INFO)
+    caplog.clear()  # a command that another test ran may have set the level before the policy was built
     meta = LeRobotDatasetMetadata("local/noise", root=dataset_root)
     turn = build_action_turn(policy.config, meta, weights_follow=True, embedding_rows=1024)
     assert turn == policy.action_turn
