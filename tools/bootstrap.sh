@@ -29,7 +29,8 @@ fi
 .venv/bin/python -m pip install -q uv
 # CMake 4 refuses egl-probe's project file otherwise; torch's wheels are too large for uv's half minute on slow lines.
 export CMAKE_POLICY_VERSION_MINIMUM=3.5 UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
-.venv/bin/uv pip install --python .venv/bin/python -e '.[libero,so101,dev]' ||
+# Where PYTHONDONTWRITEBYTECODE is set, each command would compile torch, transformers and LeRobot anew: half of its start.
+.venv/bin/uv pip install --compile-bytecode --python .venv/bin/python -e '.[libero,so101,dev]' ||
     die "the packages could not be installed, see above (behind a package mirror: uv reads UV_DEFAULT_INDEX, not pip.conf)."
 # Beside the environment, where the plugin finds it: the one in the user's home may point into another environment.
 LIBERO_CONFIG_PATH="${LIBERO_CONFIG_PATH:-$PWD/.venv/libero}" .venv/bin/lerobot-gem-libero-setup
