@@ -1,0 +1,36 @@
+#!/bin/sh
+# Builds wheel and sdist, installs each into a fresh environment outside the clone, and uses it there as a newcomer would.
+set -eu
+cd -P "$(dirname "$0")/.."
+uv="$PWD/.venv/bin/uv"
+python="$PWD/.venv/bin/python"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$uv" build -q --python "$python" --out-dir "$work/dist" .
+"$uv" venv -q --python "$python" "$work/env"
+cd "$work"
+for package in dist/*.tar.gz dist/*.whl; do
+    "$uv" pip install -q --reinstall-package lerobot_policy_gem --python env/bin/python "$package"
+    env/bin/python - <<'PYTHON'
+from importlib.metadata import files
+
+needed = {
+    "configs/policy/gem_vla_2b.yaml",
+    "data/check/page.html.jinja",
+    "models/tiny_autoencoder/config.json",
+    "policies/model_card.md.jinja",
+    "robots/page.html.jinja",
+}
+missing = needed - {str(path).removeprefix("lerobot_gem/") for path in files("lerobot_policy_gem")}
+assert not missing, f"not in the package: {missing}"
+PYTHON
+    echo "$package: installed, and all its files are there"
+done
+
+config=$(env/bin/lerobot-gem-config gem_vla_tiny)
+case "$config" in "$work"/env/*) ;; *) echo "$config is not in the fresh environment" >&2; exit 1 ;; esac
+# LeRobot finds the policy and parses the file: what ends the command is that there is no such dataset.
+HF_HUB_OFFLINE=1 env/bin/lerobot-train --config_path="$config" --dataset.root="$work/no_dataset" >train.log 2>&1 && exit 1
+grep -q no_dataset train.log || { cat train.log >&2; exit 1; }
+echo "lerobot-train --config_path=$config: reads the file, and asks for the dataset"
