@@ -50,6 +50,7 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
             Qwen3VLConfig.from_dict(source.backbone_config),
             num_layers=None if by_tokens else max(config["expert"]["conditioning_layers"]),
             language_head=by_tokens,
+            key_values=source.expert_conditioning == "key_values",
         )
     dtype = getattr(torch, config["dtype"])
     weights = {}

@@ -145,6 +145,12 @@ def _write_policy(source: Checkpoint, output_dir: Path) -> None:
 
 
 def _write_expert(source: Checkpoint, output_dir: Path) -> None:
+    if source.expert_conditioning == "key_values":
+        raise ValueError(
+            f"The expert in {source.path} reads keys and values (expert.conditioning='key_values') and has no weights that project "
+            "states, which the release's format holds: expected an expert that was trained with expert.conditioning='states'. "
+            "--format=acting writes what acts, for this plugin."
+        )
     expert = expert_to_release({name: stored.read() for name, stored in source.part("expert").items()})
     output_dir.mkdir(parents=True, exist_ok=True)
     save_file(expert, output_dir / "model.safetensors", metadata={"format": "pt"})

@@ -25,7 +25,7 @@ from lerobot_gem.checkpoints import adapters
 from lerobot_gem.checkpoints.adapters import is_adapter
 from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
 from lerobot_gem.checkpoints.release_expert import expert_from_release
-from lerobot_gem.models.presets import DepthArchitecture, get_preset
+from lerobot_gem.models.presets import DepthArchitecture, ExpertConditioning, get_preset
 
 CheckpointFormat = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]
 Part = Literal["backbone", "generator", "expert"]
@@ -102,6 +102,16 @@ class Checkpoint:
         config = self._built["backbone"] if self.format == "policy" else self.config
         check_no_kernels(config, self.path / "config.json")
         return config
+
+    @property
+    def expert_conditioning(self) -> ExpertConditioning:
+        """What its action expert reads of a backbone.
+
+        Raises:
+            ValueError: The checkpoint has no expert.
+        """
+        adapts = any(name.startswith("conditioning_adaptor.") for name in self.part("expert"))
+        return "states" if adapts else "key_values"
 
     @property
     def stages_done(self) -> list[str] | None:

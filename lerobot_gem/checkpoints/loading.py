@@ -15,6 +15,7 @@ def load_backbone(
     *,
     num_layers: int | None = None,
     language_head: bool = False,
+    key_values: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> GemBackbone:
     """Load Qwen3-VL, or the backbone of a checkpoint of GEM-2B's format or of our policies.
@@ -24,6 +25,7 @@ def load_backbone(
             is not asked for are skipped; any other weight without a place is an error.
         num_layers: Decoder layers to keep; None for all.
         language_head: Load the language head too.
+        key_values: Load what gives keys and values of the layer behind `num_layers` too.
         dtype: Of the loaded weights.
 
     Raises:
@@ -31,7 +33,9 @@ def load_backbone(
     """
     with no_init_weights(), SizeLimit(checkpoint.weights, str(checkpoint.path / "config.json")):
         config = Qwen3VLConfig.from_dict(checkpoint.backbone_config)
-        backbone = GemBackbone(config, num_layers=num_layers, language_head=language_head).to(dtype)
+        backbone = GemBackbone(
+            config, num_layers=num_layers, language_head=language_head, key_values=key_values
+        ).to(dtype)
     weights = checkpoint.part("backbone")
     load_weights(
         backbone,

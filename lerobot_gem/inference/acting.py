@@ -10,7 +10,7 @@ from torch import Tensor
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.backbone import GemBackbone, ImageFeatures, PreparedPrompt
 from lerobot_gem.models.conditioning import Conditioning
-from lerobot_gem.models.presets import StateConvention
+from lerobot_gem.models.presets import Reading
 
 
 class Observation(NamedTuple):
@@ -60,7 +60,7 @@ def read(
     inputs: ChunkInputs,
     seen: ImageFeatures,
     layers: Sequence[int],
-    convention: StateConvention,
+    convention: Reading,
 ) -> Conditioning:
     """The decoder, and what the expert reads of it."""
     states = backbone.read(inputs.prompt, seen, layers=layers, convention=convention)
@@ -79,8 +79,8 @@ class ChunkSampler:
     Args:
         backbone: Read up to the last of `layers`.
         expert: Samples the chunk.
-        layers: Backbone state that each block of the expert reads.
-        convention: What a state is (`models/conditioning.py`).
+        layers: Decoder layer that each block of the expert reads.
+        convention: What is read of it (`models/conditioning.py`).
         see: The vision tower, as the function of this name or compiled.
         read: The decoder.
         denoise: The expert.
@@ -89,7 +89,7 @@ class ChunkSampler:
     backbone: GemBackbone
     expert: ActionExpert
     layers: tuple[int, ...]
-    convention: StateConvention
+    convention: Reading
     see: Callable[..., ImageFeatures] = see
     read: Callable[..., Conditioning] = read
     denoise: Callable[..., Tensor] = denoise

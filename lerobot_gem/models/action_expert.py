@@ -1,6 +1,7 @@
 """The action expert of GEM-VLA: a flow-matching transformer over action tokens (RDT).
 
-Every block attends to the action tokens themselves and then to one hidden state of the backbone. Time and robot
+Every block attends to the action tokens themselves and then to one hidden state of the backbone, or to keys and values of one of
+the backbone's attentions (the paper's way). Time and robot
 state enter through adaptive layer norms. Compatible with the release, whose quirks are kept where trained weights
 depend on them:
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from lerobot_gem.models.action_expert_layers import ExpertBlock, TimeEmbedding, VelocityOutput, mlp
 from lerobot_gem.models.conditioning import Conditioning
-from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
+from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning, TimeDistribution
 
 # Integrates a flow: the velocity of noisy actions (B, T, A) at times (B,) or (1,), the noise (B, T, A), the number of steps.
 Integrator = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, int], Tensor]
@@ -50,16 +51,20 @@ class FlowSettings:
 
 
 class ActionExpert(nn.Module):
-    """Predicts the flow velocity of an action chunk from the backbone's hidden states and the robot's state.
+    """Predicts the flow velocity of an action chunk from what it reads of the backbone and from the robot's state.
 
     Args:
         architecture: Sizes of the transformer.
-        conditioning_dim: Width D of the backbone's hidden states.
+        conditioning_dim: Width D of what is read of the backbone.
         action_dim: Components A of one action.
         state_dim: Components of the robot state, or None for an expert that gets no state; the learned state
             embedding alone then takes its place.
         chunk_size: Actions T in a chunk.
         flow: How it learns and samples.
+        conditioning: What is read of the backbone: states, which the expert projects; or keys and values, as they are.
+
+    Raises:
+        ValueError: Keys and values are not as wide as the expert's heads.
 
     Position and state embeddings start as in the release. The other weights start as in DiT (Xavier, zero biases,
     modulations and the last layer zero), but with open gates: the velocity begins as zero, the blocks as ordinary ones.
@@ -74,8 +79,15 @@ class ActionExpert(nn.Module):
         state_dim: int | None,
         chunk_size: int,
         flow: FlowSettings = FlowSettings(),  # noqa: B008, frozen
+        conditioning: ExpertConditioning = "states",
     ) -> None:
         super().__init__()
+        heads, head_size = architecture.num_kv_heads, architecture.head_size
+        if conditioning == "key_values" and conditioning_dim != 2 * heads * head_size:
+            raise ValueError(
+                f"The action expert expects keys and values of {heads} heads of {head_size} but conditioning_dim={conditioning_dim} is "
+                f"not 2 * {heads} * {head_size}."
+            )
         self.architecture = architecture
         self.conditioning_dim = conditioning_dim
         self.action_dim = action_dim
@@ -84,14 +96,18 @@ class ActionExpert(nn.Module):
         self.flow = flow
 
         width, registers = architecture.hidden_size, architecture.num_register_tokens
-        self.conditioning_adaptor = mlp(conditioning_dim, width, layers=2)
+        self.conditioning_adaptor = (
+            None if conditioning == "key_values" else mlp(conditioning_dim, width, layers=2)
+        )
         self.action_adaptor = mlp(action_dim, width, layers=3)
         self.state_adaptor = None if state_dim is None else mlp(state_dim, width, layers=3)
         self.time_embedding = TimeEmbedding(width)
         self.register_tokens = nn.Parameter(0.02 * torch.randn(1, registers, width))
         self.position_embedding = nn.Parameter(_position_table(chunk_size, registers, width))
         self.state_embedding = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.ModuleList(ExpertBlock(architecture) for _ in range(architecture.depth))
+        self.blocks = nn.ModuleList(
+            ExpertBlock(architecture, conditioning) for _ in range(architecture.depth)
+        )
         self.output = VelocityOutput(architecture, action_dim)
 
     @property
@@ -100,10 +116,11 @@ class ActionExpert(nn.Module):
         return self.position_embedding.dtype
 
     def encode_conditioning(self, states: Tensor, mask: Tensor | None) -> Conditioning:
-        """Project the backbone's hidden states to the keys and values of every block.
+        """Make what is read of the backbone the keys and values of every block.
 
         Args:
-            states: (B, depth, L, D), state i for block i; or (B, L, D), shared by all blocks.
+            states: (B, depth, L, D), state i for block i; or (B, L, D), shared by all blocks. Keys and values likewise, as
+                `KeyValue.side_by_side` lays them.
             mask: (B, L), True or 1 where a token is real; None when all are.
 
         Raises:
@@ -114,7 +131,9 @@ class ActionExpert(nn.Module):
                 f"The action expert has {len(self.blocks)} blocks but got {states.shape[1]} conditioning states; "
                 "ask the backbone for one state per block, or pass one state (B, L, D) for all."
             )
-        adapted = self.conditioning_adaptor(states.to(self.dtype))
+        adapted = states.to(self.dtype)
+        if self.conditioning_adaptor is not None:
+            adapted = self.conditioning_adaptor(adapted)
         per_block = adapted.unbind(1) if states.ndim == 4 else [adapted] * len(self.blocks)
         return Conditioning(
             blocks=tuple(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm as RMSNorm
 
 from lerobot_gem.models.conditioning import KeyValue
-from lerobot_gem.models.presets import ExpertArchitecture
+from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning
 
 _TIME_WAVES = 256
 
@@ -49,23 +49,28 @@ class Attention(nn.Module):
 
     Used for self-attention (`keys_values(x)` of the same tokens) and for cross-attention, where the caller keeps the
     `KeyValue` of the conditioning, repeated to all heads.
+
+    Args:
+        architecture: Sizes.
+        projects: Has what makes keys and values of tokens; without, it is given keys and values.
     """
 
-    def __init__(self, architecture: ExpertArchitecture) -> None:
+    def __init__(self, architecture: ExpertArchitecture, *, projects: bool = True) -> None:
         super().__init__()
         width, head_size = architecture.hidden_size, architecture.head_size
         kv_width = architecture.num_kv_heads * head_size
         self.head_size = head_size
         self.groups = architecture.num_heads // architecture.num_kv_heads
         self.query = _linear(width, width, bias=False)
-        self.key = _linear(width, kv_width, bias=False)
-        self.value = _linear(width, kv_width, bias=False)
+        self.key = _linear(width, kv_width, bias=False) if projects else None
+        self.value = _linear(width, kv_width, bias=False) if projects else None
         self.output = _linear(width, width, bias=False)
         self.query_norm = RMSNorm(head_size, architecture.norm_eps)
-        self.key_norm = RMSNorm(head_size, architecture.norm_eps)
+        self.key_norm = RMSNorm(head_size, architecture.norm_eps) if projects else None
 
     def keys_values(self, tokens: Tensor) -> KeyValue:
         """Project tokens (B, L, hidden_size) to normalised keys and to values."""
+        assert self.key is not None and self.value is not None and self.key_norm is not None
         key = self.key_norm(self._split_heads(self.key(tokens)))
         return KeyValue(key.transpose(1, 2), self._split_heads(self.value(tokens)).transpose(1, 2))
 
@@ -97,16 +102,22 @@ class FeedForward(nn.Module):
 
 
 class ExpertBlock(nn.Module):
-    """Self-attention, cross-attention to the conditioning, feed-forward; each shifted, scaled and gated."""
+    """Self-attention, cross-attention to the conditioning, feed-forward; each shifted, scaled and gated.
 
-    def __init__(self, architecture: ExpertArchitecture) -> None:
+    Args:
+        architecture: Sizes.
+        conditioning: What it is given of the conditioning: tokens that it projects, or keys and values.
+    """
+
+    def __init__(self, architecture: ExpertArchitecture, conditioning: ExpertConditioning = "states") -> None:
         super().__init__()
+        projects = conditioning == "states"
         width, eps = architecture.hidden_size, architecture.norm_eps
         self.self_attention_norm = RMSNorm(width, eps)
         self.self_attention = Attention(architecture)
         self.cross_attention_norm = RMSNorm(width, eps)
-        self.conditioning_norm = RMSNorm(width, eps)
-        self.cross_attention = Attention(architecture)
+        self.conditioning_norm = RMSNorm(width, eps) if projects else None
+        self.cross_attention = Attention(architecture, projects=projects)
         self.feed_forward_norm = RMSNorm(width, eps)
         self.feed_forward = FeedForward(architecture)
         self.modulation = _zero_linear(2 * width, 9 * width)
@@ -127,7 +138,7 @@ class ExpertBlock(nn.Module):
     ) -> Tensor | KeyValue:
         """Do one of the block's three works, by what is given.
 
-        `conditioning` is projected once per observation, `time_and_state` once for all denoising steps, `x` is transformed in each
+        `conditioning` is made keys and values once per observation, `time_and_state` once for all denoising steps, `x` is transformed in each
         step. All go through here because sharded training (FSDP) has a block's weights together while its `forward` runs, and
         at no other time.
 
@@ -136,7 +147,8 @@ class ExpertBlock(nn.Module):
             modulation: (B or 1, 9 * hidden_size), shift, scale and gate of the three parts.
             key_value: Of the conditioning.
             mask: (B, 1, 1, L) bool, True where the conditioning may be attended to; None when all may.
-            conditioning: (B, L, hidden_size), adapted tokens, to be projected to this block's keys and values, for all heads.
+            conditioning: (B, L, hidden_size), adapted tokens, to be projected to this block's keys and values, for all heads; or keys
+                and values (B, L, 2 * num_kv_heads * head_size), as `KeyValue.side_by_side` lays them.
             time_and_state: (..., 2 * hidden_size), activated, to be projected to this block's modulation.
 
         Returns:
@@ -150,7 +162,10 @@ class ExpertBlock(nn.Module):
         return self._transform(x, modulation, key_value, mask)
 
     def _encode_conditioning(self, tokens: Tensor) -> KeyValue:
-        key_value = self.cross_attention.keys_values(self.conditioning_norm(tokens))
+        if self.conditioning_norm is None:
+            key_value = KeyValue.from_side_by_side(tokens, self.cross_attention.head_size)
+        else:
+            key_value = self.cross_attention.keys_values(self.conditioning_norm(tokens))
         # Grouped heads together with a mask would leave torch nothing but its slow math kernel on CUDA. Repeated here, once
         # per observation, and not in every denoising step.
         return key_value.repeat(self.cross_attention.groups, dim=1)

@@ -9,7 +9,7 @@ The depth generator and the language head read the final states, after the final
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from transformers import Cache, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 from transformers.masking_utils import create_causal_mask
 
-from lerobot_gem.models.presets import StateConvention
+from lerobot_gem.models.decoder_layers import KeyValueLayer
+from lerobot_gem.models.presets import Reading
 from lerobot_gem.models.vision_tower import ImagePositions, VisionTower
 
-_DECODER_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
+_DECODER_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.(.+)")
 
 
 class PreparedPrompt(NamedTuple):
@@ -65,18 +66,31 @@ class GemBackbone(nn.Module):
         num_layers: Decoder layers to keep; None for all. A truncated backbone has no final norm, since nothing could
             reach it.
         language_head: Be able to predict tokens. A head that is tied to the embeddings has no weights of its own.
+        key_values: Be able to give keys and values: of the layers that are kept, and of the next one, of which nothing else is
+            kept.
 
     Raises:
-        ValueError: `num_layers` is not between 1 and the depth of `config`, or is less with a language head.
+        ValueError: `num_layers` is not between 1 and the depth of `config` (0 and one less with `key_values`), or is less than
+            the depth with a language head.
     """
 
     def __init__(
-        self, config: Qwen3VLConfig, *, num_layers: int | None = None, language_head: bool = False
+        self,
+        config: Qwen3VLConfig,
+        *,
+        num_layers: int | None = None,
+        language_head: bool = False,
+        key_values: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
+        is_cut = key_values and num_layers is not None
         # Any: transformers annotates tensors as LongTensor and the like, which no operation returns.
-        self.model: Any = Qwen3VLModel(_truncated(config, num_layers))
+        self.model: Any = Qwen3VLModel(_truncated(config, num_layers, with_next=is_cut))
+        if key_values:
+            KeyValueLayer.replace(self.model.language_model.layers)
+        if is_cut:
+            self.model.language_model.layers[-1].keep_projections_alone()
         VisionTower.replace(self.model.visual)
         _init_positions(self.model.visual.pos_embed.weight)
         self.lm_head: nn.Linear | None = None
@@ -95,7 +109,10 @@ class GemBackbone(nn.Module):
         if name == "model.language_model.norm.weight":
             return isinstance(self.model.language_model.norm, nn.Identity)
         layer = _DECODER_LAYER.match(name)
-        return layer is not None and int(layer[1]) >= self.num_layers
+        if layer is None or int(layer[1]) < self.num_layers:
+            return False
+        cut = self.model.language_model.layers[self.num_layers :]
+        return int(layer[1]) > self.num_layers or not cut or layer[2] not in cut[0].state_dict()
 
     @property
     def vision_tower(self) -> nn.Module:
@@ -114,8 +131,14 @@ class GemBackbone(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers that are kept; states 0 to `num_layers` can be asked for."""
-        return len(self.model.language_model.layers)
+        """Decoder layers that are kept whole; states 0 to `num_layers` can be asked for."""
+        return len(self.model.language_model.layers) - int(self._ends_cut)
+
+    @property
+    def _ends_cut(self) -> bool:
+        """Whether behind the layers that are kept whole there is one that gives its keys and values alone."""
+        last = self.model.language_model.layers[-1]
+        return isinstance(last, KeyValueLayer) and not last.is_whole
 
     @property
     def image_token_id(self) -> int:
@@ -134,24 +157,25 @@ class GemBackbone(nn.Module):
         image_grid_thw: Tensor,
         *,
         layers: Sequence[int],
-        convention: StateConvention = "layer_inputs",
+        convention: Reading = "layer_inputs",
     ) -> Tensor:
-        """Return the hidden states of some layers.
+        """Return the hidden states of some layers, or their keys and values.
 
         Args:
             input_ids: (B, L), one image token per merged patch.
             attention_mask: (B, L), 1 where a token is real; rows of unequal length are padded on the left.
             pixel_values: (P, patch_dim), the patches of all images, as transformers' image processor makes them.
             image_grid_thw: (N, 3), patches of each image in time, height and width.
-            layers: Which states, each 0 to `num_layers`, in any order.
-            convention: What a state is; see `conditioning.py`.
+            layers: Which, each 0 to `num_layers`, in any order.
+            convention: What is read: states of one convention, or "key_values"; see `conditioning.py`.
 
         Returns:
-            (B, len(layers), L, D). Values at padded positions mean nothing.
+            (B, len(layers), L, D), or keys and values as `KeyValue.side_by_side` lays them. Values at padded positions mean
+            nothing.
 
         Raises:
-            ValueError: A layer out of range, no layer, unknown convention, or image tokens that don't match the
-                image features.
+            ValueError: A layer out of range, no layer, unknown convention, keys and values of a backbone that was built without, or
+                image tokens that don't match the image features.
         """
         self._check_request(layers, convention)
         prompt = self.prepare(input_ids, attention_mask, image_grid_thw)
@@ -165,9 +189,9 @@ class GemBackbone(nn.Module):
         image_grid_thw: Tensor,
         *,
         layers: Sequence[int],
-        convention: StateConvention = "layer_inputs",
+        convention: Reading = "layer_inputs",
     ) -> tuple[Tensor, Tensor]:
-        """Return the hidden states of some layers, and the final ones, from one pass through all layers.
+        """Return what `forward` does, and the final states, from one pass through all layers.
 
         Args and errors are those of `forward`.
 
@@ -329,10 +353,10 @@ class GemBackbone(nn.Module):
         seen: ImageFeatures,
         *,
         layers: Sequence[int],
-        convention: StateConvention = "layer_inputs",
+        convention: Reading = "layer_inputs",
         cache: Cache | None = None,
     ) -> Tensor:
-        """Run the decoder up to the last state asked for; arguments and result are otherwise those of `forward`.
+        """Run the decoder as far as is asked for; arguments and result are otherwise those of `forward`.
 
         An empty `cache` keeps the layers' keys and values, for what is written behind the prompts.
         """
@@ -345,38 +369,39 @@ class GemBackbone(nn.Module):
         seen: ImageFeatures,
         *,
         layers: Sequence[int],
-        convention: StateConvention,
+        convention: Reading,
         depth: int,
         cache: Cache | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Run `depth` decoder layers; the states asked for (B, len(layers), L, D), and what a next layer would read."""
-        states = {}
-        for index, x, output in self._stream(prompt, seen, depth=depth, cache=cache):
-            if index in layers:
-                states[index] = self._state(index, x, output, convention)
-        return torch.stack([states[index] for index in layers], dim=1), x
-
-    def _stream(
-        self, prompt: PreparedPrompt, seen: ImageFeatures, *, depth: int, cache: Cache | None
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Run `depth` decoder layers; yield for 0 to `depth` what the next layer reads and what the last one wrote."""
-        x = _placed(seen.tokens, prompt.image_tokens, prompt.embeddings)
+        """Run `depth` decoder layers; what was asked for (B, len(layers), L, D), and what a next layer would read."""
+        found: dict[int, Tensor] = {}
+        of_keys = layers if convention == "key_values" else ()
+        shared = {
+            "attention_mask": prompt.causal_mask,
+            "position_ids": None,
+            "position_embeddings": (prompt.cos, prompt.sin),
+        }
+        x = output = _placed(seen.tokens, prompt.image_tokens, prompt.embeddings)
         nothing = torch.zeros_like(x)
-        yield 0, x, x
-        for index in range(1, depth + 1):
-            output = self.model.language_model.layers[index - 1](
-                x,
-                attention_mask=prompt.causal_mask,
-                position_ids=None,
-                past_key_values=cache,
-                position_embeddings=(prompt.cos, prompt.sin),
-            )
+        decoder = self.model.language_model.layers
+        for index in range(depth):
+            if index in of_keys:
+                output, key_value = decoder[index](x, gives="both", **shared)
+                found[index] = key_value.side_by_side()
+            else:
+                if index in layers:
+                    found[index] = self._state(index, x, output, convention)
+                output = decoder[index](x, past_key_values=cache, **shared)
             x = output
-            if index <= len(seen.deepstack):
-                x = output + _placed(seen.deepstack[index - 1], prompt.image_tokens, nothing)
-            yield index, x, output
+            if index < len(seen.deepstack):
+                x = output + _placed(seen.deepstack[index], prompt.image_tokens, nothing)
+        if depth in of_keys:
+            found[depth] = decoder[depth](x, gives="key_value", **shared).side_by_side()
+        elif depth in layers:
+            found[depth] = self._state(depth, x, output, convention)
+        return torch.stack([found[index] for index in layers], dim=1), x
 
-    def _state(self, index: int, x: Tensor, output: Tensor, convention: StateConvention) -> Tensor:
+    def _state(self, index: int, x: Tensor, output: Tensor, convention: Reading) -> Tensor:
         if convention == "layer_inputs":
             return x
         if index == self.config.get_text_config().num_hidden_layers:
@@ -396,18 +421,25 @@ class GemBackbone(nn.Module):
             )
 
     def _check_request(self, layers: Sequence[int], convention: str) -> None:
-        if convention not in get_args(StateConvention):
+        if convention not in get_args(Reading):
             raise ValueError(
                 f"Unknown convention {convention!r} of hidden states; "
-                f"choose one of {', '.join(map(repr, get_args(StateConvention)))}."
+                f"choose one of {', '.join(map(repr, get_args(Reading)))}."
             )
         if not layers:
             raise ValueError("No layer asked for; name at least one.")
+        last = self.num_layers
+        if convention == "key_values":
+            if not isinstance(self.model.language_model.layers[-1], KeyValueLayer):
+                raise ValueError(
+                    "This backbone was built to give states alone; build it with key_values=True."
+                )
+            last = len(self.model.language_model.layers) - 1
         for index in layers:
-            if not 0 <= index <= self.num_layers:
+            if not 0 <= index <= last:
                 raise ValueError(
                     f"Layer {index} is past this backbone of {self.num_layers} decoder layers; "
-                    f"ask for layers from 0 to {self.num_layers}."
+                    f"ask for layers from 0 to {last}."
                 )
 
     def _drop_unreachable_norm(self) -> None:
@@ -433,12 +465,19 @@ def _init_positions(weight: Tensor) -> None:
         weight.copy_(table)
 
 
-def _truncated(config: Qwen3VLConfig, num_layers: int | None) -> Qwen3VLConfig:
+def _truncated(config: Qwen3VLConfig, num_layers: int | None, *, with_next: bool) -> Qwen3VLConfig:
     depth = config.get_text_config().num_hidden_layers
-    if num_layers is not None and not 1 <= num_layers <= depth:
+    config = copy.deepcopy(config)
+    if num_layers is None:
+        return config
+    if with_next and not 0 <= num_layers < depth:
+        raise ValueError(
+            f"num_layers={num_layers} must be between 0 and {depth - 1}, since the next of the backbone's {depth} decoder layers gives "
+            "its keys and values too."
+        )
+    if not with_next and not 1 <= num_layers <= depth:
         raise ValueError(
             f"num_layers={num_layers} must be between 1 and the backbone's {depth} decoder layers."
         )
-    config = copy.deepcopy(config)
-    config.get_text_config().num_hidden_layers = depth if num_layers is None else num_layers
+    config.get_text_config().num_hidden_layers = num_layers + int(with_next)
     return config

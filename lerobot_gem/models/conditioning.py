@@ -1,6 +1,9 @@
-"""What the action expert reads of an observation: states of the backbone, projected once to keys and values.
+"""What the action expert reads of an observation, made once: keys and values for the cross-attention of each of its blocks.
 
-The states are those of some decoder layers (`backbone.py`), in one of two conventions:
+The expert projects them from states of decoder layers, as the release does; or it takes the layers' own, as the paper does: keys,
+normalised and rotated, and values, without anything between (`decoder_layers.py`).
+
+States (`backbone.py`) follow one of two conventions:
 
 | state | `layer_inputs` (default) | `hidden_states` |
 |---|---|---|
@@ -13,6 +16,7 @@ The states are those of some decoder layers (`backbone.py`), in one of two conve
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -33,10 +37,20 @@ class KeyValue(NamedTuple):
             return self
         return KeyValue(self.key.repeat_interleave(times, dim), self.value.repeat_interleave(times, dim))
 
+    def side_by_side(self) -> Tensor:
+        """One vector for each token (B, L, 2 * heads * head_size): its keys, head by head, then its values."""
+        return torch.cat(self, dim=1).transpose(1, 2).flatten(2)
+
+    @classmethod
+    def from_side_by_side(cls, tokens: Tensor, head_size: int) -> "KeyValue":
+        """What `side_by_side` made one tensor of."""
+        key, value = tokens.unflatten(-1, (-1, head_size)).transpose(1, 2).chunk(2, dim=1)
+        return cls(key, value)
+
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the expert needs to know of one observation, projected once.
+    """What the expert needs to know of one observation, made once.
 
     Args:
         blocks: Keys and values (B, num_heads, L, head_size) of each block's cross-attention, in order.

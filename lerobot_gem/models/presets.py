@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 # Named choices of the models, here so that configurations can list them without loading a model.
 StateConvention = Literal["layer_inputs", "hidden_states"]  # see models/conditioning.py
+Reading = Literal[StateConvention, "key_values"]  # the same
+ExpertConditioning = Literal["states", "key_values"]  # the same
 TimeDistribution = Literal["logit_normal", "uniform", "beta"]  # see models/action_expert.py
 
 

@@ -204,6 +204,7 @@ class BuiltConfig:
         backbone: Fields of `Qwen3VLConfig`.
         generator: Fields of `DepthArchitecture`; empty where no depth is learned.
         expert: Fields of `ExpertArchitecture`; empty in `gem`.
+        conditioning: What the expert reads; "states" in a checkpoint from before there was a choice.
         action_dim: Numbers in an action; 0 in `gem`.
         action_turn: Fields of `ActionTurn`, the fitted action tokens; empty where none are learned.
         questions: Where questions that are learned beside actions come from: "frames" of the robot, a second "dataset"; empty for none.
@@ -225,6 +226,7 @@ class BuiltConfig:
     backbone: dict[str, Any] = field(default_factory=dict)
     generator: dict[str, Any] = field(default_factory=dict)
     expert: dict[str, Any] = field(default_factory=dict)
+    conditioning: str = "states"
     action_dim: int = 0
     action_turn: dict[str, Any] = field(default_factory=dict)
     questions: str = ""

@@ -46,7 +46,13 @@ _STATISTICS = (
 )
 
 # Classes of the repeated blocks of backbone, expert and depth generator.
-_BLOCKS = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "ExpertBlock", "SanaTransformerBlock")
+_BLOCKS = (
+    "Qwen3VLTextDecoderLayer",
+    "KeyValueLayer",
+    "Qwen3VLVisionBlock",
+    "ExpertBlock",
+    "SanaTransformerBlock",
+)
 
 # Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")

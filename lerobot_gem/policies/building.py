@@ -1,10 +1,11 @@
 """From a configuration, and the checkpoints that it names, to the modules of a policy."""
 
+import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from accelerate import init_empty_weights
 from diffusers import AutoencoderDC
@@ -19,7 +20,7 @@ from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.action_expert import ActionExpert, FlowSettings
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.models.presets import DepthArchitecture
+from lerobot_gem.models.presets import DepthArchitecture, ExpertArchitecture
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.training.stages import PRETRAINING
@@ -88,6 +89,7 @@ def build_backbone(
     weights_follow: bool,
     num_layers: int | None = None,
     language_head: bool = False,
+    key_values: bool = False,
 ) -> GemBackbone:
     """The backbone, pretrained if the configuration says so; writes what it is into `config.built`.
 
@@ -96,17 +98,17 @@ def build_backbone(
         weights_follow: A checkpoint's weights will be loaded next: read, allocate and initialise none.
         num_layers: Decoder layers to keep; None for all.
         language_head: Be able to predict tokens.
+        key_values: Be able to give keys and values, of the layer behind those that are kept too.
     """
+    kept: dict[str, Any] = {"num_layers": num_layers, "language_head": language_head, "key_values": key_values}
     source = None if weights_follow else config.sources.backbone
     if source is not None:
-        backbone = load_backbone(source, num_layers=num_layers, language_head=language_head)
+        backbone = load_backbone(source, **kept)
     else:
         architecture = config.built.backbone or config.sizes.backbone
         check_no_kernels(architecture, CONFIG_NAME)
         with _without_weights(weights_follow):
-            backbone = GemBackbone(
-                Qwen3VLConfig(**architecture), num_layers=num_layers, language_head=language_head
-            )
+            backbone = GemBackbone(Qwen3VLConfig(**architecture), **kept)
     config.built.backbone = backbone.config.to_dict()
     config.settle_images()
     if config.backbone.gradient_checkpointing:
@@ -168,14 +170,20 @@ def build_generator(
     return generator, untrained
 
 
-def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow: bool) -> ActionExpert:
+def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow: bool) -> ActionExpert:
     """The action expert, pretrained if the configuration says so.
 
     Args:
         config: Of the policy; its features are settled.
-        conditioning_dim: Width of the backbone's hidden states.
+        backbone: What it reads.
         weights_follow: A checkpoint's weights will be loaded next: read, allocate and initialise none.
+
+    Raises:
+        ValueError: The backbone's keys and values don't fit its heads, or the pretrained one's weights the policy.
     """
+    conditioning_dim = backbone.hidden_size
+    if config.reading == "key_values":
+        conditioning_dim = _width_of_keys_and_values(config.expert_architecture, backbone)
     with _without_weights(weights_follow):
         expert = ActionExpert(
             config.expert_architecture,
@@ -189,16 +197,39 @@ def build_expert(config: GemVLAConfig, conditioning_dim: int, *, weights_follow:
                 state_noise_snr=config.expert.state_noise_snr,
                 num_inference_steps=config.expert.num_inference_steps,
             ),
+            conditioning=config.expert.conditioning,
         )
     source = None if weights_follow else config.sources.expert
     if source is not None:
+        weights = source.part("expert")
+        if source.expert_conditioning != config.expert.conditioning:
+            raise ValueError(
+                f"expert.pretrained={config.expert.pretrained!r} is an expert that reads {source.expert_conditioning!r}: expected "
+                f"--policy.expert.conditioning={source.expert_conditioning}, or no expert.pretrained. Released experts read states."
+            )
         load_weights(
             expert,
-            source.part("expert"),
+            weights,
             fault=f"The expert in expert.pretrained={config.expert.pretrained!r} does not fit the policy",
             remedy="Its sizes, chunk_size and the sizes of action and state must be those it was trained with.",
         )
     return expert
+
+
+def _width_of_keys_and_values(expert: ExpertArchitecture, backbone: GemBackbone) -> int:
+    """Numbers in a token's keys and values together."""
+    text = backbone.config.get_text_config()
+    heads, size = text.num_key_value_heads, text.head_dim
+    if (expert.num_kv_heads, expert.head_size) != (heads, size):
+        queries = heads * max(1, round(expert.hidden_size / size / heads))
+        fitting = {"hidden_size": queries * size, "num_heads": queries, "num_kv_heads": heads}
+        changes = {name: value for name, value in fitting.items() if value != getattr(expert, name)}
+        raise ValueError(
+            f"expert.conditioning='key_values' with an expert of {expert.num_kv_heads} key and value heads of {expert.head_size}: the "
+            f"backbone has {heads} of {size}, and the expert reads them as they are. Expected as many of the same size: "
+            f"--policy.expert.architecture='{json.dumps(changes)}', or --policy.expert.conditioning=states."
+        )
+    return 2 * heads * size
 
 
 def random_parts(config: BaseGemConfig, untrained: Collection[str]) -> frozenset[str]:

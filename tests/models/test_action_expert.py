@@ -7,17 +7,26 @@ from torch import Tensor, nn
 
 from lerobot_gem.checkpoints.release_expert import expert_from_release, expert_to_release
 from lerobot_gem.models.action_expert import ActionExpert, sample_time
-from lerobot_gem.models.conditioning import Conditioning
-from lerobot_gem.models.presets import ExpertArchitecture
+from lerobot_gem.models.conditioning import Conditioning, KeyValue
+from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning
 
 ARCHITECTURE = ExpertArchitecture(hidden_size=32, depth=3, num_heads=4, num_kv_heads=2, multiple_of=32)
 B, L, D, T, A, S = 2, 6, 24, 5, 3, 4
 
 
-def make_expert(*, state_dim: int | None = S, randomised: bool = True) -> ActionExpert:
+def make_expert(
+    *, state_dim: int | None = S, randomised: bool = True, conditioning: ExpertConditioning = "states"
+) -> ActionExpert:
     """A small expert; randomised, because a fresh one answers zero to everything."""
     torch.manual_seed(0)
-    expert = ActionExpert(ARCHITECTURE, conditioning_dim=D, action_dim=A, state_dim=state_dim, chunk_size=T)
+    expert = ActionExpert(
+        ARCHITECTURE,
+        conditioning_dim=D if conditioning == "states" else 2 * 2 * 8,
+        action_dim=A,
+        state_dim=state_dim,
+        chunk_size=T,
+        conditioning=conditioning,
+    )
     if randomised:
         for parameter in expert.parameters():
             nn.init.normal_(parameter, std=0.3)
@@ -38,15 +47,17 @@ def make_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 # --- parity with the official code ---------------------------------------------------------------------------
 
 
-def build_like(rdt) -> ActionExpert:
+def build_like(rdt, conditioning: ExpertConditioning = "states") -> ActionExpert:
     config = rdt.spec["config"]
     known = {field.name for field in dataclasses.fields(ExpertArchitecture)}
     architecture = ExpertArchitecture(
         **{name: value for name, value in config["model"]["rdt"].items() if name in known}
     )
+    keys_and_values = 2 * architecture.num_kv_heads * architecture.head_size
     return ActionExpert(
         architecture,
-        conditioning_dim=config["model"]["lang_token_dim"],
+        conditioning_dim=config["model"]["lang_token_dim"] if conditioning == "states" else keys_and_values,
+        conditioning=conditioning,
         action_dim=config["action_dim"],
         state_dim=config["state_dim"],
         chunk_size=config["horizon"],
@@ -121,6 +132,72 @@ def test_loss_and_gradients_match(rdt, released):
     assert names
     for name in names:
         rdt.check(name, gradients[name.removeprefix("out.grad.")])
+
+
+def given_keys_and_values(rdt, released: ActionExpert) -> ActionExpert:
+    """The same expert without what makes keys and values; those that the release repeats to all heads come from outside."""
+    expert = build_like(rdt, conditioning="key_values")
+    weights = released.state_dict()
+    unused = weights.keys() - expert.state_dict().keys()
+    of_block = (
+        "conditioning_norm.weight",
+        *(f"cross_attention.{part}.weight" for part in ("key", "value", "key_norm")),
+    )
+    assert all(name.startswith("conditioning_adaptor.") or name.endswith(of_block) for name in unused)
+    expert.load_state_dict({name: weight for name, weight in weights.items() if name not in unused})
+    return expert
+
+
+@pytest.mark.parity
+def test_given_keys_and_values_act_as_in_the_release(rdt, released):
+    """`lang_kv_cache` of the release: (B, kv heads, L, head size) for each block, keys already normalised.
+
+    With keys and values that the release's own weights make of the states, it gives the golden velocities.
+    """
+    expert = given_keys_and_values(rdt, released)
+    adapted = released.conditioning_adaptor(rdt["in.lang_tokens"]).unbind(1)
+    cache = [
+        block.cross_attention.keys_values(block.conditioning_norm(tokens))
+        for block, tokens in zip(released.blocks, adapted, strict=True)
+    ]
+    assert cache[0].key.shape[1] == expert.architecture.num_kv_heads
+    read = torch.stack([given.side_by_side() for given in cache], dim=1)
+    noisy, time, state = rdt["in.noisy_action"], rdt["in.timesteps"], rdt["in.state"][:, 0]
+    conditioning = expert.encode_conditioning(read, rdt["in.lang_mask"])
+    rdt.check("out.velocity", expert(noisy, time, conditioning, state))
+    rdt.check("out.velocity_nomask", expert(noisy, time, expert.encode_conditioning(read, None), state))
+    for name in (name for name in rdt.tensors if name.startswith("out.sample_")):
+        steps = int(re.fullmatch(r"out\.sample_(\d+)step", name)[1])
+        rdt.check(name, expert.sample(conditioning, state, rdt["in.sample_noise"], steps))
+
+
+def test_given_keys_and_values_are_attended_to_as_they_are():
+    """As RDT does: the query normalised per head and not rotated, heads of keys and values repeated, nothing else."""
+    expert = make_expert(conditioning="key_values")
+    _, mask, _, _ = make_inputs()
+    torch.manual_seed(0)
+    keys, values = torch.randn(2, B, 2, L, 8)
+    read = KeyValue(keys, values).side_by_side()
+    encoded = expert.encode_conditioning(read, mask)
+    attention, tokens = expert.blocks[1].cross_attention, torch.randn(B, T, 32)
+    query = attention.query(tokens).view(B, T, 4, 8).transpose(1, 2)
+    query = attention.query_norm.weight * query / (query.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    scores = query @ keys.repeat_interleave(2, dim=1).mT / 8**0.5
+    shares = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(dim=-1)
+    attended = (shares @ values.repeat_interleave(2, dim=1)).transpose(1, 2).reshape(B, T, 32)
+    torch.testing.assert_close(attention(tokens, encoded.blocks[1], encoded.mask), attention.output(attended))
+
+
+def test_keys_and_values_need_no_weights_of_the_expert():
+    expert = make_expert(conditioning="key_values")
+    names = ("conditioning_adaptor", "conditioning_norm", "cross_attention.key", "cross_attention.value")
+    assert not [name for name in expert.state_dict() if any(part in name for part in names)]
+    read = torch.randn(B, 3, L, 2 * 2 * 8, requires_grad=True)
+    _, mask, state, actions = make_inputs()
+    expert.loss(actions, None, expert.encode_conditioning(read, mask), state).sum().backward()
+    assert all(weight.grad is not None for weight in expert.parameters())
+    assert (read.grad.abs().amax(dim=(0, 2)) > 0).all()  # every key and every value of every block
+    assert read.grad[0, :, :2].abs().max() == 0  # but not where it is padding
 
 
 # --- behaviour ------------------------------------------------------------------------------------------------
@@ -381,3 +458,15 @@ def test_nothing_of_a_block_is_called_outside_its_forward():
     conditioning = expert.encode_conditioning(torch.randn(B, L, D), None)
     expert.loss(torch.randn(B, T, A), None, conditioning, torch.randn(B, S))
     expert.sample(conditioning, torch.randn(B, S))
+
+
+def test_keys_and_values_must_be_as_wide_as_the_heads():
+    with pytest.raises(ValueError, match=r"2 heads of 8 but conditioning_dim=24 is not 2 \* 2 \* 8"):
+        ActionExpert(
+            ARCHITECTURE,
+            conditioning_dim=D,
+            action_dim=A,
+            state_dim=S,
+            chunk_size=T,
+            conditioning="key_values",
+        )

@@ -27,7 +27,15 @@ from tests.policies.gem.test_modeling_gem import gem_checkpoint, warm  # noqa: F
 from tests.processes import run_processes
 
 PROCESSES = 2
-CASES = ["connector", "generator", "joint", "action", "action without depth", "action with LoRA"]
+CASES = [
+    "connector",
+    "generator",
+    "joint",
+    "action",
+    "action without depth",
+    "action by keys and values",
+    "action with LoRA",
+]
 
 
 @pytest.fixture
@@ -38,8 +46,9 @@ def make_case(make_gem, make_policy, gem_checkpoint, depth_dataset_root):  # noq
         stage, _, variant = case.partition(" ")
         backbone = BackboneConfig(pretrained=gem_checkpoint, gradient_checkpointing=variant == "")
         if stage == "action":
-            depth = DepthConfig(loss_weight=0.0 if variant == "without depth" else 0.1)
-            expert = ExpertConfig(flow_samples=2)
+            depth = DepthConfig(loss_weight=0.1 if variant in ("", "with LoRA") else 0.0)
+            by_keys = variant == "by keys and values"
+            expert = ExpertConfig(flow_samples=2, conditioning="key_values" if by_keys else "states")
             policy, preprocess, _ = make_policy(
                 depth_dataset_root, backbone=backbone, depth=depth, expert=expert
             )
@@ -129,14 +138,15 @@ def test_two_processes_learn_as_one_with_half_of_the_bytes(case, version, make_c
 @pytest.mark.parametrize(
     ("case", "blocks"),
     [
-        ("joint", {"SanaTransformerBlock"}),
-        ("action without depth", {"ExpertBlock"}),
-        ("action with LoRA", {"ExpertBlock", "SanaTransformerBlock"}),
+        ("joint", {"Qwen3VLTextDecoderLayer", "SanaTransformerBlock"}),
+        ("action without depth", {"Qwen3VLTextDecoderLayer", "ExpertBlock"}),
+        ("action by keys and values", {"KeyValueLayer", "ExpertBlock"}),
+        ("action with LoRA", {"Qwen3VLTextDecoderLayer", "ExpertBlock", "SanaTransformerBlock"}),
     ],
 )
 def test_every_block_is_declared(case, blocks, make_case):
     policy, _ = make_case(case)
-    declared = {"Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"} | blocks
+    declared = {"Qwen3VLVisionBlock"} | blocks
     assert set(policy._no_split_modules) == set(policy._fsdp_wrap_modules) == declared
     assert declared <= {type(module).__name__ for module in policy.modules()}
     whole = policy.base_model.model if case == "action with LoRA" else policy

@@ -11,7 +11,7 @@ from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
-from lerobot_gem.models.presets import ExpertArchitecture, TimeDistribution
+from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning, Reading, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
 from lerobot_gem.policies.old_configurations import OldExpertFields
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
@@ -35,7 +35,10 @@ class ExpertConfig(OldExpertFields):
     Attributes:
         pretrained: File or folder of a released RDT that training starts from. None starts from random weights.
         architecture: Sizes in place of the preset's, by name (`ExpertArchitecture` in models/presets.py): '{"depth": 8}'.
-        conditioning_layers: Backbone state that each block reads, one index per block; None is 0, 1, ..., depth - 1.
+        conditioning: What each block reads of the backbone: "states" of a layer, which the expert projects (release), or the layer's own
+            "key_values" (paper), for which the expert's heads must be as many and as large as the backbone's.
+        conditioning_layers: Backbone state, or layer whose keys and values, that each block reads, one index per block; None is 0, 1,
+            ..., depth - 1.
         use_state: Condition on `observation.state`.
         state_noise_snr: Signal-to-noise ratio in dB of Gaussian noise on the normalised state in training; None is
             no noise. The release asks for 40 dB, but its code adds none.
@@ -49,6 +52,7 @@ class ExpertConfig(OldExpertFields):
 
     pretrained: str | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
+    conditioning: ExpertConditioning = "states"
     conditioning_layers: list[int] | None = None
     use_state: bool = True
     state_noise_snr: float | None = None
@@ -65,6 +69,7 @@ class ExpertConfig(OldExpertFields):
             raise ValueError(
                 f"expert.architecture={self.architecture}: expected a depth from 1 to {_DEEPEST_EXPERT} (14 in the release)."
             )
+        require(self.conditioning, get_args(ExpertConditioning), "expert.conditioning")
         require(self.time_distribution, get_args(TimeDistribution), "expert.time_distribution")
         if self.flow_samples < 1:
             raise ValueError(
@@ -224,6 +229,11 @@ class GemVLAConfig(BaseGemConfig):
             raise ValueError(
                 f"quantization={self.quantization!r} with compile_model=true: expected one of them, since 8-bit layers are not compiled."
             )
+        if self.expert.conditioning == "key_values" and self.backbone.conditioning != "layer_inputs":
+            raise ValueError(
+                f"backbone.conditioning={self.backbone.conditioning!r} with expert.conditioning='key_values': keys and values are made of "
+                "what a layer reads. Expected 'layer_inputs', or --policy.expert.conditioning=states."
+            )
         blocks = self.expert_architecture.depth
         if len(self.conditioning_layers) != blocks:
             raise ValueError(
@@ -242,8 +252,13 @@ class GemVLAConfig(BaseGemConfig):
         return replace(self.sizes.expert, **self.expert.architecture)
 
     @property
+    def reading(self) -> Reading:
+        """What the expert reads of a layer (models/conditioning.py)."""
+        return "key_values" if self.expert.conditioning == "key_values" else self.backbone.conditioning
+
+    @property
     def conditioning_layers(self) -> list[int]:
-        """Backbone state that each block of the expert reads."""
+        """Backbone state that each block of the expert reads, or layer whose keys and values."""
         layers = self.expert.conditioning_layers
         return list(range(self.expert_architecture.depth)) if layers is None else layers
 
@@ -270,7 +285,14 @@ class GemVLAConfig(BaseGemConfig):
                 f"expert.architecture={self.expert.architecture} is not what the policy was trained with: its expert has the "
                 f"sizes {self.built.expert}. Leave the option out, or train a new policy."
             )
+        if self.built.expert and self.built.conditioning != self.expert.conditioning:
+            raise ValueError(
+                f"expert.conditioning={self.expert.conditioning!r}, but the policy was trained with {self.built.conditioning!r}, and its expert "
+                "has no weights for anything else. Leave the option out, or train a new policy "
+                "(--policy.backbone.pretrained=<this checkpoint> instead of --policy.path)."
+            )
         self.built.action_dim, self.built.expert = action_dim, expert
+        self.built.conditioning = self.expert.conditioning
         self.settle_cameras()
         self.input_features = {
             name: feature

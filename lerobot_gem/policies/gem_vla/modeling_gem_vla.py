@@ -83,17 +83,22 @@ class GemVLAPolicy(BaseGemPolicy):
         learned = set(config.loss_weights) if dataset_meta is not None else set()
         with_depth = "depth" in learned
         writes = not learned.isdisjoint({"tokens", "language"}) or config.action_tokens.act == "tokens"
-        # The expert's last state is the input of the first layer that acting by it does not need; depth and text are read off the last.
+        # The expert's last state is the input of the first layer that acting by it does not need, or of which it needs but keys and values;
+        # depth and text are read off the last.
         num_layers = None if with_depth or writes else max(config.conditioning_layers)
         self.backbone = build_backbone(
-            config, weights_follow=weights_follow, num_layers=num_layers, language_head=writes
+            config,
+            weights_follow=weights_follow,
+            num_layers=num_layers,
+            language_head=writes,
+            key_values=config.reading == "key_values",
         )
         rows = len(self.backbone.model.get_input_embeddings().weight)
         self.action_turn = build_action_turn(
             config, dataset_meta, weights_follow=weights_follow, embedding_rows=rows
         )
         self.questions = build_question_batches(config, dataset_meta, weights_follow=weights_follow)
-        self.expert = build_expert(config, self.backbone.hidden_size, weights_follow=weights_follow)
+        self.expert = build_expert(config, self.backbone, weights_follow=weights_follow)
         self.generator, untrained = None, set[str]()
         if with_depth:
             self.generator, untrained = build_generator(
@@ -367,9 +372,9 @@ class GemVLAPolicy(BaseGemPolicy):
             shape = len(observation.tokens), self.config.chunk_size, self.expert.action_dim
             noise = torch.randn(shape, device=observation.tokens.device)
         inputs = ChunkInputs(prompt, observation.mask, observation.pixel_values, observation.state, noise)
-        layers, convention = tuple(self.config.conditioning_layers), self.config.backbone.conditioning
+        layers = tuple(self.config.conditioning_layers)
         steps = self.config.expert.num_inference_steps  # may change after the policy was built
-        sample = ChunkSampler(self.backbone, self.expert, layers, convention)
+        sample = ChunkSampler(self.backbone, self.expert, layers, self.config.reading)
         if not self.config.compile_model or integrate is not None:
             return sample(inputs, steps, integrate)
         if self._compiled is None:
@@ -426,7 +431,7 @@ class GemVLAPolicy(BaseGemPolicy):
         """
         tokens, mask, *images = self._observation(batch)[:4]
         inputs = (turns.tokens, turns.mask, *images) if turns is not None else (tokens, mask, *images)
-        layers, convention = self.config.conditioning_layers, self.config.backbone.conditioning
+        layers, convention = self.config.conditioning_layers, self.config.reading
         final_states: Tensor | None = None
         if self.generator is not None or turns is not None:
             states, final_states = self.backbone.forward_with_final(
