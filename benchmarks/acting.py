@@ -4,6 +4,7 @@
   denoising step, all weights in bfloat16;
 * ours: decoder layers up to the last one the expert reads, keys, values and modulations once per observation, what depends on
   the prompt once per episode; weights that autocast casts stored in bfloat16;
+* key_values, with `--key_values`: ours, with an expert that reads the backbone's keys and values, and has as many heads for them;
 * tokens, with `--tokens=N`: the whole decoder once, then N action tokens one by one, with kept keys and values and a head of their rows.
 
 Each way is a process of its own, so that its peak memory is its own; they take turns, so that disturbances meet both. On a CPU, times
@@ -125,13 +126,18 @@ class Clock:
         )
 
 
-def make_expert(preset: Any) -> nn.Module:
+def make_expert(preset: Any, *, key_values: bool = False) -> nn.Module:
     from lerobot_gem.models.action_expert import ActionExpert
 
-    width = preset.backbone["text_config"]["hidden_size"]
+    text = preset.backbone["text_config"]
+    architecture, width = preset.expert, text["hidden_size"]
+    if key_values:
+        heads = text["num_key_value_heads"]
+        architecture, width = replace(architecture, num_kv_heads=heads), 2 * heads * text["head_dim"]
     return ActionExpert(
-        preset.expert,
+        architecture,
         conditioning_dim=width,
+        conditioning="key_values" if key_values else "states",
         action_dim=ACTION_DIM,
         state_dim=STATE_DIM,
         chunk_size=ACTIONS,
@@ -182,7 +188,12 @@ def _stored_as(in_bfloat16: set[str], name: str) -> torch.dtype:
 
 
 def our_way(
-    options: argparse.Namespace, clock: Clock, *, in_bfloat16: bool, compiled: bool = False
+    options: argparse.Namespace,
+    clock: Clock,
+    *,
+    in_bfloat16: bool,
+    compiled: bool = False,
+    key_values: bool = False,
 ) -> Callable[[], Tensor]:
     from transformers import Qwen3VLConfig
 
@@ -196,8 +207,8 @@ def our_way(
     config = Qwen3VLConfig(**preset.backbone)
     layers = tuple(range(preset.expert.depth))
     clock.imports = peak_bytes(options.device)
-    backbone: Any = build_empty(lambda: GemBackbone(config, num_layers=layers[-1]))
-    expert: Any = build_empty(lambda: make_expert(preset))
+    backbone: Any = build_empty(lambda: GemBackbone(config, num_layers=layers[-1], key_values=key_values))
+    expert: Any = build_empty(lambda: make_expert(preset, key_values=key_values))
     for module, prefix in ((backbone, ""), (expert, "expert.")):
         cast = autocast_weights(module) | {"model.language_model.embed_tokens.weight"}
         fill(module, prefix, options.device, partial(_stored_as, cast if in_bfloat16 else set()))
@@ -211,7 +222,9 @@ def our_way(
         with clock.part(name):
             return stage(*args)
 
-    sample: Any = acting.ChunkSampler(backbone, expert, layers, "hidden_states")
+    sample: Any = acting.ChunkSampler(
+        backbone, expert, layers, "key_values" if key_values else "hidden_states"
+    )
     if compiled:
         sample = CompiledSampler(sample, TOLERANCES["bfloat16"])
     else:
@@ -269,6 +282,7 @@ WAYS: dict[str, Callable[..., Callable[[], Tensor]]] = {
     "training": partial(our_way, in_bfloat16=False),
     "ours": partial(our_way, in_bfloat16=True),
     "compiled": partial(our_way, in_bfloat16=True, compiled=True),
+    "key_values": partial(our_way, in_bfloat16=True, key_values=True),
     "tokens": by_tokens,
 }
 
@@ -345,7 +359,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     training = Worker("training", options)
     expected = training.act()
     training.stop()
-    ways = ["release", "ours", *["compiled"] * options.compile, *["tokens"] * (options.tokens > 0)]
+    more = {"compiled": options.compile, "key_values": options.key_values, "tokens": options.tokens > 0}
+    ways = ["release", "ours", *(way for way, is_asked in more.items() if is_asked)]
     workers = {way: Worker(way, options) for way in ways}
     chunks = {}
     for _ in range(options.repeats + 1):
@@ -482,6 +497,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--compile", action="store_true", help="measure compiled acting too (minutes on a CPU)"
+    )
+    parser.add_argument(
+        "--key_values", action="store_true", help="measure an expert that reads keys and values too"
     )
     parser.add_argument("--tokens", type=int, default=0, help="measure a chunk of so many action tokens too")
     parser.add_argument(
