@@ -84,12 +84,14 @@ class GemBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        is_cut = key_values and num_layers is not None
+        # Kept here, since sharded training wraps the layers in others.
+        self._gives_key_values = key_values
+        self._ends_cut = key_values and num_layers is not None
         # Any: transformers annotates tensors as LongTensor and the like, which no operation returns.
-        self.model: Any = Qwen3VLModel(_truncated(config, num_layers, with_next=is_cut))
+        self.model: Any = Qwen3VLModel(_truncated(config, num_layers, with_next=self._ends_cut))
         if key_values:
             KeyValueLayer.replace(self.model.language_model.layers)
-        if is_cut:
+        if self._ends_cut:
             self.model.language_model.layers[-1].keep_projections_alone()
         VisionTower.replace(self.model.visual)
         _init_positions(self.model.visual.pos_embed.weight)
@@ -133,12 +135,6 @@ class GemBackbone(nn.Module):
     def num_layers(self) -> int:
         """Decoder layers that are kept whole; states 0 to `num_layers` can be asked for."""
         return len(self.model.language_model.layers) - int(self._ends_cut)
-
-    @property
-    def _ends_cut(self) -> bool:
-        """Whether behind the layers that are kept whole there is one that gives its keys and values alone."""
-        last = self.model.language_model.layers[-1]
-        return isinstance(last, KeyValueLayer) and not last.is_whole
 
     @property
     def image_token_id(self) -> int:
@@ -430,7 +426,7 @@ class GemBackbone(nn.Module):
             raise ValueError("No layer asked for; name at least one.")
         last = self.num_layers
         if convention == "key_values":
-            if not isinstance(self.model.language_model.layers[-1], KeyValueLayer):
+            if not self._gives_key_values:
                 raise ValueError(
                     "This backbone was built to give states alone; build it with key_values=True."
                 )

@@ -28,11 +28,6 @@ class KeyValueLayer(Qwen3VLTextDecoderLayer):
         attention = self.self_attn
         del self.mlp, self.post_attention_layernorm, attention.q_proj, attention.q_norm, attention.o_proj
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it can give its output."""
-        return hasattr(self, "mlp")
-
     def forward(self, hidden_states: Tensor, *, gives: Given = "output", **kwargs: Any) -> Any:
         """Run the layer, or as much of it as is asked for.
 

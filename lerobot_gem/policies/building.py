@@ -100,7 +100,11 @@ def build_backbone(
         language_head: Be able to predict tokens.
         key_values: Be able to give keys and values, of the layer behind those that are kept too.
     """
-    kept: dict[str, Any] = {"num_layers": num_layers, "language_head": language_head, "key_values": key_values}
+    kept: dict[str, Any] = {
+        "num_layers": num_layers,
+        "language_head": language_head,
+        "key_values": key_values,
+    }
     source = None if weights_follow else config.sources.backbone
     if source is not None:
         backbone = load_backbone(source, **kept)
