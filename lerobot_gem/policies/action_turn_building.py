@@ -81,6 +81,11 @@ def _check_unchanged(config: GemVLAConfig, turn: ActionTurn, embedding_rows: int
                 f"{name}={value:g}, but the checkpoint's action tokens were fitted with {trained:g}. Leave the option out, or train a new "
                 "policy."
             )
+    if len(tokens) > options.vocabulary:
+        raise ValueError(
+            f"action_tokens.vocabulary={options.vocabulary}, but the checkpoint's action tokens are {len(tokens)}. Leave the option out, or "
+            "train a new policy."
+        )
     if turn.first_row + len(tokens) > embedding_rows:
         raise ValueError(
             f"The checkpoint's action tokens take the rows {turn.first_row} to {turn.first_row + len(tokens) - 1} of the backbone's embedding, "

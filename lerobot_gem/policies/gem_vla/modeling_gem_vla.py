@@ -73,6 +73,12 @@ class GemVLAPolicy(BaseGemPolicy):
         self._only_acts = dataset_meta is None and weights_follow
         if self._is_quantized:
             check_quantizable(str(config.device), adapted=config.use_peft)
+        # lerobot-rollout sets compile_model when the configuration was checked already.
+        if config.compile_model and config.action_tokens.act == "tokens":
+            raise ValueError(
+                "compile_model=true with action_tokens.act='tokens': what writes tokens is not compiled. Expected "
+                "--policy.compile_model=false (lerobot-rollout: no --use_torch_compile), or --policy.action_tokens.act=flow."
+            )
         if not weights_follow:
             config.record_sources()
         if dataset_meta is not None:

@@ -1,6 +1,8 @@
 """GEM-VLA learns its actions in tokens, and acts by them."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from lerobot_gem.processing.action_turn import ActionTurn
-from tests.conftest import ACTION_DIM, build_policy
-from tests.policies.gem.test_modeling_gem import gem_checkpoint  # noqa: F401 (a fixture)
+from tests.conftest import ACTION_DIM, build_policy, write_dataset
+from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (the first is a fixture)
 from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
 from tests.policies.test_adapters import LORA, save_adapter
 
@@ -233,6 +235,12 @@ def test_what_makes_no_sense_is_one_error(make_policy, batch, dataset_root, tmp_
         make_policy(action_tokens=ActionTokensConfig(act="tokens"))
     with pytest.raises(ValueError, match="rtc_config.enabled=true with action_tokens.act='tokens'"):
         make_policy(action_tokens=options(act="tokens"), rtc_config=RTCConfig(enabled=True))
+    policy, *_ = make_policy(action_tokens=options(act="tokens"))
+    policy.config.rtc_config = RTCConfig(enabled=True)
+    with pytest.raises(ValueError, match="rtc_config.enabled=true with action_tokens.act='tokens'"):
+        policy.init_rtc_processor()  # as lerobot-rollout does
+    with pytest.raises(ValueError, match="compile_model=true with action_tokens.act='tokens': what writes"):
+        make_policy(action_tokens=options(act="tokens"), compile_model=True)
 
 
 def test_a_checkpoint_without_tokens_or_with_others_is_one_error(make_policy, tmp_path):
@@ -257,12 +265,36 @@ def test_a_checkpoint_without_tokens_or_with_others_is_one_error(make_policy, tm
         load("tokens", chunk_size=8)
     with pytest.raises(ValueError, match="action_tokens.scale=20, but .* fitted with 10"):
         load("tokens", scale=20.0)
+    with pytest.raises(ValueError, match="vocabulary=32, but the checkpoint's action tokens are 64"):
+        load("tokens", vocabulary=32)
     with pytest.raises(ValueError, match="Actions have 7 numbers here, but the policy was trained with 6"):
         config = GemVLAPolicy.config_class.from_pretrained(tmp_path / "tokens")
         config.built.action_dim = 6
         GemVLAPolicy(config, weights_follow=True)
     assert isinstance(load("tokens").action_turn, ActionTurn)
     assert not load("tokens", act="tokens").supports_rtc()
+
+
+def test_a_dataset_of_another_action_space_is_one_error(make_policy, dataset_root, tmp_path):
+    save(tmp_path / "tokens", *make_policy(action_tokens=options()))
+
+    def go_on(root):
+        config = GemVLAPolicy.config_class.from_pretrained(tmp_path / "tokens")
+        config.pretrained_path = tmp_path / "tokens"
+        return build_policy(config, root)[0]
+
+    assert go_on(dataset_root).action_turn is not None
+    six = write_dataset(tmp_path / "six", action_dim=6)
+    with pytest.raises(ValueError, match="Actions have 6 numbers here, but the policy was trained with 7"):
+        go_on(six)
+    # Statistics of a narrower action space: normalised by them, the actions are beyond it.
+    narrow = shutil.copytree(dataset_root, tmp_path / "narrow")
+    stats = json.loads((narrow / "meta" / "stats.json").read_text())
+    for end in ("min", "max"):
+        stats["action"][end] = [value / 2 for value in stats["action"][end]]
+    (narrow / "meta" / "stats.json").write_text(json.dumps(stats))
+    with pytest.raises(ValueError, match=r"once it is normalised: action tokens expect \[-1, 1\]"):
+        go_on(narrow)
 
 
 def test_lora_trains_the_rows_of_action_tokens(make_policy, batch, gem_checkpoint, dataset_root, tmp_path):  # noqa: F811
@@ -293,3 +325,7 @@ def test_what_is_stored_in_bfloat16_to_act_writes_the_same(make_policy, batch, t
     loaded = GemVLAPolicy.from_pretrained(tmp_path)
     assert torch.bfloat16 in {weight.dtype for weight in loaded.parameters()}
     assert loaded.predict_action_chunk(inputs).equal(chunk)
+    config = GemVLAPolicy.config_class.from_pretrained(tmp_path)
+    config.quantization = "int8"
+    rounded = GemVLAPolicy.from_pretrained(tmp_path, config=config).predict_action_chunk(inputs)
+    assert rounded.shape == chunk.shape and rounded.isfinite().all()
