@@ -23,7 +23,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import ROOT, checkpoint, evaluate, run, run_steps, success, train, trained
+from runs import ROOT, checkpoint, evaluate, run, run_steps, started_from, success, train, trained, write
 
 OUTPUT, RESULTS = ROOT / "outputs" / "acting_faster", ROOT / "results" / "acting_faster"
 CONFIG = "gem_vla_tiny"
@@ -75,15 +75,7 @@ class Experiment:
         self.options = options
         self.output: Path = options.output_dir
         self.results: Path = options.results_dir
-        given = checkpoint(self.output, GIVEN)
-        given.parent.mkdir(parents=True, exist_ok=True)
-        if given.is_symlink() and given.resolve() != options.policy.resolve():
-            sys.exit(
-                f"{self.output} holds cells of {given.resolve()}, not of {options.policy}: expected the same --policy.path, or another "
-                "--output_dir and --results_dir."
-            )
-        if not given.is_symlink():
-            given.symlink_to(options.policy.resolve(), target_is_directory=True)
+        started_from(checkpoint(self.output, GIVEN), options.policy)
 
     def policy_of(self, name: str) -> str:
         """Folder of the policy that a cell acts with, under `output`."""
@@ -154,12 +146,6 @@ class Experiment:
         found = table(self.results)
         (self.results / "table.md").write_text(found)
         print(f"\n{found}")
-
-
-def write(file: Path, content: dict) -> None:
-    """Keep what was measured."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def table(results: Path) -> str:

@@ -20,41 +20,23 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from depth_helps_measures import measure
-from runs import (
-    BIN,
-    FPS,
-    IMAGE_SIZE,
-    ROOT,
-    SUITE,
-    checkpoint,
-    evaluate,
-    run,
-    run_steps,
-    success,
-    train,
-    trained,
-)
+import experiments
+from experiments import ACTION_STEPS, ALL_DEMONSTRATIONS, TASK_ID, Cell, do_cells
+from runs import BIN, ROOT, SUITE, checkpoint, run, write
 
 OUTPUT, RESULTS = ROOT / "outputs" / "depth_helps", ROOT / "results" / "depth_helps"
 AUTOENCODER = OUTPUT / "autoencoder"
-TASK_ID = 9
-LOG_EVERY = 50
 
 # Pre-training sees scenes of other tasks too, and questions about them; held-out scenes are of the task that is acted.
 # With as many scenes of each task, those of the acted one were seen too rarely to help (results/depth_helps/README.md).
 PRETRAINING_TASKS, SCENES_OF_EACH, SCENES_OF_OTHERS = (0, 3, 6, TASK_ID), 3000, 400
-HELD_OUT_SCENES = 500
 QUESTION_SCENES_OF_EACH, QUESTIONS = 50, 600
-# Actions: demonstrations, and single frames with the scripted policy's action, without which tiny learns too little.
-DEMONSTRATIONS, ACTION_SCENES = (25, 100), 1500
+DEMONSTRATIONS = (25, ALL_DEMONSTRATIONS)
 
-CONNECTOR_STEPS, GENERATOR_STEPS, ACTION_STEPS = 60, 250, 1000
-EPISODES = 50
+CONNECTOR_STEPS, GENERATOR_STEPS = 60, 250
 
 
 @dataclass(frozen=True)
@@ -137,27 +119,6 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One thing that is done once.
-
-    Attributes:
-        name: Of the cell.
-        result: The file that says that it is done.
-        do: What makes it.
-    """
-
-    name: str
-    result: Path
-    do: Callable[[], None]
-
-
-def write(result: Path, content: dict) -> None:
-    """Keep what a cell measured."""
-    result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def train_autoencoder() -> None:
     """One for arms c and d: the packaged one hardly knows the cameras' own pictures, which d paints."""
     run(
@@ -180,7 +141,7 @@ def pretraining_episodes() -> list[int]:
     ]
 
 
-class Experiment:
+class Experiment(experiments.Experiment):
     """The cells of one setting.
 
     Args:
@@ -189,31 +150,13 @@ class Experiment:
 
     def __init__(self, setting: str) -> None:
         self.setting = SETTINGS[setting]
-        self.name = setting
-        self.output = OUTPUT / setting
-
-    def data(self, name: str) -> Path:
-        """Where a dataset is."""
-        return self.output / "data" / name
-
-    def collect(self, name: str, *arguments: str) -> Cell:
-        """Collect a dataset with depth."""
-
-        def do() -> None:
-            run(
-                self.output / "logs" / f"collect_{name}.log",
-                BIN / "lerobot-gem-libero-demos",
-                f"--suite={SUITE}",
-                f"--fps={FPS}",
-                f"--image_size={IMAGE_SIZE}",
-                f"--output.repo_id=local/{name}",
-                f"--output.root={self.data(name)}",
-                "--resume=true",
-                *(f"--{option}" for option in self.setting.scene),
-                *arguments,
-            )
-
-        return Cell(f"collect {self.name} {name}", self.data(name) / "meta" / "info.json", do)
+        super().__init__(
+            setting,
+            output=OUTPUT / setting,
+            results=RESULTS / setting,
+            data=OUTPUT / setting / "data",
+            scene=self.setting.scene,
+        )
 
     def materials(self) -> Iterator[Cell]:
         """What is learned from, what is measured on, and the autoencoder of depth and of the control's pictures."""
@@ -225,20 +168,7 @@ class Experiment:
             "--qa.scene_interval=4",
             "--seed=0",
         )
-        yield self.collect(
-            "actions",
-            f"--task_ids=[{TASK_ID}]",
-            f"--episodes_per_task={max(DEMONSTRATIONS)}",
-            f"--scenes_per_task={ACTION_SCENES}",
-            "--seed=5",
-        )
-        yield self.collect(
-            "held_out",
-            "--mode=scenes",
-            f"--task_ids=[{TASK_ID}]",
-            f"--scenes_per_task={HELD_OUT_SCENES}",
-            "--seed=99",
-        )
+        yield from self.action_data()
         yield self.collect(
             "questions",
             "--mode=scenes",
@@ -248,24 +178,6 @@ class Experiment:
             "--seed=98",
         )
         yield Cell("train autoencoder", AUTOENCODER / "config.json", train_autoencoder)
-
-    def training(self, name: str, config: str, data: str, steps: int, seed: int, *arguments: str) -> Cell:
-        """Train with a file of configs/policy."""
-
-        def do() -> None:
-            train(
-                self.output,
-                name,
-                config,
-                f"--dataset.repo_id=local/{data}",
-                f"--seed={1000 + seed}",
-                *arguments,
-                steps=steps,
-                log_every=LOG_EVERY,
-                data=self.data(data),
-            )
-
-        return Cell(f"train {self.name} {name}", trained(self.output, name), do)
 
     def pretraining(self, kind: Pretraining, seed: int) -> Iterator[Cell]:
         """Stages 1 to 3, or the third alone where no generator is trained."""
@@ -333,9 +245,7 @@ class Experiment:
     def policies(self, arm_name: str, demonstrations: int, seed: int) -> Iterator[Cell]:
         """Action training of an arm, and what is measured on it."""
         arm, name = ARMS[arm_name], f"{arm_name}_{demonstrations}_s{seed}"
-        first_scene = max(DEMONSTRATIONS)  # scenes follow demonstrations in the dataset
-        episodes = [*range(demonstrations), *range(first_scene, first_scene + ACTION_SCENES)]
-        arguments = [f"--dataset.episodes={episodes}", *self.setting.policy]
+        arguments = [self.action_episodes(demonstrations), *self.setting.policy]
         if arm.pretraining:
             yield from self.pretraining(arm.pretraining, seed)
             backbone = checkpoint(self.output, f"{arm.pretraining.name}_s{seed}/stage3")
@@ -352,32 +262,6 @@ class Experiment:
         for change, options in self.setting.changes.items():
             if change in changes:
                 yield self.evaluation(f"{arm_name}_{max(DEMONSTRATIONS)}_s{seed}", change, *options)
-
-    def result(self, name: str, measured: str) -> Path:
-        """Where a measurement is kept."""
-        return RESULTS / self.name / f"{name}.{measured}.json"
-
-    def measuring(self, name: str) -> Cell:
-        """Errors on held-out scenes."""
-
-        def do() -> None:
-            found = measure(checkpoint(self.output, name), self.data("held_out"))
-            write(self.result(name, "held_out"), found)
-
-        return Cell(f"measure {self.name} {name}", self.result(name, "held_out"), do)
-
-    def evaluation(self, name: str, condition: str, *changes: str) -> Cell:
-        """Success in closed loop; layouts are the same for every policy and every condition."""
-        folder = f"{name}/eval_{condition}"
-        options = [f"--env.{option}" for option in (*self.setting.scene, *changes)]
-
-        def do() -> None:
-            evaluate(self.output, folder, name, TASK_ID, *options, episodes=EPISODES)
-            [task] = json.loads((self.output / folder / "eval_info.json").read_text())["per_task"]
-            found = success(self.output / folder) | {"solved": [int(s) for s in task["metrics"]["successes"]]}
-            write(self.result(name, condition), found)
-
-        return Cell(f"evaluate {self.name} {name} {condition}", self.result(name, condition), do)
 
 
 def main() -> None:
@@ -403,8 +287,7 @@ def main() -> None:
         if max(DEMONSTRATIONS) in options.demonstrations:
             for arm, seed in policies:
                 cells += experiment.robustness(arm, seed, options.changes)
-    # Arms share what they start from: it is there once.
-    run_steps(OUTPUT, {cell.name: (cell.result, cell.do) for cell in cells})
+    do_cells(OUTPUT, cells)  # arms share what they start from: it is there once
 
 
 if __name__ == "__main__":

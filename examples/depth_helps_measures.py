@@ -89,6 +89,7 @@ def conditioning_of_images(policy: Any, prompts: dict[str, Any]) -> Tensor:
         prompts[OBS_PIXEL_VALUES],
         prompts[OBS_GRID_THW],
         layers=policy.config.conditioning_layers,
+        convention=policy.config.reading,
     )
     spans, _ = policy.backbone.vision_spans(states.movedim(1, 2).flatten(2), tokens)
     return spans

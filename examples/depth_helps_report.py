@@ -8,11 +8,11 @@ writes results/depth_helps/tables.md and results/depth_helps/first_action.png.
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lerobot_gem.results.counts import mcnemar, wilson
+from tables import spread, success_cells, table
 
 RESULTS = Path(__file__).parent.parent / "results" / "depth_helps"
 BASELINE = "a"
@@ -42,25 +42,11 @@ def rows_of_success(measured: str) -> Iterator[list[str]]:
     """Successes over all seeds, with a Wilson interval, and the test on pairs of layout and seed."""
     found = read(measured)
     for policy, seeds in found.items():
-        solved = [success for result in seeds.values() for success in result["solved"]]
-        low, high = wilson(sum(solved), len(solved))
-        rates = [100 * statistics.mean(result["solved"]) for result in seeds.values()]
-        other = found.get(policy._replace(arm=BASELINE), {})
-        pairs = [
-            pair
-            for seed in seeds.keys() & other.keys()
-            for pair in zip(seeds[seed]["solved"], other[seed]["solved"], strict=True)
-        ]
-        it_alone, baseline_alone, p = mcnemar(pairs)
-        yield [
-            policy.setting,
-            str(policy.demonstrations),
-            policy.arm,
-            f"{sum(solved)} of {len(solved)}",
-            f"{100 * low:.0f} to {100 * high:.0f} %",
-            ", ".join(f"{rate:.0f}" for rate in rates),
-            "" if policy.arm == BASELINE or not pairs else f"{it_alone} : {baseline_alone}, p = {p:.1g}",
-        ]
+        baseline = {} if policy.arm == BASELINE else found.get(policy._replace(arm=BASELINE), {})
+        solved, other = (
+            {seed: result["solved"] for seed, result in of_arm.items()} for of_arm in (seeds, baseline)
+        )
+        yield [policy.setting, str(policy.demonstrations), policy.arm, *success_cells(solved, other)]
 
 
 def rows_of_errors() -> Iterator[list[str]]:
@@ -95,19 +81,6 @@ def rows_of_questions() -> Iterator[list[str]]:
 def questions_files() -> list[Path]:
     """Scores of the pre-trained models."""
     return sorted(RESULTS.glob("plain/*.questions.json"))
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and the range of several."""
-    mean = f"{statistics.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
-
-
-def table(header: str, rows: Iterable[list[str]]) -> str:
-    """A table in Markdown."""
-    columns = header.count("|") + 1
-    lines = [f"| {header} |", "|---" * columns + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines) + "\n"
 
 
 def tables() -> str:

@@ -124,6 +124,29 @@ def _same_command() -> str:
     return shlex.join([sys.executable, *(argument for argument in sys.argv if argument != "--fresh")])
 
 
+def write(file: Path, content: dict) -> None:
+    """Keep what was measured."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def started_from(link: Path, policy: Path) -> None:
+    """Remember which policy cells start from, and end the example if they started from another one before.
+
+    Args:
+        link: Beside the cells.
+        policy: Its pretrained_model.
+    """
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(policy.resolve(), target_is_directory=True)
+    elif link.resolve() != policy.resolve():
+        sys.exit(
+            f"{link.parent} holds cells of {link.resolve()}, not of {policy}: expected the same checkpoint, or another --output_dir and "
+            "--results_dir."
+        )
+
+
 def collect(output: Path, repo_id: str, task_id: int, *, demonstrations: int, scenes: int) -> None:
     """Wide demonstrations and single frames of one task, with depth, into `output / "data"`."""
     run(

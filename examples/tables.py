@@ -1,0 +1,42 @@
+"""Tables of what experiments measured."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from lerobot_gem.results.counts import mcnemar, wilson
+
+
+def table(header: str, rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    columns = header.count("|") + 1
+    lines = [f"| {header} |", "|---" * columns + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the range of several."""
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+
+
+def success_cells(solved: Mapping[int, Sequence[int]], baseline: Mapping[int, Sequence[int]]) -> list[str]:
+    """Successes over all seeds, their Wilson interval, percent by seed, and the test on pairs of layout and seed.
+
+    Args:
+        solved: Seed -> whether each layout was solved.
+        baseline: The same of what it is compared with; empty for the baseline itself.
+    """
+    outcomes = [outcome for of_seed in solved.values() for outcome in of_seed]
+    low, high = wilson(sum(outcomes), len(outcomes))
+    pairs = [
+        (bool(one), bool(other))
+        for seed in sorted(solved.keys() & baseline.keys())
+        for one, other in zip(solved[seed], baseline[seed], strict=True)
+    ]
+    it_alone, baseline_alone, p = mcnemar(pairs)
+    return [
+        f"{sum(outcomes)} of {len(outcomes)}",
+        f"{100 * low:.0f} to {100 * high:.0f} %",
+        ", ".join(f"{100 * statistics.mean(of_seed):.0f}" for of_seed in solved.values()),
+        f"{it_alone} : {baseline_alone}, p = {p:.1g}" if pairs else "",
+    ]
