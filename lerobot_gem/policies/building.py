@@ -183,11 +183,18 @@ def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow:
         weights_follow: A checkpoint's weights will be loaded next: read, allocate and initialise none.
 
     Raises:
-        ValueError: The backbone's keys and values don't fit its heads, or the pretrained one's weights the policy.
+        ValueError: The backbone's keys and values don't fit its heads, a layer is none of the backbone's, or the pretrained one's
+            weights don't fit the policy.
     """
     conditioning_dim = backbone.hidden_size
     if config.reading == "key_values":
         conditioning_dim = _width_of_keys_and_values(config.expert_architecture, backbone)
+        depth = backbone.config.get_text_config().num_hidden_layers
+        if max(config.conditioning_layers) >= depth:
+            raise ValueError(
+                f"expert.conditioning_layers={config.conditioning_layers} with expert.conditioning='key_values': expected layers of the "
+                f"backbone, 0 to {depth - 1}."
+            )
     with _without_weights(weights_follow):
         expert = ActionExpert(
             config.expert_architecture,
