@@ -354,7 +354,7 @@ class GemBackbone(nn.Module):
     ) -> Tensor:
         """Run the decoder as far as is asked for; arguments and result are otherwise those of `forward`.
 
-        An empty `cache` keeps the layers' keys and values, for what is written behind the prompts.
+        An empty `cache` keeps the layers' keys and values, for what is written behind the prompts; where states are asked for.
         """
         depth = max(layers)
         return self._collect(prompt, seen, layers=layers, convention=convention, depth=depth, cache=cache)[0]
