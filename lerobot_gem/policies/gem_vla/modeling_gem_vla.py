@@ -22,7 +22,7 @@ from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.models.distillation import one_step_loss, sample_each
 from lerobot_gem.models.next_token import next_token_losses
-from lerobot_gem.models.precision import autocast_weights
+from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.policies.action_turn_building import build_action_turn
 from lerobot_gem.policies.base_policy import BaseGemPolicy, language_logs
 from lerobot_gem.policies.building import build_backbone, build_expert, build_generator, random_parts
@@ -476,10 +476,10 @@ class GemVLAPolicy(BaseGemPolicy):
         # A policy trained with a depth loss or to write acts without the generator and the layers that only they read.
         leave_out = is_for_training if model.generator is None else None
         dtypes: dict[str, torch.dtype] = {}
-        table = "backbone.model.language_model.embed_tokens.weight"
+        tables = token_tables(model)
         if model._only_acts and model.config.dtype == "bfloat16":
-            dtypes = dict.fromkeys({*autocast_weights(model), table}, torch.bfloat16)
-        load_policy_weights(model, model_file, leave_out=leave_out, dtypes=dtypes, if_exact={table})
+            dtypes = dict.fromkeys(autocast_weights(model) | tables, torch.bfloat16)
+        load_policy_weights(model, model_file, leave_out=leave_out, dtypes=dtypes, if_exact=tables)
         if model._is_quantized:
             quantize((model.backbone.vision_tower, model.backbone.language_model))
         return model
