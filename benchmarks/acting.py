@@ -409,7 +409,7 @@ def write_checkpoint(folder: Path, options: argparse.Namespace) -> None:
     from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 
     import lerobot_policy_gem  # noqa: F401
-    from lerobot_gem.policies.base_configuration import BackboneConfig
+    from lerobot_gem.policies.base_options import BackboneConfig
     from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
     from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
     from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES

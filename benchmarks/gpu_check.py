@@ -32,7 +32,7 @@ import lerobot_policy_gem  # noqa: F401, registers the policies
 from lerobot_gem.inference.quantization import quantize
 from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
+from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig

@@ -3,9 +3,11 @@
 import draccus
 import pytest
 
-from lerobot_gem.policies.base_configuration import BackboneConfig, BuiltConfig, ConfigurationError
+from lerobot_gem.policies.base_options import BackboneConfig
+from lerobot_gem.policies.built import BuiltConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.training.stages import STAGES
 
 TINY = {"preset": "tiny", "device": "cpu"}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot_gem.policies.base_configuration import BackboneConfig, ConfigurationError
+from lerobot_gem.policies.base_options import BackboneConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.training.stages import part_of
 from lerobot_gem.training.weights import store_weights
 

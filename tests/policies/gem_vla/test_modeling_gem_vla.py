@@ -7,7 +7,7 @@ import pytest
 import torch
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.processing.statistics import Limits
