@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,16 +50,21 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
         return build().eval()
 
 
+@cache
+def noise() -> Tensor:
+    """Twice the same, so that a piece of `NOISE` numbers can begin anywhere."""
+    return (0.02 * torch.randn(NOISE, generator=torch.Generator().manual_seed(0))).repeat(2)
+
+
 def random_weight(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """Random numbers that depend on the name alone, made fast: a block of noise, repeated from a place of its own.
 
     Like a weight that is read from a map of its file, it is in memory once.
     """
-    generator = torch.Generator().manual_seed(0)
     start = zlib.crc32(name.encode()) % NOISE
-    block = 0.02 * torch.randn(NOISE, generator=generator).roll(-start)
+    block = noise()[start : start + NOISE]
     if "norm" in name and name.endswith("weight"):
-        block += 1
+        block = block + 1
     if "embed_tokens" in name:  # a released table of embeddings is bfloat16's
         block = block.bfloat16()
     weight = torch.empty(shape, dtype=dtype)
@@ -79,7 +84,8 @@ def fill(module: nn.Module, prefix: str, device: str, dtype_of: Callable[[str], 
     module.load_state_dict(weights, strict=False, assign=True)
     if isinstance(module, PreTrainedModel):
         module.tie_weights()
-    module.to(device)
+    # As nothing is trained, autocast keeps no second copy of what it casts.
+    module.to(device).requires_grad_(False)
 
 
 def observe(config: Any, cameras: int, side: int, device: str) -> dict[str, Tensor]:

@@ -430,6 +430,11 @@ class BaseGemConfig(PreTrainedConfig):
                 f"weights='bfloat16' with dtype={self.dtype!r}: expected dtype='bfloat16', since weights are not stored in less "
                 "than they are computed in, or weights='float32'."
             )
+        if self.optimizer_name == "muon" and is_sharded():
+            raise ConfigurationError(
+                "optimizer_name='muon' under FSDP, which gives each GPU a piece of every matrix, while Muon updates whole ones: "
+                "expected optimizer_name='adamw'."
+            )
         if self.optimizer_name == "adamw_8bit":
             check_torchao()
             if is_sharded():

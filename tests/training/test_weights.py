@@ -123,3 +123,11 @@ def test_what_fsdp_shards_is_of_one_type(make_policy, monkeypatch):
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
     with pytest.raises(ConfigurationError, match="adamw_8bit' under FSDP.* expected optimizer_name='adamw'"):
         policy.config.get_optimizer_preset()
+
+
+def test_muon_has_no_whole_matrices_under_fsdp(make_policy, monkeypatch):
+    policy, *_ = make_policy(optimizer_name="muon")
+    policy.config.get_optimizer_preset()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigurationError, match="muon' under FSDP.* expected optimizer_name='adamw'"):
+        policy.config.get_optimizer_preset()
