@@ -143,11 +143,12 @@ def save_sharded(rank: int, port: int, policy, inputs, output: Path) -> None:
     accelerator, sharded, optimizer = shard(policy, version=1)
     loss_and_gradients(sharded, inputs, accelerator.backward)
     optimizer.step()
-    # What LeRobot asks for, but for offload_to_cpu: there, torch takes what is on the CPU for its own copy, and crashes when it
-    # reads it after the gathered weights are freed.
+    # LeRobot asks torch to keep what it gathers on the CPU. From a GPU that is a copy; here it would be the very memory that is freed
+    # (weights: torch crashes) or written anew (moments) before it is read.
     torch.distributed.fsdp.FullStateDictConfig = lambda **asked: FullStateDictConfig(
         rank0_only=asked["rank0_only"]
     )
+    torch.Tensor.cpu = torch.Tensor.clone
     weights, moments = gather_fsdp_state_dicts(sharded, optimizer)
     assert bool(weights) == (rank == 0)  # the other processes hold nothing whole
     if rank == 0:
@@ -166,9 +167,8 @@ def save_sharded(rank: int, port: int, policy, inputs, output: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["joint", "action"])
-def test_a_checkpoint_of_sharded_training_is_that_of_one_process(case, make_case, tmp_path: Path):
-    policy, inputs = make_case(case)
+def test_a_checkpoint_of_sharded_training_is_that_of_one_process(make_case, tmp_path: Path):
+    policy, inputs = make_case("action")
     alone = deepcopy(policy)
     loss_and_gradients(alone, inputs)
     optimizer = make_optimizer(alone)
