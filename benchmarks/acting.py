@@ -29,7 +29,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +40,7 @@ from torch import Tensor, nn
 ACTIONS, ACTION_DIM, STATE_DIM, STEPS = 32, 7, 8, 5
 TEXT_TOKENS = 24
 ACTION_TOKENS = 256
+NOISE = 1 << 20  # numbers of which random weights are made
 
 
 def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
@@ -50,31 +51,42 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
         return build().eval()
 
 
-def random_weight(name: str, shape: torch.Size) -> Tensor:
-    """Random float32 numbers that depend on the name alone, made fast: a block of noise, repeated from a place of its own."""
-    generator = torch.Generator().manual_seed(0)
-    block = torch.randn(1 << 20, generator=generator)
-    count, start = shape.numel(), zlib.crc32(name.encode()) % (1 << 20)
-    weight = 0.02 * block.roll(-start).repeat(-(-count // len(block)))[:count].reshape(shape)
+@cache
+def noise() -> Tensor:
+    """Twice the same, so that a piece of `NOISE` numbers can begin anywhere."""
+    return (0.02 * torch.randn(NOISE, generator=torch.Generator().manual_seed(0))).repeat(2)
+
+
+def random_weight(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Random numbers that depend on the name alone, made fast: a block of noise, repeated from a place of its own.
+
+    Like a weight that is read from a map of its file, it is in memory once.
+    """
+    start = zlib.crc32(name.encode()) % NOISE
+    block = noise()[start : start + NOISE]
     if "norm" in name and name.endswith("weight"):
-        weight += 1
-    # A released table of embeddings is bfloat16's.
-    return weight.bfloat16().float() if "embed_tokens" in name else weight
+        block = block + 1
+    if "embed_tokens" in name:  # a released table of embeddings is bfloat16's
+        block = block.bfloat16()
+    weight = torch.empty(shape, dtype=dtype)
+    for part in weight.view(-1).split(NOISE):
+        part.copy_(block[: len(part)])
+    return weight
 
 
 def fill(module: nn.Module, prefix: str, device: str, dtype_of: Callable[[str], torch.dtype]) -> None:
     from transformers import PreTrainedModel
 
-    # Largest first, as a checkpoint is loaded: while a weight is made it is in memory several times.
-    shapes = {
-        name: weight.shape for name, weight in module.state_dict(keep_vars=True).items() if weight.is_meta
+    weights = {
+        name: random_weight(f"{prefix}{name}", weight.shape, dtype_of(name))
+        for name, weight in module.state_dict(keep_vars=True).items()
+        if weight.is_meta
     }
-    names = sorted(shapes, key=lambda name: shapes[name].numel(), reverse=True)
-    weights = {name: random_weight(f"{prefix}{name}", shapes[name]).to(dtype_of(name)) for name in names}
     module.load_state_dict(weights, strict=False, assign=True)
     if isinstance(module, PreTrainedModel):
         module.tie_weights()
-    module.to(device)
+    # As nothing is trained, autocast keeps no second copy of what it casts.
+    module.to(device).requires_grad_(False)
 
 
 def observe(config: Any, cameras: int, side: int, device: str) -> dict[str, Tensor]:
@@ -200,7 +212,7 @@ def our_way(
     from lerobot_gem.inference import acting
     from lerobot_gem.inference.compiled import TOLERANCES, CompiledSampler
     from lerobot_gem.models.backbone import GemBackbone
-    from lerobot_gem.models.precision import autocast_weights
+    from lerobot_gem.models.precision import autocast_weights, token_tables
     from lerobot_gem.models.presets import get_preset
 
     preset = get_preset(options.preset)
@@ -210,7 +222,7 @@ def our_way(
     backbone: Any = build_empty(lambda: GemBackbone(config, num_layers=layers[-1], key_values=key_values))
     expert: Any = build_empty(lambda: make_expert(preset, key_values=key_values))
     for module, prefix in ((backbone, ""), (expert, "expert.")):
-        cast = autocast_weights(module) | {"model.language_model.embed_tokens.weight"}
+        cast = autocast_weights(module) | token_tables(module)
         fill(module, prefix, options.device, partial(_stored_as, cast if in_bfloat16 else set()))
     given = observe(config, options.cameras, options.image_size, options.device)
     observation = acting.Observation(
@@ -254,13 +266,13 @@ def by_tokens(options: argparse.Namespace, clock: Clock) -> Callable[[], Tensor]
 
     from lerobot_gem.inference.token_acting import ActionTokenWriter
     from lerobot_gem.models.backbone import GemBackbone
-    from lerobot_gem.models.precision import autocast_weights
+    from lerobot_gem.models.precision import autocast_weights, token_tables
     from lerobot_gem.models.presets import get_preset
 
     config = Qwen3VLConfig(**get_preset(options.preset).backbone)
     clock.imports = peak_bytes(options.device)
     backbone: Any = build_empty(lambda: GemBackbone(config, language_head=True))
-    cast = autocast_weights(backbone) | {"model.language_model.embed_tokens.weight"}
+    cast = autocast_weights(backbone) | token_tables(backbone)
     fill(backbone, "", options.device, partial(_stored_as, cast))
     given = observe(config, options.cameras, options.image_size, options.device)
     inputs = [given[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")]
@@ -418,7 +430,7 @@ def write_checkpoint(folder: Path, options: argparse.Namespace) -> None:
     from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 
     import lerobot_policy_gem  # noqa: F401
-    from lerobot_gem.policies.base_configuration import BackboneConfig
+    from lerobot_gem.policies.base_options import BackboneConfig
     from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
     from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
     from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES

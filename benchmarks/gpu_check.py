@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 import lerobot_policy_gem  # noqa: F401, registers the policies
 from lerobot_gem.inference.quantization import quantize
-from lerobot_gem.models.precision import autocast_weights
+from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
+from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
@@ -301,7 +301,7 @@ def act(
     config = configure(options, Training("action"), compile_model=way.compiled)
     config.expert.num_inference_steps = way.steps  # type: ignore[union-attr]
     policy = GemVLAPolicy(config, weights_follow=True)
-    cast = autocast_weights(policy) | {"backbone.model.language_model.embed_tokens.weight"}
+    cast = autocast_weights(policy) | token_tables(policy)
     fill(policy, machine.device, lambda path, _: way.stored if path in cast else torch.float32)
     if way.quantized:
         quantize((policy.backbone.vision_tower, policy.backbone.language_model))

@@ -58,10 +58,21 @@ def test_resume_goes_on_where_training_stopped(trained: Path):
 
 @pytest.mark.slow
 @pytest.mark.libero
-def test_the_trained_policy_acts_in_libero(trained: Path, tmp_path: Path):
+@pytest.mark.parametrize("converted", [False, True], ids=["as trained", "to act"])
+def test_the_trained_policy_acts_in_libero(trained: Path, tmp_path: Path, converted: bool):
+    policy = trained / "checkpoints" / "last" / "pretrained_model"
+    if converted:
+        acting = tmp_path / "acting"
+        run(
+            BIN / "lerobot-gem-convert",
+            f"--policy.path={policy}",
+            f"--output_dir={acting}",
+            "--format=acting",
+        )
+        policy = acting
     run(
         BIN / "lerobot-eval",
-        f"--policy.path={trained / 'checkpoints' / 'last' / 'pretrained_model'}",
+        f"--policy.path={policy}",
         "--env.type=libero",
         "--env.task=libero_object",
         "--env.task_ids=[0]",

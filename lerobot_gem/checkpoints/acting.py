@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Qwen3VLConfig
 
-from lerobot_gem.checkpoints.files import StoredTensor, write_weights
+from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
 from lerobot_gem.checkpoints.formats import Checkpoint
+from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
-
-_POSITIONS = ".pos_embed."  # added to what the vision tower computes, in float32
+from lerobot_gem.models.precision import autocast_weights, token_tables
+from lerobot_gem.models.presets import ExpertArchitecture
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,36 @@ class CastTensor(StoredTensor):
 
 
 def write_acting(source: Checkpoint, output_dir: Path) -> None:
-    """Write what of a policy acts, its layers in the type that it computes in.
+    """Write what of a policy acts, in the types that the policy has when it is loaded to act (`models/precision.py`).
 
     Args:
         source: A `gem_vla` policy.
         output_dir: Folder to write.
 
     Raises:
-        ValueError: The source does not act, or version 0.1 wrote it. Nothing was written then.
+        ValueError: The source does not act, its weights do not fit its configuration, or version 0.1 wrote it. Nothing was
+            written then.
     """
     by_tokens = source.config.get("action_tokens", {}).get("act") == "tokens"
     config = _acting_config(source, by_tokens=by_tokens)
+    parts = _acting_parts(source, config, by_tokens=by_tokens)
+    weights = _acting_weights(source, parts)
+    dtype = getattr(torch, config["dtype"])
+    cast = autocast_weights(parts) | {
+        name for name in token_tables(parts) if _is_exact(weights[name].read(), dtype)
+    }
+    weights |= {name: CastTensor(**vars(replace(weights[name], dtype=dtype))) for name in cast}
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "config.json").write_text(json.dumps(config, indent=4) + "\n")
     for file in source.path.glob("policy_*processor*"):
         shutil.copyfile(file, output_dir / file.name)
+    size = sum(stored.num_bytes for stored in weights.values())
+    write_weights(output_dir, weights, max_shard_bytes=size)
+
+
+def _acting_parts(source: Checkpoint, config: dict[str, Any], *, by_tokens: bool) -> nn.ModuleDict:
+    """Backbone and expert as they act, without weights."""
+    state = source.weights.get("expert.state_adaptor.0.weight")
     with torch.device("meta"):
         backbone = GemBackbone(
             Qwen3VLConfig.from_dict(source.backbone_config),
@@ -52,20 +68,34 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
             language_head=by_tokens,
             key_values=source.expert_conditioning == "key_values",
         )
-    dtype = getattr(torch, config["dtype"])
-    weights = {}
-    for name, stored in source.weights.items():
-        part, _, rest = name.partition(".")
-        if part == "generator" or (part == "backbone" and backbone.has_no_place_for(rest)):
-            continue
-        is_layer = name.endswith(".weight") and len(stored.shape) > 1 and _POSITIONS not in name
-        weights[name] = _cast(stored, dtype) if is_layer else stored
-    size = sum(stored.num_bytes for stored in weights.values())
-    write_weights(output_dir, weights, max_shard_bytes=size)
+        expert = ActionExpert(
+            ExpertArchitecture(**config["built"]["expert"]),
+            conditioning_dim=backbone.hidden_size,
+            action_dim=config["built"]["action_dim"],
+            state_dim=None if state is None else state.shape[1],
+            chunk_size=config["chunk_size"],
+        )
+    return nn.ModuleDict({"backbone": backbone, "expert": expert})
 
 
-def _cast(stored: StoredTensor, dtype: torch.dtype) -> StoredTensor:
-    return CastTensor(**vars(replace(stored, dtype=dtype)))
+def _acting_weights(source: Checkpoint, parts: nn.ModuleDict) -> dict[str, StoredTensor]:
+    backbone: Any = parts["backbone"]
+    weights = {
+        name: stored
+        for name, stored in source.weights.items()
+        if not name.startswith("generator.")
+        and not (name.startswith("backbone.") and backbone.has_no_place_for(name.removeprefix("backbone.")))
+    }
+    check_weights(
+        weights,
+        {name: weight.shape for name, weight in parts.state_dict().items()},
+        fault=f"The weights in {source.path} do not fit its config.json",
+    )
+    return weights
+
+
+def _is_exact(weight: Tensor, dtype: torch.dtype) -> bool:
+    return torch.equal(weight.to(dtype).to(weight.dtype), weight)
 
 
 def _acting_config(source: Checkpoint, *, by_tokens: bool) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def load_weights(
             what is read, on the CPU.
         weights: Exactly those of `module.state_dict()`.
         dtypes: Of weights that get another type than the module's, by name. None leaves a module on the meta device there.
-        if_exact: Names of those that get it only if no number changes by it.
+        if_exact: Names of those that get it only if no number changes by it, and else keep the type that they are stored in.
         fault: First line of the error if they don't fit, such as "The weights in X do not fit its configuration".
         remedy: Last line of it.
 
@@ -141,7 +141,7 @@ def load_weights(
 def _made(read: Tensor, dtype: torch.dtype, wanted: torch.dtype | None, if_exact: bool) -> Tensor:
     made = read.to(wanted or dtype, copy=True)
     if if_exact and wanted is not None and not torch.equal(made.to(read.dtype), read):
-        return read.to(dtype, copy=True)
+        return read.clone()
     return made
 
 
@@ -182,7 +182,7 @@ def load_policy_weights(
         file: Of the checkpoint.
         leave_out: Tells of a weight's name whether the policy does without it on purpose.
         dtypes: Of weights that get another type than the policy's, by name.
-        if_exact: Names of those that get it only if no number changes by it.
+        if_exact: Names of those that get it only if no number changes by it, and else keep the type that they are stored in.
 
     Raises:
         ValueError: The file is missing or cut short, or weights are missing, unexpected or of another shape; the

@@ -20,9 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lerobot_gem.evaluation.depth_metrics import DepthScores, score_depth
-from lerobot_gem.policies.base_configuration import require_at_least
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
+from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.depth_target import Colormap, depth_target, is_inverse, relative_depth
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames

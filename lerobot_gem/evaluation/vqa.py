@@ -19,7 +19,8 @@ from lerobot_gem.evaluation.vqa_models import load_answerer
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
 from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
 from lerobot_gem.inference.answering import Answerer, Question
-from lerobot_gem.policies.base_configuration import DTYPES, require, require_at_least
+from lerobot_gem.policies.base_configuration import DTYPES
+from lerobot_gem.policies.validation import require, require_at_least
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 from lerobot_gem.storage.output_folder import check_empty
 

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from lerobot_gem.evaluation.vqa_video import video_frames
-from lerobot_gem.policies.base_configuration import require
+from lerobot_gem.policies.validation import require
 
 BenchmarkForm = Literal["letter", "first_number", "yes_no", "polygon"]
 

@@ -6,15 +6,13 @@ typed properties. What a policy was built with is in the block `built`.
 
 import copy
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, wraps
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from draccus.utils import ParsingError
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import CONFIG_NAME
 from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
@@ -22,11 +20,19 @@ from lerobot.optim import AdamWConfig, OptimizerConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
 from lerobot.utils.constants import OBS_STATE
 
-from lerobot_gem.models.presets import Preset, StateConvention, get_preset
-from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
+from lerobot_gem.models.presets import Preset, get_preset
+from lerobot_gem.policies.base_options import (
+    DEFAULT_COLORMAP,
+    BackboneConfig,
+    CamerasConfig,
+    DepthConfig,
+    DepthSupervision,
+)
+from lerobot_gem.policies.built import BuiltConfig
+from lerobot_gem.policies.validation import ConfigurationError, checked, require, require_at_least
 from lerobot_gem.processing.dataset_names import check_names, flat_names, left_out, outside_observation
-from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, METRES, check_rgb, is_depth, pair_depth
-from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap, Target
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, check_rgb, is_depth, pair_depth
+from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap
 from lerobot_gem.processing.image_transforms import check_transforms
 from lerobot_gem.processing.images import CameraImages
 from lerobot_gem.storage.dataset_agreement import check_counts, check_first_pictures, check_rows
@@ -43,221 +49,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
-LAYOUTS = ("separate", "concat")
 OPTIMIZERS = {"adamw": AdamWConfig, "adamw_8bit": AdamW8bitConfig, "muon": MuonConfig}
 # Those whose updates reach weights in bfloat16.
 BFLOAT16_OPTIMIZERS = ("adamw_8bit",)
-DEFAULT_COLORMAP: Colormap = "spectral"
 SCHEDULERS = ("constant_with_warmup", "cosine", "linear")
 # What a checkpoint's weights may depend on.
 _VERSIONED = ("lerobot_policy_gem", "lerobot", "transformers", "diffusers", "torch")
-
-
-class ConfigurationError(ParsingError):
-    """A configuration that makes no sense.
-
-    No ValueError: of those, draccus says but "Couldn't instantiate class GemConfig using the given arguments" on the
-    command line, and keeps the reason to itself.
-    """
-
-
-def checked[T](post_init: Callable[[T], None]) -> Callable[[T], None]:
-    """Decorate a `__post_init__` so that its ValueErrors become ConfigurationErrors."""
-
-    @wraps(post_init)
-    def wrapped(self: T) -> None:
-        try:
-            post_init(self)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
-
-    return wrapped
-
-
-def require(value: Any, known: tuple[Any, ...], field_name: str) -> None:
-    """Raise a ValueError that names the field unless `value` is one of `known`."""
-    if value not in known:
-        raise ValueError(f"{field_name}={value!r} is unknown: expected one of {', '.join(map(repr, known))}.")
-
-
-def require_at_least(config: Any, **least: float) -> None:
-    """Raise a ValueError that names the field unless each of these fields of a configuration is None or at least so much."""
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value is not None and not value >= bound:
-            raise ValueError(f"{name}={value}: expected at least {bound}.")
-
-
-@dataclass
-class BackboneConfig(OldBackboneFields):
-    """The vision-language model.
-
-    Attributes:
-        pretrained: Hub id or folder that training starts from: Qwen3-VL, GEM-2B's format, or a `gem` checkpoint. None
-            starts from random weights of the preset. Not read when a policy checkpoint is loaded.
-        conditioning: Which states the expert reads: "layer_inputs", what decoder layer i reads (transformers 4.57.3,
-            which the release pins), or "hidden_states" (transformers 5); see models/backbone.py.
-        freeze_vision_tower: Freeze the vision tower, its patch mergers included. None is as the stage says
-            (stages.py): frozen but for the mergers in `joint`, trainable in `gem_vla`.
-        freeze_language_model: Freeze the decoder and its embeddings. None is as the stage says.
-        gradient_checkpointing: Recompute activations in the backward pass, those of the depth generator too: less memory,
-            about a third more time.
-    """
-
-    pretrained: str | None = None
-    conditioning: StateConvention = "layer_inputs"
-    freeze_vision_tower: bool | None = None
-    freeze_language_model: bool | None = None
-    gradient_checkpointing: bool = False
-
-    @checked
-    def __post_init__(self) -> None:
-        require(self.conditioning, get_args(StateConvention), "backbone.conditioning")
-
-
-@dataclass
-class CamerasConfig:
-    """How cameras become images of the prompt.
-
-    Attributes:
-        names: Observation keys of the cameras, in prompt order. None takes every RGB camera, in the dataset's order.
-        layout: "separate", one image and vision span per camera (the release's training), or "concat", all side by
-            side in one image with the release's inference suffix (the release's inferencer).
-        min_pixels: Smallest image area after resizing. None takes the preset's.
-        max_pixels: Largest image area after resizing. None takes the preset's.
-    """
-
-    names: list[str] | None = None
-    layout: str = "separate"
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-
-    @checked
-    def __post_init__(self) -> None:
-        require(self.layout, LAYOUTS, "cameras.layout")
-
-
-@dataclass
-class DepthConfig(OldDepthFields):
-    """The depth generator and what it learns from.
-
-    Attributes:
-        pretrained: Hub id or folder that the generator starts from: a SANA pipeline (its connector starts fresh),
-            GEM-2B's format, or a `gem` checkpoint. None takes it from `backbone.pretrained` if that has one, else
-            random weights of the preset. Not read when a policy checkpoint is loaded.
-        autoencoder: Folder of a diffusers `AutoencoderDC`. None is the one of `pretrained`; without that, of `tiny` the
-            one in this package.
-        loss_weight: Lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
-            `gem_vla`, which then needs no depth and never builds a generator; 0.1 there too in the paper.
-        target: What the generator learns to paint of a camera: its "depth", or "rgb", its picture itself, which is the control
-            arm of GEM's ablation (arXiv 2605.28548) and no way to train a policy. The data needs depth for "rgb" as well:
-            both learn from the same frames.
-        colormap: How depth becomes an image: "spectral" (the release's VLM stages; None is this) or "inferno" (its VLA stage).
-        max_side: Longest side of the picture, in pixels. None takes the preset's.
-        cameras: RGB key -> depth key. None pairs `X` with `X_depth`.
-        share: Share of the images with depth whose depth is learned, drawn anew in each step: less time in the generator, and
-            on average the same gradient.
-        unit: Unit of depth in a batch, "mm" or "m"; must be that of --dataset.depth_output_unit.
-        guidance_scale: Weight of classifier-free guidance when depth is generated; 1 is none.
-        num_inference_steps: Euler steps from noise to depth.
-    """
-
-    pretrained: str | None = None
-    autoencoder: str | None = None
-    loss_weight: float | None = None
-    target: Target = "depth"
-    colormap: Colormap | None = None
-    max_side: int | None = None
-    cameras: dict[str, str] | None = None
-    share: float = 1.0
-    unit: str = "mm"
-    guidance_scale: float = 5.0
-    num_inference_steps: int = 30
-
-    @checked
-    def __post_init__(self) -> None:
-        require(self.target, get_args(Target), "depth.target")
-        require(self.colormap, (None, *get_args(Colormap)), "depth.colormap")
-        require(self.unit, tuple(METRES), "depth.unit")
-        if self.loss_weight is not None and self.loss_weight < 0:
-            raise ValueError(f"depth.loss_weight={self.loss_weight}: expected 0 or more (0.1 in the paper).")
-        if not 0 < self.share <= 1:
-            raise ValueError(
-                f"depth.share={self.share}: expected a share of the images, above 0 and at most 1."
-            )
-        if self.num_inference_steps < 1:
-            raise ValueError(
-                f"depth.num_inference_steps={self.num_inference_steps}: expected at least 1 (30 in the release)."
-            )
-
-
-@dataclass
-class BuiltConfig:
-    """What a policy was built with, so that its checkpoint needs no other file: written when it is built, never by hand.
-
-    No option of the command line reaches it (`init=False`). For the same reason `dataclasses.replace` leaves it behind: copy a
-    configuration with `copy.deepcopy`.
-
-    Attributes:
-        images: Fields of `CameraImages`: the cameras in prompt order, and how their frames become patches.
-        depth_cameras: RGB key -> depth key, as found in the dataset that was bound.
-        backbone: Fields of `Qwen3VLConfig`.
-        generator: Fields of `DepthArchitecture`; empty where no depth is learned.
-        expert: Fields of `ExpertArchitecture`; empty in `gem`.
-        conditioning: What the expert reads; "states" in a checkpoint from before there was a choice.
-        action_dim: Numbers in an action; 0 in `gem`.
-        action_turn: Fields of `ActionTurn`, the fitted action tokens; empty where none are learned.
-        questions: Where questions that are learned beside actions come from: "frames" of the robot, a second "dataset"; empty for none.
-        stages_done: Stages that trained the weights, in order.
-        steps_done: Steps that trained them since the policy was new; the next one draws by it (training/draws.py). 0 in a checkpoint
-            that was trained before they were counted.
-        is_bounded: Whether `outlier_limit` holds; not in a checkpoint that was trained before there was one.
-        still_state: Dimensions of the state that stand still in the dataset that was bound (processing/statistics.py).
-        fps: Frames per second of that dataset; None in a checkpoint that was trained before this was kept.
-        state_names: Names of the state's numbers there; empty where it names none.
-        base_model: Hub id of the weights that training started from; empty where they were random, or a folder's that does
-            not say where it is from.
-        base_revision: Commit of `base_model`, where it is known.
-        versions: {package: version} that trained the weights last.
-    """
-
-    images: dict[str, Any] = field(default_factory=dict)
-    depth_cameras: dict[str, str] = field(default_factory=dict)
-    backbone: dict[str, Any] = field(default_factory=dict)
-    generator: dict[str, Any] = field(default_factory=dict)
-    expert: dict[str, Any] = field(default_factory=dict)
-    conditioning: str = "states"
-    action_dim: int = 0
-    action_turn: dict[str, Any] = field(default_factory=dict)
-    questions: str = ""
-    stages_done: list[str] = field(default_factory=list)
-    steps_done: int = 0
-    is_bounded: bool = False
-    still_state: list[int] = field(default_factory=list)
-    fps: float | None = None
-    state_names: list[str] = field(default_factory=list)
-    base_model: str = ""
-    base_revision: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DepthSupervision:
-    """Which depth is learned, and how it becomes an image.
-
-    Attributes:
-        cameras: RGB key -> depth key.
-        unit: Of depth in a batch, "mm" or "m".
-        colormap: How depth becomes an image.
-        max_side: Longest side of that image, in pixels.
-        target: Whether the generator paints that image, or the camera's picture at the same size ("rgb").
-    """
-
-    cameras: dict[str, str]
-    unit: str
-    colormap: Colormap
-    max_side: int
-    target: Target = "depth"
 
 
 @dataclass
@@ -632,6 +429,11 @@ class BaseGemConfig(PreTrainedConfig):
             raise ConfigurationError(
                 f"weights='bfloat16' with dtype={self.dtype!r}: expected dtype='bfloat16', since weights are not stored in less "
                 "than they are computed in, or weights='float32'."
+            )
+        if self.optimizer_name == "muon" and is_sharded():
+            raise ConfigurationError(
+                "optimizer_name='muon' under FSDP, which gives each GPU a piece of every matrix, while Muon updates whole ones: "
+                "expected optimizer_name='adamw'."
             )
         if self.optimizer_name == "adamw_8bit":
             check_torchao()

@@ -1,6 +1,5 @@
-"""What both policies do alike: loading, precision, freezing, the optimiser's groups."""
+"""What both policies do alike, as LeRobot's hooks: loading, training, adapters, sharing."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,42 +7,30 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import torch
-from huggingface_hub import HfApi, ModelCard, hf_hub_download
-from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from lerobot.configs import PreTrainedConfig
+from huggingface_hub import HfApi, ModelCard
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_STATE
 from peft import PeftType
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
-from lerobot_gem.checkpoints.adapter_files import check_adapter_files
-from lerobot_gem.checkpoints.files import StoredTensor, stored_policy_weights
 from lerobot_gem.checkpoints.processor_files import check_processor_files
-from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.inference.control_rate import match_rate
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.models.next_token import next_token_losses
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.card_pictures import write_card_pictures
 from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
 from lerobot_gem.policies.destination import forget_destination
+from lerobot_gem.policies.finite_training import check_updated
+from lerobot_gem.policies.loading import HUB_ARGUMENTS, began_new, check_adapter, recall_images, size_limit
 from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
-from lerobot_gem.processing.finite import check_finite, first_broken_parameter, is_finite
-from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_PIXEL_VALUES, OBS_ROW_SAMPLES, OBS_SHOWN
+from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.draws import drawing_by
-from lerobot_gem.training.lora import check_adaptable, lora_targets
+from lerobot_gem.training.lora import check_adaptable, drop_originals, lora_targets
 from lerobot_gem.training.micro_batches import in_parts
 from lerobot_gem.training.processes import is_sharded, process_rank
-from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
+from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
 from lerobot_gem.training.weights import store_weights
-
-_STATISTICS = (
-    "It was finite before it was normalised, so the statistics of the processor are not: train on a dataset that "
-    "lerobot-gem-check passes."
-)
 
 # Classes of the repeated blocks of backbone, expert and depth generator.
 _BLOCKS = (
@@ -53,9 +40,6 @@ _BLOCKS = (
     "ExpertBlock",
     "SanaTransformerBlock",
 )
-
-# Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
-_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
 
 
 class BaseGemPolicy(PreTrainedPolicy):
@@ -98,26 +82,21 @@ class BaseGemPolicy(PreTrainedPolicy):
                 weights do not have (docs/security.md).
         """
         config = kwargs.get("config")
-        if config is not None and config.use_peft and config.pretrained_path:
-            # An adapter's folder, with processors of its own.
-            check_adapter_files(config.pretrained_path, revision=config.pretrained_revision)
-            check_processor_files(config.pretrained_path, revision=config.pretrained_revision)
-            _check_stage_of_adapter(config)
+        with_data = kwargs.get("dataset_meta") is not None
         if config is not None:
+            check_adapter(config)
             forget_destination(config)
-            if kwargs.get("dataset_meta") is None:
+            if not with_data:
                 match_rate(config, config.built.fps)
-        if _began_new(config, pretrained_name_or_path):
+        if began_new(config, pretrained_name_or_path):
             return cls._base_of_adapter(**kwargs)
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name)}
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name)}
         check_processor_files(pretrained_name_or_path, **hub)
         if config is not None:
-            # It may have other cameras by the command line, and version 0.1 did not write what they were built as.
-            stored: Any = PreTrainedConfig.from_pretrained(pretrained_name_or_path, **hub)
-            config.built.images = stored.built.images
-            if kwargs.get("dataset_meta") is not None:
+            recall_images(config, pretrained_name_or_path, hub)
+            if with_data:
                 config.record_base(pretrained_name_or_path, kwargs.get("revision"))
-        with SizeLimit(_weights_at(pretrained_name_or_path, hub), f"{pretrained_name_or_path}/{CONFIG_NAME}"):
+        with size_limit(pretrained_name_or_path, hub):
             return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
 
     @classmethod
@@ -208,23 +187,6 @@ class BaseGemPolicy(PreTrainedPolicy):
         )
         return losses.sums(batch_size)
 
-    def _language_sums(
-        self, states: Tensor, prompts: Mapping[str, Tensor], batch_size: int
-    ) -> dict[str, SampleSums]:
-        """Those of the answers.
-
-        Args:
-            states: (R, L, D), final states of the prompts.
-            prompts: Their labels (R, L) and samples (R,), as `PromptStep` writes them.
-            batch_size: Samples B.
-        """
-        answers = next_token_losses(self.backbone, states, prompts[OBS_LABELS], ignored=IGNORED)
-        samples = prompts[OBS_ROW_SAMPLES][answers.rows]
-        return {
-            "language": SampleSums.of(answers.losses, samples, batch_size),
-            "accuracy": SampleSums.of(answers.right, samples, batch_size),
-        }
-
     def _shown(self, batch: Mapping[str, Any], batch_size: int) -> Tensor:
         """(N, 2), sample and camera of each image of the prompts; where nothing says, each sample shows all cameras."""
         if OBS_SHOWN in batch:
@@ -242,59 +204,13 @@ class BaseGemPolicy(PreTrainedPolicy):
         self._no_split_modules = [name for name in _BLOCKS if name in present]
         type(self)._fsdp_wrap_modules = self._no_split_modules
 
-    def check_losses(self, losses: Tensor, logs: Mapping[str, float], batch: Mapping[str, Any]) -> None:
-        """Raise a ValueError if a loss is not finite, before anything learns from it.
-
-        Looks at the logs, which were waited for already.
-
-        Args:
-            losses: (B,), one of each sample.
-            logs: Means of the losses.
-            batch: Preprocessed.
-
-        Raises:
-            ValueError: It names the frame, and what is not finite there.
-        """
-        if all(math.isfinite(value) for value in logs.values()):
-            return
-        self._find_cause(batch)
-        check_finite(
-            "The loss",
-            losses.detach(),
-            batch,
-            f"Input and weights are finite ({dict(logs)}): lower the learning rate, or train with --policy.dtype=float32.",
-        )
-        raise ValueError(f"A loss is not finite: {dict(logs)}. Lower the learning rate.")
-
-    def _find_cause(self, batch: Mapping[str, Any]) -> None:
-        """Raise a ValueError if weights or a preprocessed batch hold NaN or infinity."""
-        broken = first_broken_parameter(self)
-        if broken is not None:
-            raise ValueError(
-                f"The weights {broken!r} hold NaN or infinity: expected finite numbers. Go on from an earlier checkpoint with a "
-                "lower learning rate."
-            )
-        for key in (OBS_STATE, ACTION, OBS_PIXEL_VALUES):
-            if isinstance(batch.get(key), Tensor):
-                # Patches have no row for each sample.
-                frames = {} if key == OBS_PIXEL_VALUES else batch
-                check_finite(f"{key}, normalised,", batch[key], frames, _STATISTICS)
-
     def update(self) -> None:
         """LeRobot's hook, called after each step of the optimiser, which then waits for the loss.
 
         Raises:
             ValueError: The step made weights that are not finite, from a finite loss. Nothing of it is saved.
         """
-        for part in (self.backbone, *self._parts_beside_backbone()):
-            # Clipping the gradient's norm spreads NaN to all weights alike, so that one of each part is enough.
-            for weight in trainable_parameters(part)[-1:]:
-                if not is_finite(weight.detach()):
-                    raise ValueError(
-                        f"The last step made weights ({first_broken_parameter(self)!r}) that are not finite: its loss was finite, its "
-                        "gradient not. Lower the learning rate, or train with --policy.dtype=float32; go on from the last "
-                        "checkpoint, which is from before that step."
-                    )
+        check_updated(self, (self.backbone, *self._parts_beside_backbone()))
 
     def autocast(self) -> torch.autocast:
         """The configured precision. LeRobot applies it in training only; applied here, inference computes the same."""
@@ -323,10 +239,7 @@ class BaseGemPolicy(PreTrainedPolicy):
         if not self.config.pretrained_path:
             self.name_or_path = self.config.backbone.pretrained
         adapted = super().wrap_with_peft(peft_config, peft_cli_overrides)
-        for module in adapted.modules():
-            if isinstance(module, ModulesToSaveWrapper):
-                # PEFT trains a copy, and keeps the original for a return to it, which costs as much memory again.
-                module.original_module = nn.Identity()
+        drop_originals(adapted)
         self.store_weights()  # what the adapters change is frozen now
         return adapted
 
@@ -375,33 +288,3 @@ class BaseGemPolicy(PreTrainedPolicy):
                     folder_path=folder,
                     commit_message="Upload the card's pictures",
                 )
-
-
-def _weights_at(pretrained: str | Path, hub_kwargs: Mapping[str, Any]) -> dict[str, StoredTensor]:
-    """What the weights of a checkpoint are, without them."""
-    file = Path(pretrained) / SAFETENSORS_SINGLE_FILE
-    if not Path(pretrained).is_dir():
-        file = Path(hf_hub_download(str(pretrained), SAFETENSORS_SINGLE_FILE, **hub_kwargs))
-    return stored_policy_weights(file)
-
-
-def _began_new(config: Any, base: str | Path) -> bool:
-    """Whether a configuration is that of an adapter that was trained on a new policy: its base is then no policy yet."""
-    return config is not None and config.use_peft and str(base) == config.backbone.pretrained
-
-
-def _check_stage_of_adapter(config: Any) -> None:
-    trained: Any = PreTrainedConfig.from_pretrained(
-        config.pretrained_path, revision=config.pretrained_revision
-    )
-    if trained.current_stage != config.current_stage:
-        raise ValueError(
-            f"stage={config.current_stage!r}, but --policy.path={config.pretrained_path} is an adapter of another stage, "
-            f"{trained.current_stage!r}, which trained other layers: merge it first (lerobot-gem-convert --format=policy), and go on "
-            "from the whole policy."
-        )
-
-
-def language_logs(sums: Mapping[str, SampleSums]) -> dict[str, float]:
-    """What is logged of the answers that were learned."""
-    return {"language_loss": sums["language"].mean(), "token_accuracy": sums["accuracy"].mean()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.policies.base_configuration import DepthSupervision
+from lerobot_gem.policies.base_options import DepthSupervision
 from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.processing.depth_cameras import metres
 from lerobot_gem.processing.depth_target import depth_target, has_depth, rgb_target

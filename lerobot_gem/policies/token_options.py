@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lerobot_gem.policies.base_configuration import checked, require
+from lerobot_gem.policies.validation import checked, require
 
 ActBy = Literal["flow", "tokens"]
 

@@ -7,6 +7,7 @@ in full, and so is any part that starts from random weights. What the stage or t
 from collections.abc import Collection
 from typing import Any
 
+from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 
@@ -63,6 +64,17 @@ def check_adaptable(trainable: Collection[str], random: Collection[str]) -> None
             f"The weights of {', '.join(lost)} are random and frozen, and an adapter holds trained weights alone: expected a "
             "pretrained checkpoint for them (expert.pretrained, depth.pretrained, depth.autoencoder), or to train them."
         )
+
+
+def drop_originals(adapted: nn.Module) -> None:
+    """Forget the originals of what is trained in full: PEFT trains a copy, and keeps them for a return, as much memory again.
+
+    Args:
+        adapted: What PEFT made of a policy.
+    """
+    for module in adapted.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.original_module = nn.Identity()
 
 
 def _in_full(random: Collection[str]) -> frozenset[str]:

@@ -12,9 +12,7 @@ that of float32 weights with autocast, bit for bit, wherever the weights are num
 import torch
 from torch import nn
 
-from lerobot_gem.models.precision import CAST_LAYERS
-
-_TOKEN_EMBEDDING = "embed_tokens"
+from lerobot_gem.models.precision import CAST_LAYERS, is_token_table
 
 
 def store_weights(policy: nn.Module, *, trainable: torch.dtype, frozen: torch.dtype) -> None:
@@ -26,7 +24,6 @@ def store_weights(policy: nn.Module, *, trainable: torch.dtype, frozen: torch.dt
         frozen: Type of the others.
     """
     for name, layer in policy.named_modules():
-        is_embedding = isinstance(layer, nn.Embedding) and name.split(".")[-1] == _TOKEN_EMBEDDING
-        if is_embedding or isinstance(layer, CAST_LAYERS):
+        if isinstance(layer, CAST_LAYERS) or is_token_table(name, layer):
             is_trainable = any(weight.requires_grad for weight in layer.parameters(recurse=False))
             layer.to(trainable if is_trainable else frozen)

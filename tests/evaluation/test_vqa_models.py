@@ -26,7 +26,7 @@ def test_an_action_policy_that_kept_few_layers_is_refused(make_policy, tmp_path)
 def test_an_action_policy_with_all_layers_answers_as_the_one_that_its_backbone_came_from(
     make_policy, policy, questions, tmp_path
 ):
-    from lerobot_gem.policies.base_configuration import BackboneConfig
+    from lerobot_gem.policies.base_options import BackboneConfig
     from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 
     acting, *processors = make_policy(

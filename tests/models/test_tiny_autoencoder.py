@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import DepthConfig
+from lerobot_gem.policies.base_options import DepthConfig
 from lerobot_gem.processing.depth_target import depth_target
 from tests.conftest import CAMERAS, FRAMES
 

@@ -10,7 +10,7 @@ from lerobot.configs import PreTrainedConfig
 from peft import PeftModel
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
-from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
+from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import ACTION_DIM, build_policy, read_batch

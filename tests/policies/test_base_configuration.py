@@ -1,11 +1,11 @@
 """What both configurations share."""
 
-import draccus
 import pytest
 
-from lerobot_gem.policies.base_configuration import BackboneConfig, BuiltConfig, ConfigurationError
+from lerobot_gem.policies.base_options import BackboneConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.training.stages import STAGES
 
 TINY = {"preset": "tiny", "device": "cpu"}
@@ -49,15 +49,3 @@ def test_sizes_of_the_expert_in_place_of_the_presets():
 def test_images_are_not_known_before_the_policy_is_built():
     with pytest.raises(ValueError, match="images of the prompt are not known yet.*Build the policy first"):
         _ = GemConfig(**TINY).images
-
-
-def test_what_was_built_is_no_option(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        draccus.parse(GemVLAConfig, args=["--preset=tiny", "--built.action_dim=3"])
-    assert "unrecognized arguments: --built.action_dim=3" in capsys.readouterr().err
-    assert draccus.parse(GemVLAConfig, args=["--preset=tiny"]).built == BuiltConfig()
-
-
-def test_a_wrong_value_on_the_command_line_says_why():
-    with pytest.raises(Exception, match="n_action_steps=9: expected 1 to chunk_size=4"):
-        draccus.parse(GemVLAConfig, args=["--preset=tiny", "--chunk_size=4", "--n_action_steps=9"])

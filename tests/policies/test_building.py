@@ -7,7 +7,7 @@ from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.checkpoints import formats
 from lerobot_gem.policies import building
-from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
+from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from tests.policies.gem.test_modeling_gem import gem_checkpoint  # noqa: F401 (a fixture)
 

@@ -125,7 +125,7 @@ def test_starts_from_a_qwen3_vl_folder(make_policy, tmp_path: Path, batch):
 
     from lerobot_gem.models.backbone import GemBackbone
     from lerobot_gem.models.presets import get_preset
-    from lerobot_gem.policies.base_configuration import BackboneConfig
+    from lerobot_gem.policies.base_options import BackboneConfig
     from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
     torch.manual_seed(3)

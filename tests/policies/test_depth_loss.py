@@ -11,12 +11,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK
 from torch import Tensor
 
-from lerobot_gem.policies.base_configuration import (
-    BackboneConfig,
-    CamerasConfig,
-    DepthConfig,
-    DepthSupervision,
-)
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, DepthConfig, DepthSupervision
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.processing.chat import IMAGE_TOKEN, VISION_END_TOKEN, VISION_START_TOKEN
 from lerobot_gem.processing.depth_target import depth_target, rgb_target

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lerobot_gem.policies.base_configuration import ConfigurationError, DepthConfig
+from lerobot_gem.policies.base_options import DepthConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from tests.conftest import ACTION_DIM
 from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
 from tests.policies.test_depth_loss import BLANK, SAMPLES, Case, make_vla  # noqa: F401 (fixture)

@@ -1,7 +1,6 @@
 """Sharded training (FSDP) through accelerate, as LeRobot runs it: two processes, each with half of every weight.
 
-LeRobot 0.6.1 saves checkpoints of FSDP 1 alone, which it gathers on accelerators alone (on the CPU torch crashes); its later
-versions shard with FSDP 2.
+LeRobot 0.6.1 saves checkpoints of FSDP 1 alone; its later versions shard with FSDP 2.
 accelerate shards on accelerators alone. On the CPU its own code runs all the same once the state says FSDP.
 """
 
@@ -11,16 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.fsdp
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
+from lerobot.common.train_utils import gather_fsdp_state_dicts, load_fsdp_optimizer_state
+from lerobot.optim.optimizers import save_optimizer_state
+from lerobot.utils.constants import TRAINING_STATE_DIR
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel
 
 from lerobot_gem.policies import base_policy
-from lerobot_gem.policies.base_configuration import BackboneConfig, DepthConfig
+from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from tests.conftest import read_batch
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, warm  # noqa: F401 (fixture)
@@ -73,7 +76,12 @@ def loss_and_gradients(
     return loss.item(), {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
 
 
-def shard(policy: nn.Module, version: int) -> tuple[Accelerator, nn.Module]:
+def make_optimizer(policy: nn.Module) -> torch.optim.AdamW:
+    """One whose step hardly depends on the last bits of a gradient that is nearly zero."""
+    return torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-2, eps=1e-3)
+
+
+def shard(policy: nn.Module, version: int) -> tuple[Accelerator, nn.Module, torch.optim.Optimizer]:
     """As `lerobot-train` under `accelerate launch` with configs/accelerate."""
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=version,
@@ -85,12 +93,11 @@ def shard(policy: nn.Module, version: int) -> tuple[Accelerator, nn.Module]:
     state._shared_state.update(
         distributed_type=DistributedType.FSDP, fsdp_plugin=plugin, device=torch.device("cpu")
     )
-    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad])
-    policy, _ = accelerator.prepare(policy, optimizer)
-    return accelerator, policy
+    return accelerator, *accelerator.prepare(policy, make_optimizer(policy))
 
 
-def train_sharded(rank: int, port: int, version: int, policy, inputs, output: Path) -> None:
+def meet(rank: int, port: int) -> None:
+    """As `accelerate launch` starts this process."""
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -101,7 +108,11 @@ def train_sharded(rank: int, port: int, version: int, policy, inputs, output: Pa
     }
     torch.set_num_threads(1)
     base_policy.process_rank = lambda: 0  # both draw alike
-    accelerator, sharded = shard(policy, version)
+
+
+def train_sharded(rank: int, port: int, version: int, policy, inputs, output: Path) -> None:
+    meet(rank, port)
+    accelerator, sharded, _ = shard(policy, version)
     if version == 1:
         held = sum(p.numel() for p in sharded.parameters())
         loss, _ = loss_and_gradients(sharded, inputs, accelerator.backward)
@@ -133,6 +144,57 @@ def test_two_processes_learn_as_one_with_half_of_the_bytes(case, version, make_c
         for name, gradient in result["gradients"].items():
             torch.testing.assert_close(gradient, gradients[name], rtol=1e-6, atol=1e-6, msg=name)
         assert result["held"] == pytest.approx(size / PROCESSES, rel=0.02)
+
+
+def save_sharded(rank: int, port: int, policy, inputs, output: Path) -> None:
+    """A step, and a checkpoint of it as LeRobot writes it."""
+    meet(rank, port)
+    accelerator, sharded, optimizer = shard(policy, version=1)
+    loss_and_gradients(sharded, inputs, accelerator.backward)
+    optimizer.step()
+    # LeRobot asks torch to keep what it gathers on the CPU. From a GPU that is a copy; here it would be the very memory that is freed
+    # (weights: torch crashes) or written anew (moments) before it is read.
+    torch.distributed.fsdp.FullStateDictConfig = lambda **asked: FullStateDictConfig(
+        rank0_only=asked["rank0_only"]
+    )
+    torch.Tensor.cpu = torch.Tensor.clone
+    weights, moments = gather_fsdp_state_dicts(sharded, optimizer)
+    assert bool(weights) == (rank == 0)  # the other processes hold nothing whole
+    if rank == 0:
+        accelerator.unwrap_model(sharded).save_pretrained(output / "policy", state_dict=weights)
+        (output / TRAINING_STATE_DIR).mkdir()
+        save_optimizer_state(optimizer, output / TRAINING_STATE_DIR, optim_state_dict=moments)
+        torch.save(moments["state"], output / "moments.pt")
+    accelerator.wait_for_everyone()
+    for values in optimizer.state.values():
+        values["exp_avg"].zero_()
+    load_fsdp_optimizer_state(sharded, optimizer, output)
+    _, again = gather_fsdp_state_dicts(sharded, optimizer)
+    if rank == 0:
+        for name, values in moments["state"].items():
+            assert again["state"][name]["exp_avg"].equal(values["exp_avg"]), name
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_sharded_training_is_that_of_one_process(make_case, tmp_path: Path):
+    policy, inputs = make_case("action")
+    alone = deepcopy(policy)
+    loss_and_gradients(alone, inputs)
+    optimizer = make_optimizer(alone)
+    optimizer.step()
+    run_processes(save_sharded, policy, inputs, tmp_path, count=PROCESSES)
+    saved = type(policy).from_pretrained(tmp_path / "policy", config=deepcopy(policy.config)).state_dict()
+    expected = alone.state_dict()
+    assert saved.keys() <= expected.keys()
+    for name, weight in saved.items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+    moments = torch.load(tmp_path / "moments.pt")
+    trained = {name: weight for name, weight in alone.named_parameters() if weight.grad is not None}
+    assert moments.keys() >= trained.keys()
+    for name, weight in trained.items():
+        torch.testing.assert_close(
+            moments[name]["exp_avg"], optimizer.state[weight]["exp_avg"], rtol=1e-5, atol=1e-6, msg=name
+        )
 
 
 @pytest.mark.parametrize(

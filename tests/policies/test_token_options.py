@@ -2,9 +2,10 @@
 
 import pytest
 
-from lerobot_gem.policies.base_configuration import CamerasConfig, ConfigurationError
+from lerobot_gem.policies.base_options import CamerasConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
+from lerobot_gem.policies.validation import ConfigurationError
 
 
 def test_by_default_nothing_but_the_flow_is_learned():

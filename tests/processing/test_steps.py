@@ -8,7 +8,7 @@ import pytest
 import torch
 from lerobot.utils.constants import OBS_LANGUAGE_TOKENS
 
-from lerobot_gem.policies.base_configuration import DepthConfig
+from lerobot_gem.policies.base_options import DepthConfig
 from lerobot_gem.policies.processors import make_gem_pipelines
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_SHOWN, LanguageRowsStep, PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer

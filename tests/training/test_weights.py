@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot_gem.policies.base_configuration import BackboneConfig, ConfigurationError
+from lerobot_gem.policies.base_options import BackboneConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.training.stages import part_of
 from lerobot_gem.training.weights import store_weights
 
@@ -121,4 +122,12 @@ def test_what_fsdp_shards_is_of_one_type(make_policy, monkeypatch):
     policy, *_ = make_policy(dtype="bfloat16", backbone=FROZEN, optimizer_name="adamw_8bit")
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
     with pytest.raises(ConfigurationError, match="adamw_8bit' under FSDP.* expected optimizer_name='adamw'"):
+        policy.config.get_optimizer_preset()
+
+
+def test_muon_has_no_whole_matrices_under_fsdp(make_policy, monkeypatch):
+    policy, *_ = make_policy(optimizer_name="muon")
+    policy.config.get_optimizer_preset()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigurationError, match="muon' under FSDP.* expected optimizer_name='adamw'"):
         policy.config.get_optimizer_preset()

@@ -12,7 +12,7 @@ from torch import Tensor
 from lerobot_gem.data.check.facts import CameraFacts, CameraView, DepthFacts, ShownFrame
 from lerobot_gem.data.check.stage_checks import FrameErrors, usable_depth
 from lerobot_gem.data.check.training_path import Item, as_floats
-from lerobot_gem.policies.base_configuration import DepthSupervision
+from lerobot_gem.policies.base_options import DepthSupervision
 from lerobot_gem.processing.depth_cameras import METRES, is_depth
 from lerobot_gem.processing.depth_target import depth_target, is_valid
 from lerobot_gem.processing.language import Message

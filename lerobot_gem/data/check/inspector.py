@@ -40,13 +40,10 @@ from lerobot_gem.data.check.stage_checks import (
     text_batches,
 )
 from lerobot_gem.data.check.training_path import Item, open_dataset
-from lerobot_gem.policies.base_configuration import (
-    BaseGemConfig,
-    DepthSupervision,
-    checked,
-    require_at_least,
-)
+from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.policies.base_options import DepthSupervision
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.policies.validation import checked, require_at_least
 from lerobot_gem.processing.dataset_names import outside_observation, state_like
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import Message

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lerobot_gem.data.check.training_path import Item, bind, make_preprocessor
 from lerobot_gem.models.depth_generator import DepthGenerator
-from lerobot_gem.policies.base_configuration import BaseGemConfig, DepthSupervision
+from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.policies.base_options import DepthSupervision
 from lerobot_gem.policies.depth_loss import depth_losses
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig

@@ -34,7 +34,7 @@ from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
 from lerobot_gem.data.worker_pool import map_in_order, worker_pool
-from lerobot_gem.policies.base_configuration import require_at_least
+from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.storage.output_folder import (
     DATASET,
     OutputDataset,

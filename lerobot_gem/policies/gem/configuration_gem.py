@@ -6,8 +6,9 @@ from typing import Any
 
 from lerobot.configs import PreTrainedConfig
 
-from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.old_configurations import OldPolicyFields
+from lerobot_gem.policies.validation import checked, require
 from lerobot_gem.training.stages import PRETRAINING, skipped_before
 
 

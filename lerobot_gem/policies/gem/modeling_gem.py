@@ -7,10 +7,12 @@ from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TO
 from torch import Tensor
 
 from lerobot_gem.checkpoints.files import load_policy_weights
-from lerobot_gem.policies.base_policy import BaseGemPolicy, language_logs
+from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_logs
+from lerobot_gem.policies.finite_training import check_losses
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.language_loss import language_logs, language_sums
 from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.processing.depth_target import target_size
 from lerobot_gem.processing.steps import (
@@ -95,7 +97,7 @@ class GemPolicy(BaseGemPolicy):
             logs |= language_logs(sums)
         if self.generator is not None:
             logs |= depth_logs(sums)
-        self.check_losses(total, logs, batch)
+        check_losses(self, total, logs, batch)
         if torch.is_grad_enabled() and not total.requires_grad:
             # Nothing to learn from in this batch, but LeRobot calls backward all the same.
             total = total + 0 * trainable_parameters(self)[0].sum()
@@ -108,7 +110,7 @@ class GemPolicy(BaseGemPolicy):
             with_text = "language" in self.config.loss_weights
             states, tokens = self._final_states(batch, with_text=with_text)
             if with_text:
-                sums |= self._language_sums(states, batch, batch_size)
+                sums |= language_sums(self.backbone, states, batch, batch_size)
             if self.generator is not None:
                 sums |= self._depth_sums(batch, states, tokens, batch_size)
         return sums

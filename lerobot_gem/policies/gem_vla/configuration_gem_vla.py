@@ -12,9 +12,10 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning, Reading, TimeDistribution
-from lerobot_gem.policies.base_configuration import BaseGemConfig, checked, require
+from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.old_configurations import OldExpertFields
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
+from lerobot_gem.policies.validation import checked, require
 from lerobot_gem.processing.dataset_names import flat_names, no_state, state_like
 from lerobot_gem.processing.statistics import Limits, still_dimensions
 from lerobot_gem.storage.statistics import check_statistics

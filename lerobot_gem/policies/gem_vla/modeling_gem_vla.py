@@ -22,12 +22,14 @@ from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.models.distillation import one_step_loss, sample_each
 from lerobot_gem.models.next_token import next_token_losses
-from lerobot_gem.models.precision import autocast_weights
+from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.policies.action_turn_building import build_action_turn
-from lerobot_gem.policies.base_policy import BaseGemPolicy, language_logs
+from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_expert, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_logs
+from lerobot_gem.policies.finite_training import check_inputs, check_losses
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.policies.language_loss import language_logs, language_sums
 from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.policies.question_batches import build_question_batches
 from lerobot_gem.policies.teacher import TAUGHT, TAUGHT_FROM, Teacher
@@ -164,7 +166,7 @@ class GemVLAPolicy(BaseGemPolicy):
             logs |= depth_logs(sums)
         weighted = [weight * sums[loss].per_sample() for loss, weight in self.config.loss_weights.items()]
         per_sample = torch.stack(weighted).sum(dim=0)
-        self.check_losses(per_sample, logs, batch)
+        check_losses(self, per_sample, logs, batch)
         return (per_sample if reduction == "none" else per_sample.mean()), logs
 
     def _check_learns(self) -> None:
@@ -222,7 +224,7 @@ class GemVLAPolicy(BaseGemPolicy):
             questions[OBS_PIXEL_VALUES],
             questions[OBS_GRID_THW],
         )
-        return self._language_sums(states, questions, len(like))
+        return language_sums(self.backbone, states, questions, len(like))
 
     def _action_losses(
         self, batch: dict[str, Any], actions: Tensor, is_pad: Tensor | None, conditioning: Conditioning
@@ -365,7 +367,7 @@ class GemVLAPolicy(BaseGemPolicy):
             else:
                 chunk = self._sample(self._observation(batch), noise, integrate)
         if not is_finite(chunk):
-            self._find_cause(batch)
+            check_inputs(self, batch)
             check_finite(
                 "The chunk of actions", chunk, batch, "Input and weights are finite: report this as a bug."
             )
@@ -487,10 +489,10 @@ class GemVLAPolicy(BaseGemPolicy):
         # A policy trained with a depth loss or to write acts without the generator and the layers that only they read.
         leave_out = is_for_training if model.generator is None else None
         dtypes: dict[str, torch.dtype] = {}
-        table = "backbone.model.language_model.embed_tokens.weight"
+        tables = token_tables(model)
         if model._only_acts and model.config.dtype == "bfloat16":
-            dtypes = dict.fromkeys({*autocast_weights(model), table}, torch.bfloat16)
-        load_policy_weights(model, model_file, leave_out=leave_out, dtypes=dtypes, if_exact={table})
+            dtypes = dict.fromkeys(autocast_weights(model) | tables, torch.bfloat16)
+        load_policy_weights(model, model_file, leave_out=leave_out, dtypes=dtypes, if_exact=tables)
         if model._is_quantized:
             quantize((model.backbone.vision_tower, model.backbone.language_model))
         return model

@@ -8,7 +8,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.check.cameras import CameraReader
 from lerobot_gem.data.check.stage_checks import FrameErrors
-from lerobot_gem.policies.base_configuration import DepthSupervision
+from lerobot_gem.policies.base_options import DepthSupervision
 from tests.conftest import CAMERAS
 
 FRONT, WRIST = CAMERAS

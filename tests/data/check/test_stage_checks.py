@@ -20,7 +20,7 @@ from lerobot_gem.data.check.stage_checks import (
     usable_depth,
 )
 from lerobot_gem.data.check.training_path import bind
-from lerobot_gem.policies.base_configuration import CamerasConfig
+from lerobot_gem.policies.base_options import CamerasConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.training.stages import STAGES

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from lerobot_gem.policies.base_configuration import (
-    BackboneConfig,
-    CamerasConfig,
-    ConfigurationError,
-    DepthConfig,
-)
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.storage.language_columns import row
 from tests.conftest import CAMERAS, add_language_rows, write_dataset
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (a fixture)

@@ -10,10 +10,11 @@ import torch
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from scipy.fft import dct
 
-from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.processing.action_turn import ActionTurn
 from tests.conftest import ACTION_DIM, build_policy, write_dataset
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (the first is a fixture)

@@ -15,9 +15,10 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.transforms.transforms import ImageTransforms
 
 from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_configuration import BackboneConfig, CamerasConfig, ConfigurationError
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.processing.dataset_names import state_like
 from lerobot_gem.processing.image_transforms import moving
 from lerobot_gem.storage.opening import DatasetOptions

@@ -10,10 +10,11 @@ from safetensors import safe_open
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.models.conditioning import KeyValue
-from lerobot_gem.policies.base_configuration import BackboneConfig, ConfigurationError
+from lerobot_gem.policies.base_options import BackboneConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from tests.conftest import ACTION_DIM, build_policy
 from tests.inference.test_acting import NOISE, observe
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (the first is a fixture)

@@ -1,0 +1,76 @@
+"""What is looked at before a checkpoint's weights are loaded into a policy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from lerobot.configs import PreTrainedConfig
+
+from lerobot_gem.checkpoints.adapter_files import check_adapter_files
+from lerobot_gem.checkpoints.files import stored_policy_weights
+from lerobot_gem.checkpoints.processor_files import check_processor_files
+from lerobot_gem.checkpoints.size_limit import SizeLimit
+
+# Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
+HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
+
+
+def check_adapter(config: Any) -> None:
+    """Look at the folder of an adapter, which has processors of its own; other configurations pass.
+
+    Args:
+        config: Of the policy that is loaded.
+
+    Raises:
+        ValueError: A file of the adapter could run code, or it was trained in another stage than the configuration's.
+    """
+    if not (config.use_peft and config.pretrained_path):
+        return
+    check_adapter_files(config.pretrained_path, revision=config.pretrained_revision)
+    check_processor_files(config.pretrained_path, revision=config.pretrained_revision)
+    trained: Any = PreTrainedConfig.from_pretrained(
+        config.pretrained_path, revision=config.pretrained_revision
+    )
+    if trained.current_stage != config.current_stage:
+        raise ValueError(
+            f"stage={config.current_stage!r}, but --policy.path={config.pretrained_path} is an adapter of another stage, "
+            f"{trained.current_stage!r}, which trained other layers: merge it first (lerobot-gem-convert --format=policy), and go on "
+            "from the whole policy."
+        )
+
+
+def began_new(config: Any, base: str | Path) -> bool:
+    """Whether a configuration is that of an adapter that was trained on a new policy: its base is then no policy yet.
+
+    Args:
+        config: Of the policy that is loaded; None for a checkpoint's own.
+        base: What the adapter names as its base.
+    """
+    return config is not None and config.use_peft and str(base) == config.backbone.pretrained
+
+
+def recall_images(config: Any, pretrained: str | Path, hub_arguments: Mapping[str, Any]) -> None:
+    """Take over how a checkpoint's images were made, which its configuration may say otherwise by the command line.
+
+    Args:
+        config: Of the policy that is loaded. Version 0.1 did not write it there.
+        pretrained: Hub id or folder.
+        hub_arguments: Some of `HUB_ARGUMENTS`.
+    """
+    stored: Any = PreTrainedConfig.from_pretrained(pretrained, **hub_arguments)
+    config.built.images = stored.built.images
+
+
+def size_limit(pretrained: str | Path, hub_arguments: Mapping[str, Any]) -> SizeLimit:
+    """The limit that a checkpoint's weights set to the sizes its configuration may ask for.
+
+    Args:
+        pretrained: Hub id or folder.
+        hub_arguments: Some of `HUB_ARGUMENTS`.
+    """
+    file = Path(pretrained) / SAFETENSORS_SINGLE_FILE
+    if not Path(pretrained).is_dir():
+        file = Path(hf_hub_download(str(pretrained), SAFETENSORS_SINGLE_FILE, **hub_arguments))
+    return SizeLimit(stored_policy_weights(file), f"{pretrained}/{CONFIG_NAME}")

@@ -1,0 +1,28 @@
+"""The blocks of options that both policies have."""
+
+import re
+
+import pytest
+
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, DepthConfig
+from lerobot_gem.policies.validation import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("block", "values", "message"),
+    [
+        (BackboneConfig, {"conditioning": "last"}, "backbone.conditioning='last' is unknown"),
+        (CamerasConfig, {"layout": "grid"}, "cameras.layout='grid' is unknown"),
+        (DepthConfig, {"target": "normals"}, "depth.target='normals' is unknown"),
+        (DepthConfig, {"colormap": "jet"}, "depth.colormap='jet' is unknown"),
+        (DepthConfig, {"unit": "cm"}, "depth.unit='cm' is unknown"),
+        (DepthConfig, {"loss_weight": -1.0}, "depth.loss_weight=-1.0: expected 0 or more"),
+        (DepthConfig, {"share": 0.0}, "depth.share=0.0: expected a share of the images, above 0"),
+        (DepthConfig, {"num_inference_steps": 0}, "depth.num_inference_steps=0: expected at least 1"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named(block, values: dict, message: str):
+    block()
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        block(**values)

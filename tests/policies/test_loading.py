@@ -1,0 +1,64 @@
+"""What is checked when a checkpoint is loaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+from lerobot.configs import PreTrainedConfig
+
+from lerobot_gem.checkpoints.formats import open_checkpoint
+from lerobot_gem.checkpoints.loading import load_backbone
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+from tests.conftest import CAMERAS
+
+
+@pytest.fixture
+def checkpoint(make_policy, tmp_path: Path) -> Path:
+    policy, *_ = make_policy()
+    policy.save_pretrained(tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+@pytest.mark.parametrize("change", [{"names": CAMERAS[::-1]}, {"max_pixels": 64 * 64}])
+def test_cameras_are_those_of_the_checkpoint(checkpoint: Path, change: dict) -> None:
+    config = PreTrainedConfig.from_pretrained(checkpoint)
+    assert GemVLAPolicy.from_pretrained(checkpoint, config=config).config.cameras.names == list(CAMERAS)
+    for name, value in change.items():
+        setattr(config.cameras, name, value)
+    with pytest.raises(ValueError, match=r"is not what the checkpoint was trained with, .*--rename_map"):
+        GemVLAPolicy.from_pretrained(checkpoint, config=config)
+
+
+@pytest.mark.parametrize(
+    ("part", "size"),
+    [
+        (("text_config", "vocab_size"), 2_000_000_000),
+        (("text_config", "num_hidden_layers"), 10**9),
+        (("text_config", "hidden_size"), 10**12),
+        (("vision_config", "depth"), 10**9),
+        (("vision_config", "num_position_embeddings"), 10**12),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_sizes_are_bounded_by_the_weights_beside_them(
+    checkpoint: Path, part: tuple[str, str], size: int
+) -> None:
+    """As `--policy.path` and as `--policy.backbone.pretrained`; a gem_vla keeps the first decoder layers alone."""
+    values = json.loads((checkpoint / "config.json").read_text())
+    values["built"]["backbone"][part[0]][part[1]] = size
+    (checkpoint / "config.json").write_text(json.dumps(values))
+    too_large = "config.json asks for a model that is far larger than the weights beside it"
+    if part[1] != "num_hidden_layers":
+        with pytest.raises(ValueError, match=too_large):
+            GemVLAPolicy.from_pretrained(checkpoint)
+    with pytest.raises(ValueError, match=too_large):
+        load_backbone(open_checkpoint(checkpoint))
+
+
+def test_a_kernel_of_the_hub_is_refused(checkpoint: Path) -> None:
+    values = json.loads((checkpoint / "config.json").read_text())
+    values["built"]["backbone"]["text_config"]["_attn_implementation"] = "evil/kernel"
+    (checkpoint / "config.json").write_text(json.dumps(values))
+    for load in (GemVLAPolicy.from_pretrained, lambda folder: load_backbone(open_checkpoint(folder))):
+        with pytest.raises(ValueError, match="asks for the kernel _attn_implementation='evil/kernel'"):
+            load(checkpoint)
