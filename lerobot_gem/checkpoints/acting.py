@@ -61,19 +61,24 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
 def _acting_parts(source: Checkpoint, config: dict[str, Any], *, by_tokens: bool) -> nn.ModuleDict:
     """Backbone and expert as they act, without weights."""
     state = source.weights.get("expert.state_adaptor.0.weight")
+    conditioning = source.expert_conditioning
+    architecture = ExpertArchitecture(**config["built"]["expert"])
     with torch.device("meta"):
         backbone = GemBackbone(
             Qwen3VLConfig.from_dict(source.backbone_config),
             num_layers=None if by_tokens else max(config["expert"]["conditioning_layers"]),
             language_head=by_tokens,
-            key_values=source.expert_conditioning == "key_values",
+            key_values=conditioning == "key_values",
         )
         expert = ActionExpert(
-            ExpertArchitecture(**config["built"]["expert"]),
-            conditioning_dim=backbone.hidden_size,
+            architecture,
+            conditioning_dim=architecture.key_value_dim
+            if conditioning == "key_values"
+            else backbone.hidden_size,
             action_dim=config["built"]["action_dim"],
             state_dim=None if state is None else state.shape[1],
             chunk_size=config["chunk_size"],
+            conditioning=conditioning,
         )
     return nn.ModuleDict({"backbone": backbone, "expert": expert})
 

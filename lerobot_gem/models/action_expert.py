@@ -82,8 +82,8 @@ class ActionExpert(nn.Module):
         conditioning: ExpertConditioning = "states",
     ) -> None:
         super().__init__()
-        heads, head_size = architecture.num_kv_heads, architecture.head_size
-        if conditioning == "key_values" and conditioning_dim != 2 * heads * head_size:
+        if conditioning == "key_values" and conditioning_dim != architecture.key_value_dim:
+            heads, head_size = architecture.num_kv_heads, architecture.head_size
             raise ValueError(
                 f"The action expert expects keys and values of {heads} heads of {head_size} but conditioning_dim={conditioning_dim} is "
                 f"not 2 * {heads} * {head_size}."

@@ -64,6 +64,11 @@ class ExpertArchitecture:
         return self.hidden_size // self.num_heads
 
     @property
+    def key_value_dim(self) -> int:
+        """Numbers in the keys and values of one token, of all heads."""
+        return 2 * self.num_kv_heads * self.head_size
+
+    @property
     def feed_forward_size(self) -> int:
         """Width inside the gated feed-forward layers: 8/3 of the hidden size, scaled, rounded up."""
         size = int(2 * (4 * self.hidden_size) / 3)

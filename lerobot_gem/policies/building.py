@@ -188,7 +188,8 @@ def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow:
     """
     conditioning_dim = backbone.hidden_size
     if config.reading == "key_values":
-        conditioning_dim = _width_of_keys_and_values(config.expert_architecture, backbone)
+        _check_heads(config.expert_architecture, backbone)
+        conditioning_dim = config.expert_architecture.key_value_dim
         depth = backbone.config.get_text_config().num_hidden_layers
         if max(config.conditioning_layers) >= depth:
             raise ValueError(
@@ -227,8 +228,8 @@ def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow:
     return expert
 
 
-def _width_of_keys_and_values(expert: ExpertArchitecture, backbone: GemBackbone) -> int:
-    """Numbers in a token's keys and values together."""
+def _check_heads(expert: ExpertArchitecture, backbone: GemBackbone) -> None:
+    """Raise a ValueError unless the expert can read the backbone's keys and values."""
     text = backbone.config.get_text_config()
     heads, size = text.num_key_value_heads, text.head_dim
     if (expert.num_kv_heads, expert.head_size) != (heads, size):
@@ -240,7 +241,6 @@ def _width_of_keys_and_values(expert: ExpertArchitecture, backbone: GemBackbone)
             f"backbone has {heads} of {size}, and the expert reads them as they are. Expected as many of the same size: "
             f"--policy.expert.architecture='{json.dumps(changes)}', or --policy.expert.conditioning=states."
         )
-    return 2 * heads * size
 
 
 def random_parts(config: BaseGemConfig, untrained: Collection[str]) -> frozenset[str]:
