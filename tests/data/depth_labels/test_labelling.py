@@ -164,6 +164,15 @@ def test_worker_processes_decode_the_same(
     assert tree(tmp_path / "set") == tree(labelled)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_any_number_of_tasks_writes_the_same_files(
+    labelled: Path, source: Path, pixel_depth: Path, tmp_path: Path, tasks: int
+) -> None:
+    label_depth(config(source, tmp_path / "set", pixel_depth, tasks=tasks))
+    assert tree(tmp_path / "set") == tree(labelled)
+
+
 def test_the_policy_trains_on_it(source: Path, depth_anything: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     label_depth(config(source, root, depth_anything, depth_type=None))
