@@ -218,6 +218,9 @@ def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv(
+        "RAY_worker_niceness", "0"
+    )  # 15 otherwise: on a busy machine they would wait for minutes
     ray.init(num_cpus=2, include_dashboard=False)
     try:
         options = ExecutorOptions(executor="ray", tasks=3, cluster=ClusterOptions(mem_per_cpu_gb=1))
