@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from memory import Parts, largest_unit  # beside this file
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from memory import Parts, largest_unit  # beside this file
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.training.stages import STAGES, part_of
 
