@@ -125,11 +125,13 @@ class Stage:
         name: In file names and logs.
         run: Does the share of a task, given its rank and the number of tasks; skips what is complete.
         is_shared: Whether all tasks take part, instead of one.
+        count: Tells how many pieces of work there are, more tasks than which would have none; None where that is not known.
     """
 
     name: str
     run: Callable[[int, int], None]
     is_shared: bool = True
+    count: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,10 @@ def run_stages[Result](
     tasks = options.tasks or (1 if processes == 1 else _TASKS_PER_PROCESS * processes)
     for stage in stages:
         shares = tasks if stage.is_shared else 1
+        if options.tasks is None and stage.count is not None:
+            shares = min(shares, stage.count())
+        if not shares:
+            continue
         notes = _notes(staging) / f"{stage.name}-of-{shares}"
         if options.executor == "ray":
             _run_on_ray(options, stage, shares, notes)
@@ -378,7 +384,7 @@ def _slurm_executor(
         workers=cluster.at_once or -1,
         job_name=name,
         qos=None,
-        env_command="\n".join(setup),
+        env_command="; ".join(setup),  # datatrove indents its script by its first lines
         sbatch_args=cluster.sbatch,
         depends=depends,
         logging_dir=str(notes),

@@ -98,7 +98,10 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport] | None:
             require_wide(config.suite)
     work = _Collection(config, tasks)
     work.begin()
-    stages = [Stage(f"round{number}", partial(work.share_round, number)) for number in range(_ROUNDS)]
+    stages = [
+        Stage(f"round{number}", partial(work.share_round, number), count=partial(work.count, number))
+        for number in range(_ROUNDS)
+    ]
     return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
 
 
@@ -145,6 +148,10 @@ class _Collection:
             write_dataset(self.config, stored, reports)
         shutil.rmtree(self.staging)
         return reports
+
+    def count(self, number: int) -> int:
+        """How many attempts a round has."""
+        return len(self.attempts(number))
 
     def attempts(self, number: int) -> list[Attempt]:
         """All attempts of a round, by task, demonstrations before scenes, which never fail.
