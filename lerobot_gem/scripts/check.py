@@ -19,6 +19,8 @@ def check(config: CheckConfig) -> int:
         config.output_dir = None  # that it exists does not matter here
         config.validate()
     found = inspect(config)
+    if found is None:  # Slurm goes on with it
+        return 0
     print(as_text(found))
     if config.html is not None:
         write_page(found, config.html)
@@ -42,7 +44,7 @@ def main() -> None:
     try:
         sys.argv[1:] = name_dataset(sys.argv[1:])
         code = check()
-    except (DraccusException, NotImplementedError, ValueError, OSError) as error:
+    except (DraccusException, NotImplementedError, ModuleNotFoundError, ValueError, OSError) as error:
         print(f"error: {refusal(error)}", file=sys.stderr)
         code = 1
     sys.exit(code)

@@ -20,10 +20,12 @@ def parse(arguments: Sequence[str]) -> LiberoDemosConfig:
     return parse_options(LiberoDemosConfig, flag + fields)
 
 
-@mistakes_in_one_line()
+@mistakes_in_one_line(ModuleNotFoundError)
 def main() -> None:
     config = parse(sys.argv[1:])
     reports = collect(config)
+    if reports is None:  # Slurm goes on with it
+        return
     if reports:
         tried = "attempts of the scripted policy" if config.source is None else "recorded demonstrations"
         print(f"\n{config.output.root}: successes / {tried}")

@@ -80,6 +80,19 @@ class CameraReader:
         for key, distances in self._distances.items():
             distances.add(item[key] * self._to_metres[key])
 
+    @property
+    def measured(self) -> tuple[dict[str, "_Colours"], dict[str, "_Distances"]]:
+        """The measurements, for the reader of another process to `take`."""
+        return self._colours, self._distances
+
+    def take(self, measured: tuple[dict[str, "_Colours"], dict[str, "_Distances"]]) -> None:
+        """Add what another reader measured behind this one."""
+        colours, distances = measured
+        for key, of_camera in colours.items():
+            self._colours[key].take(of_camera)
+        for key, of_depth in distances.items():
+            self._distances[key].take(of_depth)
+
     def usable_depth(self, batch: Item) -> Tensor:
         """Which of the frames of a batch have depth to learn from (B,).
 
@@ -172,6 +185,10 @@ class _Colours:
         self.frames += 1
         self.one_colour += bool((pixels.amax(dim=1) == pixels.amin(dim=1)).all())
 
+    def take(self, others: "_Colours") -> None:
+        self.frames += others.frames
+        self.one_colour += others.one_colour
+
 
 class _Distances:
     """Collects valid distances of depth maps (1, H, W) in metres."""
@@ -191,6 +208,14 @@ class _Distances:
             self.least = min(self.least, float(valid.min()))
             self.largest = max(self.largest, float(valid.max()))
             self.kept.append(valid[:: max(len(valid) // _KEPT_DISTANCES, 1)])
+
+    def take(self, others: "_Distances") -> None:
+        self.frames += others.frames
+        self.empty += others.empty
+        self.pixels += others.pixels
+        self.invalid += others.invalid
+        self.least, self.largest = min(self.least, others.least), max(self.largest, others.largest)
+        self.kept += others.kept
 
     def range(self) -> tuple[float, float, float] | None:
         """Least, median and largest."""

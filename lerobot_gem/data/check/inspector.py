@@ -1,11 +1,18 @@
 """Inspects a dataset: counts and measures what training will see, and collects the errors that it would raise.
 
-Numbers are read of all frames, texts of `num_texts` frames at most, images of a sample that is spread over the dataset.
+Numbers are read of all frames, texts of `num_texts` frames at most, images of a sample that is spread over the dataset. Any number of
+tasks share texts and images (data/executors.py), each of which opens the dataset; what they found is put together in the order of the
+frames.
 """
 
+import pickle
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import batched
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,8 +34,11 @@ from lerobot_gem.data.check.columns import (
     vectors,
 )
 from lerobot_gem.data.check.facts import Inspection, PromptFacts, ShownFrame, StageFacts, VectorFacts
+from lerobot_gem.data.check.page import write_page
+from lerobot_gem.data.check.report import as_text
 from lerobot_gem.data.check.stage_checks import (
     STAGES_OF,
+    TEXT_BATCH,
     BoundStage,
     FrameErrors,
     Texts,
@@ -40,6 +50,7 @@ from lerobot_gem.data.check.stage_checks import (
     text_batches,
 )
 from lerobot_gem.data.check.training_path import Item, open_dataset
+from lerobot_gem.data.executors import ExecutorOptions, Stage, run_stages
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.base_options import DepthSupervision
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
@@ -56,7 +67,7 @@ _SHOWN_FRAMES = 6
 
 
 @dataclass
-class CheckConfig(TrainPipelineConfig):
+class CheckConfig(TrainPipelineConfig, ExecutorOptions):
     """What `lerobot-train` takes, of which the check reads `dataset`, `policy`, `batch_size`, `seed` and `rename_map`.
 
     Attributes:
@@ -71,7 +82,12 @@ class CheckConfig(TrainPipelineConfig):
 
     @checked
     def __post_init__(self) -> None:
+        self.check_executor()
         require_at_least(self, num_frames=1, num_texts=1)
+        if self.executor != "local" and self.html is None:
+            raise ValueError(
+                f"executor={self.executor} without html: expected the page's file, beside which the tasks leave what they find."
+            )
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,7 @@ class PolicyReading:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sample:
     """What the sampled frames held, with their images.
 
@@ -118,19 +134,35 @@ class Sample:
         depth: What the depth loss would raise.
     """
 
-    read: int
-    usable_depth: int
-    unreadable: FrameErrors
-    batches: dict[str, FrameErrors]
-    depth: FrameErrors
+    read: int = 0
+    usable_depth: int = 0
+    unreadable: FrameErrors = field(default_factory=FrameErrors)
+    batches: dict[str, FrameErrors] = field(
+        default_factory=lambda: {policy: FrameErrors() for policy in STAGES_OF}
+    )
+    depth: FrameErrors = field(default_factory=FrameErrors)
+
+    def take(self, others: "Sample") -> None:
+        """Add what others held, which come behind these."""
+        self.read += others.read
+        self.usable_depth += others.usable_depth
+        self.unreadable.entries += others.unreadable.entries
+        self.depth.entries += others.depth.entries
+        for policy, errors in others.batches.items():
+            self.batches[policy].entries += errors.entries
 
 
-def inspect(config: CheckConfig) -> Inspection:
+def inspect(config: CheckConfig) -> Inspection | None:
     """Inspect a dataset, for the policy of `config` or, without one, for every stage that it is made for.
 
+    Returns:
+        What was found; None where Slurm goes on with it, whose last job prints it and writes the page.
+
     Raises:
-        FileNotFoundError: There is no dataset.
+        FileNotFoundError: There is no dataset, or no Slurm.
         ValueError: It is of another format or can't be read, or the policy is not one of ours.
+        ModuleNotFoundError: Ray is not installed.
+        ChildProcessError: A process was killed, or tasks failed on Ray.
     """
     given = config.policy
     if given is not None and not isinstance(given, BaseGemConfig):
@@ -142,54 +174,193 @@ def inspect(config: CheckConfig) -> Inspection:
         raise ValueError(
             f"rename_map={config.rename_map} gives two features one name: expected names of their own, or one of the two would be lost."
         )
-    meta, dataset = open_dataset(config, given or stage_config("joint", None))
-    stages = [bind_stage(stage, given, meta, config.rename_map) for stage in STAGES]
-    about: dict[str, Any] = {
-        "repo_id": meta.repo_id,
-        "root": meta.root,
-        "robot": meta.robot_type,
-        "fps": meta.fps,
-        "asked": stage_of(given) if given is not None else None,
-    }
-    disagreement = _disagreement(meta)
-    if dataset is None or disagreement:
-        facts = [
-            StageFacts(stage.name, stage.lacking, list(dict.fromkeys([*stage.errors, *disagreement])))
-            for stage in stages
-        ]
-        return Inspection(**about, episodes=meta.total_episodes, frames=meta.total_frames, stages=facts)
+    if config.executor == "local":
+        with TemporaryDirectory() as temporary:
+            return _run(_Inspector(config, Path(temporary)))
+    assert config.html is not None  # as the configuration checks
+    folder = config.html.with_name(f"{config.html.name}.checking")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    found = _run(_Inspector(config, folder))
+    if found is not None:
+        shutil.rmtree(folder)
+    return found
 
-    random = np.random.default_rng(config.seed)
-    positions = spread(len(dataset.hf_dataset), config.num_texts, random)
-    policies = {
-        policy: _read_policy(policy, stages, config, given, dataset, positions) for policy in STAGES_OF
-    }
-    supervision = _supervision(given or stage_config("joint", None), meta)
-    reader = CameraReader(dataset, supervision)
-    sample = _read_sample(reader, config, policies, random)
-    acting = given if isinstance(given, GemVLAConfig) else GemVLAConfig(preset="tiny", device="cpu")
-    ranges = vector_facts(dataset, acting)
-    language, messages = language_rows(dataset)
-    return Inspection(
-        **about,
-        episodes=dataset.num_episodes,
-        frames=dataset.num_frames,
-        stages=[_stage_facts(stage, policies, sample, ranges) for stage in stages],
-        sampled=sample.read,
-        padding=_padding(dataset, stages),
-        cameras=reader.cameras(),
-        depth=reader.depth(),
-        language=language,
-        messages=messages,
-        prompts=_prompt_facts(policies),
-        vectors=ranges,
-        tasks=tasks(dataset),
-        outside=outside_observation(meta.features),
-        state_like=_state_like(given, meta.features),
-        unread=unread_vectors(dataset),
-        colormap=supervision.colormap,
-        shown=_show(reader, dataset, policies, random) if config.html is not None else [],
-    )
+
+def _run(work: "_Inspector") -> Inspection | None:
+    config = work.config
+    finish = work.report if config.executor == "slurm" else work.finish
+    stages = [Stage("texts", work.read_texts), Stage("images", work.read_images)]
+    # Not forked: what is opened here has threads.
+    return run_stages(config, work.folder, stages, finish, processes=config.tasks or 1, forks=False)
+
+
+class _Inspector:
+    """The steps of an inspection; each can be another process's, on another machine.
+
+    Args:
+        config: What to inspect.
+        folder: Where tasks leave what they find.
+    """
+
+    def __init__(self, config: CheckConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is open stays in its process.
+        return {"config": self.config, "folder": self.folder}
+
+    @property
+    def given(self) -> BaseGemConfig | None:
+        """The policy that was asked about."""
+        policy = self.config.policy
+        return policy if isinstance(policy, BaseGemConfig) else None
+
+    @cached_property
+    def opened(self) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
+        """Metadata, and the dataset, which is None if it has no frames."""
+        return open_dataset(self.config, self.given or stage_config("joint", None))
+
+    @cached_property
+    def stages(self) -> list[BoundStage]:
+        """All four."""
+        return [bind_stage(stage, self.given, self.opened[0], self.config.rename_map) for stage in STAGES]
+
+    @cached_property
+    def disagreement(self) -> list[str]:
+        """Why the rows of the dataset can't be inspected, if they can't."""
+        return _disagreement(self.opened[0])
+
+    @property
+    def dataset(self) -> LeRobotDataset | None:
+        """The dataset; None if it can't be inspected."""
+        return None if self.disagreement else self.opened[1]
+
+    @cached_property
+    def draws(self) -> tuple[list[int], list[int], np.random.Generator]:
+        """Positions of the frames whose texts are read, and whose images; and what draws further ones."""
+        assert self.dataset is not None
+        random, frames = np.random.default_rng(self.config.seed), len(self.dataset.hf_dataset)
+        texts = spread(frames, self.config.num_texts, random)
+        return texts, spread(frames, self.config.num_frames, random), random
+
+    @cached_property
+    def policies(self) -> dict[str, PolicyReading]:
+        """What each policy's training reads, without texts."""
+        assert self.dataset is not None
+        return {
+            policy: _read_policy(policy, self.stages, self.config, self.given, self.dataset)
+            for policy in STAGES_OF
+        }
+
+    @cached_property
+    def supervision(self) -> DepthSupervision:
+        """Which depth is looked at, and how it is learned."""
+        return _supervision(self.given or stage_config("joint", None), self.opened[0])
+
+    def read_texts(self, rank: int, tasks: int) -> None:
+        """Read a task's share of the texts."""
+        if self.dataset is None:
+            return
+        shares = _share(list(batched(self.draws[0], TEXT_BATCH)), rank, tasks)
+        positions = [position for batch in shares for position in batch]
+        found = {
+            policy: reading.view.read_texts(self.dataset, positions)
+            for policy, reading in self.policies.items()
+            if reading.view is not None
+        }
+        self._leave("texts", rank, found)
+
+    def read_images(self, rank: int, tasks: int) -> None:
+        """Read a task's share of the frames with images."""
+        if self.dataset is None:
+            return
+        batches = _share(list(batched(self.draws[1], self.config.batch_size)), rank, tasks)
+        reader = CameraReader(self.dataset, self.supervision)
+        sample = _read_sample(reader, batches, self._with_texts())
+        self._leave("images", rank, (sample, reader.measured))
+
+    def finish(self) -> Inspection:
+        """Put together what was found."""
+        config, given = self.config, self.given
+        meta = self.opened[0]
+        about: dict[str, Any] = {
+            "repo_id": meta.repo_id,
+            "root": meta.root,
+            "robot": meta.robot_type,
+            "fps": meta.fps,
+            "asked": stage_of(given) if given is not None else None,
+        }
+        dataset, stages = self.dataset, self.stages
+        if dataset is None:
+            facts = [
+                StageFacts(
+                    stage.name, stage.lacking, list(dict.fromkeys([*stage.errors, *self.disagreement]))
+                )
+                for stage in stages
+            ]
+            return Inspection(**about, episodes=meta.total_episodes, frames=meta.total_frames, stages=facts)
+        policies = self._with_texts()
+        reader = CameraReader(dataset, self.supervision)
+        sample = Sample()
+        for others, measured in self._left("images"):
+            sample.take(others)
+            reader.take(measured)
+        acting = given if isinstance(given, GemVLAConfig) else GemVLAConfig(preset="tiny", device="cpu")
+        ranges = vector_facts(dataset, acting)
+        language, messages = language_rows(dataset)
+        return Inspection(
+            **about,
+            episodes=dataset.num_episodes,
+            frames=dataset.num_frames,
+            stages=[_stage_facts(stage, policies, sample, ranges) for stage in stages],
+            sampled=sample.read,
+            padding=_padding(dataset, stages),
+            cameras=reader.cameras(),
+            depth=reader.depth(),
+            language=language,
+            messages=messages,
+            prompts=_prompt_facts(policies),
+            vectors=ranges,
+            tasks=tasks(dataset),
+            outside=outside_observation(meta.features),
+            state_like=_state_like(given, meta.features),
+            unread=unread_vectors(dataset),
+            colormap=self.supervision.colormap,
+            shown=_show(reader, dataset, policies, self.draws[2]) if config.html is not None else [],
+        )
+
+    def report(self) -> Inspection:
+        """Put together what was found, where nobody waits for it: print it, and write the page."""
+        assert self.config.html is not None
+        found = self.finish()
+        print(as_text(found))
+        write_page(found, self.config.html)
+        shutil.rmtree(self.folder)
+        return found
+
+    def _with_texts(self) -> dict[str, PolicyReading]:
+        """What each policy's training reads, with the texts of all tasks."""
+        texts = {policy: Texts() for policy, reading in self.policies.items() if reading.view is not None}
+        for found in self._left("texts"):
+            for policy, others in found.items():
+                texts[policy].take(others)
+        return {
+            policy: replace(reading, texts=texts.get(policy)) for policy, reading in self.policies.items()
+        }
+
+    def _leave(self, name: str, rank: int, found: object) -> None:
+        with (self.folder / f"{name}-{rank:05d}.pickle").open("wb") as file:
+            pickle.dump(found, file)
+
+    def _left(self, name: str) -> list[Any]:
+        """What the tasks left, in their order, which is that of the frames."""
+        return [pickle.loads(file.read_bytes()) for file in sorted(self.folder.glob(f"{name}-*.pickle"))]
+
+
+def _share[Part](parts: list[Part], rank: int, tasks: int) -> list[Part]:
+    """A task's share, without gaps."""
+    return parts[len(parts) * rank // tasks : len(parts) * (rank + 1) // tasks]
 
 
 def _disagreement(meta: LeRobotDatasetMetadata) -> list[str]:
@@ -225,9 +396,8 @@ def _read_policy(
     config: CheckConfig,
     given: BaseGemConfig | None,
     dataset: LeRobotDataset,
-    positions: Sequence[int],
 ) -> PolicyReading:
-    """Read vectors of all frames and texts at some positions, as the policy's training does."""
+    """Read vectors of all frames, as the policy's training does."""
     bound = _config_of(policy, stages, given, dataset.meta)
     if bound is None:
         return PolicyReading()
@@ -237,9 +407,7 @@ def _read_policy(
     except Exception as error:  # whatever it is, training would stop at it
         return PolicyReading(error=reason(error))
     read = {config.rename_map.get(key, key): values for key, values in vectors(dataset).items()}
-    return PolicyReading(
-        view, view.read_texts(dataset, positions), view.check_vectors(read, frame_numbers(dataset))
-    )
+    return PolicyReading(view, vectors=view.check_vectors(read, frame_numbers(dataset)))
 
 
 def _config_of(
@@ -257,27 +425,23 @@ def _config_of(
 
 
 def _read_sample(
-    reader: CameraReader,
-    config: CheckConfig,
-    policies: Mapping[str, PolicyReading],
-    random: np.random.Generator,
+    reader: CameraReader, batches: Sequence[Sequence[int]], policies: Mapping[str, PolicyReading]
 ) -> Sample:
-    """Measure a sample of frames, and put them through each policy's processor steps and the depth loss."""
-    read = usable = 0
-    unreadable, depth = FrameErrors(), FrameErrors()
-    batches = {policy: FrameErrors() for policy in policies}
-    positions = spread(reader.frames, config.num_frames, random)
-    for start in range(0, len(positions), config.batch_size):
-        items = reader.read(positions[start : start + config.batch_size], unreadable)
-        read += len(items)
+    """Measure frames, and put them through each policy's processor steps and the depth loss."""
+    sample = Sample()
+    for positions in batches:
+        items = reader.read(positions, sample.unreadable)
+        sample.read += len(items)
         for item in items:
             reader.measure(item)
         for policy, reading in policies.items():
             if reading.view is not None:
                 others = [item for item in items if not reading.is_reported(item)]
-                _try(reading.view.check_batch, others, batches[policy])
-        usable += sum(int(frames.sum()) for frames in _try(reader.usable_depth, items, depth))
-    return Sample(read, usable, unreadable, batches, depth)
+                _try(reading.view.check_batch, others, sample.batches[policy])
+        sample.usable_depth += sum(
+            int(frames.sum()) for frames in _try(reader.usable_depth, items, sample.depth)
+        )
+    return sample
 
 
 def _stage_facts(

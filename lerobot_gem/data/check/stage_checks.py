@@ -37,7 +37,7 @@ from lerobot_gem.training.stages import PRETRAINING, STAGES
 
 # Policy -> the stages that train it.
 STAGES_OF = {"gem": PRETRAINING, "gem_vla": ("action",)}
-_TEXT_BATCH = 256
+TEXT_BATCH = 256
 # Errors of single frames that are quoted; the others are counted.
 _QUOTED = 3
 _NAMES_FRAME = re.compile(r"\bframe \d", re.IGNORECASE)
@@ -48,32 +48,28 @@ class FrameErrors:
     """Errors that training would raise at single frames.
 
     Attributes:
-        frames: Indices of the frames.
-        quoted: The first errors, each once.
-        others: Frames with further errors.
+        entries: Index of the frame (None where all are at fault) and what is said, in order.
     """
 
-    frames: set[int] = field(default_factory=set)
-    quoted: list[str] = field(default_factory=list)
-    others: int = 0
+    entries: list[tuple[int | None, str]] = field(default_factory=list)
 
     def add(self, frame: int, error: Exception) -> None:
         """Note an error at the frame with this index in the whole dataset."""
-        self.frames.add(frame)
         said = reason(error)
         # An action of a chunk is from another frame, which the error names.
-        text = said if _NAMES_FRAME.search(said) else f"frame {frame}: {said}"
-        if text in self.quoted:
-            return
-        if len(self.quoted) < _QUOTED:
-            self.quoted.append(text)
-        else:
-            self.others += 1
+        self.entries.append((frame, said if _NAMES_FRAME.search(said) else f"frame {frame}: {said}"))
+
+    @property
+    def frames(self) -> set[int]:
+        """Indices of the frames."""
+        return {frame for frame, _ in self.entries if frame is not None}
 
     @property
     def lines(self) -> list[str]:
-        """The first ones in full, and how many there are beyond them."""
-        return self.quoted + ([f"and the like at {self.others:,} more frame(s)"] if self.others else [])
+        """The first ones in full, each once, and at how many frames there are others."""
+        quoted = list(dict.fromkeys(text for _, text in self.entries))[:_QUOTED]
+        others = sum(text not in quoted for _, text in self.entries)
+        return quoted + ([f"and the like at {others:,} more frame(s)"] if others else [])
 
 
 @dataclass
@@ -97,6 +93,16 @@ class Texts:
     task_only: int = 0
     left_out: int = 0
     errors: FrameErrors = field(default_factory=FrameErrors)
+
+    def take(self, others: "Texts") -> None:
+        """Add those that were read behind these."""
+        self.frames += others.frames
+        self.lengths += others.lengths
+        self.questions.update(others.questions)
+        self.with_language += others.with_language
+        self.task_only += others.task_only
+        self.left_out += others.left_out
+        self.errors.entries += others.errors.entries
 
 
 @dataclass(frozen=True)
@@ -295,7 +301,7 @@ class TrainingView:
             broken = torch.stack([~values.isfinite().all(dim=1) for values in vectors.values()]).any(dim=0)
             rows = broken.nonzero().flatten().tolist()
             if not rows:  # no frame is at fault, but all are of the wrong size
-                errors.quoted.append(reason(error))
+                errors.entries.append((None, reason(error)))
             for row in rows:
                 try:
                     self._check_rows(vectors, frames, slice(row, row + 1))
@@ -365,8 +371,8 @@ def text_batches(dataset: LeRobotDataset, frames: Sequence[int]) -> Iterator[Ite
     known = dataset.hf_dataset.column_names
     columns = [name for name in ("index", "timestamp", "task_index", MESSAGES) if name in known]
     table = dataset.hf_dataset.select_columns(columns).with_format("arrow")
-    for start in range(0, len(frames), _TEXT_BATCH):
-        rows = table[list(frames[start : start + _TEXT_BATCH])]
+    for start in range(0, len(frames), TEXT_BATCH):
+        rows = table[list(frames[start : start + TEXT_BATCH])]
         batch: Item = {name: torch.tensor(rows[name].to_numpy()) for name in ("index", "timestamp")}
         tasks = dataset.meta.tasks
         if tasks is not None:

@@ -1,7 +1,7 @@
 """Depth labels: a copy of a LeRobotDataset whose cameras have the depth that a model predicts.
 
-An episode's depth is a function of the episode alone, so that it does not matter how many processes share the work or how
-often the run was interrupted. A finished episode is kept on disk at once, in a folder beside the new dataset; when all are
+An episode's depth is a function of the episode alone, so that it does not matter how many tasks share the work (data/executors.py) or
+how often the run was interrupted. A finished episode is kept on disk at once, in a folder beside the new dataset; when all are
 there, the dataset is written from them and the folder disappears. The labelled dataset is only read.
 """
 
@@ -9,8 +9,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 
 from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig
+from lerobot_gem.data.executors import ExecutorOptions, LocalExecutor, Stage, run_stages
 from lerobot_gem.processing.depth_cameras import is_depth
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
@@ -41,7 +44,7 @@ _PATIENCE = timedelta(days=30)
 
 
 @dataclass
-class LabelDepthConfig:
+class LabelDepthConfig(ExecutorOptions):
     """What to label, with what, and where to put it.
 
     Attributes:
@@ -54,7 +57,7 @@ class LabelDepthConfig:
         max_side: Longest side of the depth in pixels; None is its camera's. What is more than `depth.max_side` of the training
             (256 in the release's VLA stage) costs space and reading time alone.
         batch_size: Frames that go through the model together.
-        num_workers: Processes that decode frames, for each process that labels; 0 decodes in between.
+        num_workers: Processes that decode frames, for each task; 0 decodes in between.
         resume: Continue an interrupted run.
         overwrite: Replace the dataset at `output.root`, and an interrupted run.
     """
@@ -71,6 +74,7 @@ class LabelDepthConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        self.check_executor()
         for name, bound in {"batch_size": 1, "num_workers": 0, "max_side": 32}.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -109,68 +113,154 @@ class CameraReport:
     farthest: float
 
 
-def label_depth(config: LabelDepthConfig) -> list[CameraReport]:
-    """Label a dataset with depth. Started by `accelerate launch` or torchrun, the processes share the episodes.
+def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
+    """Label a dataset with depth. Started by `accelerate launch` or torchrun, the processes are the tasks.
 
     Returns:
-        One report per camera; empty in all processes but the main one.
+        One report per camera; None in all processes but the main one, and where Slurm goes on with it.
 
     Raises:
         FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite`
             is set, or it is no dataset.
         ValueError: `output.root` is in the dataset or around it; the dataset is not in format v3.0 or has no frames; a
             camera is unknown or has depth; the model can't be loaded or does not tell what it predicts; a continuation with
-            other settings.
+            other settings; an executor or tasks for processes that accelerate launched.
+        FileNotFoundError: There is no Slurm.
+        ModuleNotFoundError: Ray is not installed.
+        ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The dataset can't be read, or the disk is full.
     """
     from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
 
     # Without cpu=True, processes that torchrun started on a machine without GPU would not know of each other.
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=cpu, timeout=_PATIENCE)
-    root = config.output.root
-    staging = root.with_name(root.name + ".labelling")
-    _check_room(config, root, staging)
+    state = PartialState(cpu=not _has_accelerator(), timeout=_PATIENCE)
+    is_launched = state.num_processes > 1
+    if is_launched and (config.executor != "local" or config.tasks is not None):
+        raise ValueError(
+            f"executor={config.executor}, tasks={config.tasks} in one of {state.num_processes} processes that share the work already: "
+            "expected neither, or no accelerate launch."
+        )
+    work = _Labelling(config, shows_progress=state.is_local_main_process and config.tasks in (None, 1))
+    _check_room(config, config.output.root, work.staging)
     state.wait_for_everyone()
     with state.main_process_first():  # which fills the caches of datasets and models
-        dataset = open_dataset(config.dataset)
-        cameras = _choose_cameras(dataset.meta.features, config.cameras)
-        storage = {
-            camera: "image" if config.storage == "image" else dataset.features[camera]["dtype"]
-            for camera in cameras
-        }
-        model = DepthModel.load(config.model, state.device)
+        work.open(state.process_index)
     if state.is_main_process:
         begin_or_resume(
-            staging,
-            _settings(config, dataset, cameras),
+            work.staging,
+            _settings(config, work.dataset, list(work.storage)),
             resume=config.resume,
             overwrite=config.overwrite,
             work=_WORK,
             decided_by="settings",
         )
     state.wait_for_everyone()
-    folders = {episode: staging / f"episode-{episode:06d}" for episode in range(dataset.num_episodes)}
-    missing = [episode for episode, folder in folders.items() if not folder.exists()]
-    state.wait_for_everyone()  # before the first of them is there
-    advice = (
-        f"Finished episodes are kept in {staging}: free some space and run the same command with --resume=true, or delete "
-        "that folder."
-    )
-    with explained_full_disk(root, advice):
-        # (PartialState.split_between_processes gives the last one to several, where there are fewer than processes.)
-        share = missing[state.process_index :: state.num_processes]
-        print(
-            f"Process {state.process_index + 1} of {state.num_processes} on {state.device.type}: {len(share)} of "
-            f"{len(folders)} episodes"
+    stage = Stage("label", work.label)
+    if not is_launched:
+        return run_stages(
+            config, work.staging, [stage], work.finish, processes=config.tasks or 1, forks=False
         )
-        chosen = {episode: folders[episode] for episode in share}
-        _label_episodes(config, dataset, storage, model, chosen, state.is_local_main_process)
-        state.wait_for_everyone()
-        if not state.is_main_process:
-            return []
-        return _write(config, dataset.root, staging, folders, storage, model.depth_type)
+    ranks = [state.process_index]
+    LocalExecutor(stage, state.num_processes, work.staging / "launched", ranks=ranks).run()
+    state.wait_for_everyone()
+    return work.finish() if state.is_main_process else None
+
+
+def _has_accelerator() -> bool:
+    from accelerate.utils import parse_flag_from_env
+
+    return torch.accelerator.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+
+
+class _Labelling:
+    """The steps of a labelling; each can be another process's, on another machine.
+
+    Args:
+        config: What to label.
+        shows_progress: Whether this process has a progress bar; others never do.
+    """
+
+    def __init__(self, config: LabelDepthConfig, shows_progress: bool = False) -> None:
+        self.config, self.shows_progress = config, shows_progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is open stays in its process.
+        return {"config": self.config, "shows_progress": False}
+
+    @property
+    def staging(self) -> Path:
+        """The folder of finished episodes."""
+        root = self.config.output.root
+        return root.with_name(root.name + ".labelling")
+
+    @cached_property
+    def dataset(self) -> Any:
+        """The dataset to label."""
+        return open_dataset(self.config.dataset)
+
+    @cached_property
+    def storage(self) -> dict[str, str]:
+        """Camera to label -> how its depth is stored."""
+        features = self.dataset.meta.features
+        as_image = self.config.storage == "image"
+        return {
+            camera: "image" if as_image else features[camera]["dtype"]
+            for camera in _choose_cameras(features, self.config.cameras)
+        }
+
+    @cached_property
+    def folders(self) -> dict[int, Path]:
+        """Episode -> folder of its depth."""
+        return {
+            episode: self.staging / f"episode-{episode:06d}" for episode in range(self.dataset.num_episodes)
+        }
+
+    @cached_property
+    def model(self) -> DepthModel:
+        """The model, on the device of the task that opened it."""
+        return DepthModel.load(self.config.model, self._device)
+
+    def open(self, rank: int) -> None:
+        """Open the dataset and the model, on a device of its own where there are several."""
+        if _has_accelerator():
+            kind = torch.accelerator.current_accelerator()
+            self._device = torch.device(kind.type if kind else "cpu", rank % torch.accelerator.device_count())
+        else:
+            self._device = torch.device("cpu")
+        assert self.storage and self.model
+
+    def label(self, rank: int, tasks: int) -> None:
+        """Write the depth of a task's episodes that are not there."""
+        if "model" not in vars(self):
+            self.open(rank)
+        share = [one for one in list(self.folders)[rank::tasks] if not self.folders[one].exists()]
+        print(
+            f"Process {rank + 1} of {tasks} on {self._device.type}: {len(share)} of {len(self.folders)} episodes"
+        )
+        chosen = {episode: self.folders[episode] for episode in share}
+        with self._explained():
+            _label_episodes(self.config, self.dataset, self.storage, self.model, chosen, self.shows_progress)
+
+    def finish(self) -> list[CameraReport]:
+        """Write the dataset."""
+        if "model" not in vars(self):
+            self.open(0)
+        with self._explained():
+            return _write(
+                self.config,
+                self.dataset.root,
+                self.staging,
+                self.folders,
+                self.storage,
+                self.model.depth_type,
+            )
+
+    def _explained(self) -> AbstractContextManager[None]:
+        advice = (
+            f"Finished episodes are kept in {self.staging}: free some space and run the same command with --resume=true, or "
+            "delete that folder."
+        )
+        return explained_full_disk(self.config.output.root, advice)
 
 
 # -- what to label -----------------------------------------------------------------------------------------------------

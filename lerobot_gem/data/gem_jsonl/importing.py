@@ -3,22 +3,20 @@
 An import has three steps. Each is kept on disk beside the dataset, so that an interrupted import can be resumed:
 
 1. All records are looked at (plan.py).
-2. Parts are written, each a small dataset of its own, by any number of processes (parts.py, samples.py).
+2. Parts are written, each a small dataset of its own, by any number of tasks (parts.py, samples.py, data/executors.py).
 3. LeRobot joins them, and the folder gets its name.
 
 A record becomes a frame. Its images are stored as the files they are, if they have the size of the dataset. The result
-depends on the input and the settings alone, not on the number of processes.
+depends on the input and the settings alone, not on the number of tasks.
 """
 
 import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,12 @@ from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.io_utils import load_info, write_info
 from tqdm.auto import tqdm
 
+from lerobot_gem.data.executors import EXECUTOR_FIELDS, ExecutorOptions, Stage, run_stages
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
-from lerobot_gem.data.gem_jsonl.parts import REPO_ID, PartOutcome, parts_of, write_part
+from lerobot_gem.data.gem_jsonl.parts import REPO_ID, PartOutcome, dataset_folder, parts_of, write_part
 from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
-from lerobot_gem.data.worker_pool import map_in_order, worker_pool
 from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.storage.output_folder import (
     DATASET,
@@ -52,7 +50,7 @@ _FEW_VALID = 0.2
 
 
 @dataclass
-class ImportGemConfig:
+class ImportGemConfig(ExecutorOptions):
     """What to import, and where to.
 
     Attributes:
@@ -68,7 +66,7 @@ class ImportGemConfig:
         samples_per_episode: At most 1,000, since memory holds one episode at a time; at least 100 is best, since LeRobot
             rewrites metadata with each.
         unique_ids: Of the records of a file with one `id`, take only the first.
-        num_workers: Processes that decode, encode and write; 1 stays in this process.
+        num_workers: Processes of this machine that decode, encode and write; 1 stays in this process.
         resume: Go on with an interrupted import.
         overwrite: Replace the dataset at `output.root`, and an interrupted import.
     """
@@ -86,6 +84,7 @@ class ImportGemConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        self.check_executor()
         self.source = Path(self.source)
         if self.resize not in RESIZES:
             raise ValueError(f"resize is one of {', '.join(RESIZES)}, but is {self.resize!r}.")
@@ -109,7 +108,7 @@ class ImportGemConfig:
 
         A resumed import must have the same content as the interrupted one.
         """
-        others = ("output", "num_workers", "resume", "overwrite")
+        others = {"output", "num_workers", "resume", "overwrite", *EXECUTOR_FIELDS}
         settings = {key: value for key, value in asdict(self).items() if key not in others}
         files = [(file.name, file.stat()) for file in annotation_files(self.source)]
         settings["source"] = str(self.source.resolve())
@@ -192,71 +191,132 @@ class ImportReport:
                 yield "            which is little: is --depth_unit_mm right?"
 
 
-def import_gem(config: ImportGemConfig) -> ImportReport:
+def import_gem(config: ImportGemConfig) -> ImportReport | None:
     """Import.
 
+    Returns:
+        What the import did; None where Slurm goes on with it.
+
     Raises:
-        FileNotFoundError: There are no records at `source`.
+        FileNotFoundError: There are no records at `source`, or there is no Slurm.
         FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite` is set.
         ValueError: A resumed import has other settings, a `.json` file is damaged, or no record can be used; the list of
             skipped records is then beside `output.root`.
+        ModuleNotFoundError: Ray is not installed.
+        ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The disk is full, or can't be read.
     """
-    datasets.disable_progress_bars()  # one bar per episode otherwise
-    staging = _begin(config)
-    skipped = config.output.root.with_name(f"{config.output.root.name}.skipped.jsonl")
-    skipped.unlink(missing_ok=True)  # of an import before, which could use no record
-    advice = "Free some (an import takes three times the size of its dataset), then go on with --resume=true."
-    with (
-        explained_full_disk(staging, advice),
-        worker_pool(config.num_workers) as pool,
-        closing(ImportPlan(staging / "records.sqlite")) as plan,
-    ):
-        if not plan.is_complete:
-            with removed_on_error(staging):
-                plan.look_at(config.source, config.num_images, config.unique_ids)
-        # Without the path: a dataset is for others too.
-        report = ImportReport(config.content() | {"source": config.source.name}, plan.num_records)
-        parts: list[Path] = []
-        if plan.num_taken:
+    work = _Import(config)
+    work.begin()
+    stages = [Stage("look", work.look, is_shared=False), Stage("write", work.write)]
+    return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
+
+
+@dataclass(frozen=True)
+class _Import:
+    """The steps of an import; each can be another process's, on another machine."""
+
+    config: ImportGemConfig
+
+    @property
+    def staging(self) -> Path:
+        """The folder of the unfinished import."""
+        root = self.config.output.root
+        return root.with_name(root.name + ".importing")
+
+    @property
+    def parts(self) -> Path:
+        """The folder of its parts."""
+        return self.staging / "parts"
+
+    @property
+    def skipped(self) -> Path:
+        """The list of an import that could use no record."""
+        root = self.config.output.root
+        return root.with_name(f"{root.name}.skipped.jsonl")
+
+    def begin(self) -> None:
+        """Make the folder of the unfinished import, or check it."""
+        config = self.config
+        check_output(config.output.root, config.overwrite, DATASET)
+        begin_or_resume(
+            self.staging,
+            config.content(),
+            resume=config.resume,
+            overwrite=config.overwrite,
+            work="import",
+            decided_by="settings or records",
+        )
+        self.parts.mkdir(exist_ok=True)
+        self.skipped.unlink(missing_ok=True)  # of an import before, which could use no record
+
+    def look(self, rank: int, tasks: int) -> None:
+        """Look at all records, unless that was done."""
+        with self._plan() as plan:
+            if not plan.is_complete:
+                with removed_on_error(self.staging):
+                    plan.look_at(self.config.source, self.config.num_images, self.config.unique_ids)
+
+    def write(self, rank: int, tasks: int) -> None:
+        """Write the parts of a task that are not there."""
+        datasets.disable_progress_bars()  # one bar per episode otherwise
+        with self._plan() as plan:
+            if not plan.num_taken:
+                return
+            sample_format = _sample_format(self.config, plan)
+            parts = parts_of(plan.episodes(self.config.samples_per_episode), self.config.samples_per_episode)
+            with tqdm(total=plan.num_taken, unit="record", desc="importing", disable=tasks > 1) as progress:
+                for part in islice(parts, rank, None, tasks):
+                    _, outcome = write_part(self.config.source, sample_format, self.parts, part)
+                    progress.update(outcome.sources.total() + len(outcome.skipped))
+
+    def finish(self) -> ImportReport:
+        """Join the parts to the dataset."""
+        datasets.disable_progress_bars()
+        config = self.config
+        with self._plan() as plan:
+            # Without the path: a dataset is for others too.
+            report = ImportReport(config.content() | {"source": config.source.name}, plan.num_records)
+            folders = sorted(self.parts.glob("part-*"))
+            written = []
+            for folder in folders:
+                outcome = PartOutcome.load(folder)
+                report.add(outcome)
+                if outcome.episodes:
+                    written.append(dataset_folder(folder))
+            for entry in plan.skipped():
+                report.skip(entry)
+            if not written:
+                _write_skipped(plan, folders, self.skipped)
+                shutil.rmtree(self.staging)
+                raise ValueError(
+                    f"No record of {config.source} can be used, of {report.records}: {report.reasons()}. {self.skipped} lists each. "
+                    "Expected records as in docs/data.md."
+                )
             sample_format = _sample_format(config, plan)
             report.image_size = sample_format.size[::-1]
-            parts = _write_parts(config, sample_format, plan, pool, staging / "parts", report)
-        for entry in plan.skipped():
-            report.skip(entry)
-        if not parts:
-            _write_skipped(plan, staging / "parts", skipped)
-            shutil.rmtree(staging)
-            raise ValueError(
-                f"No record of {config.source} can be used, of {report.records}: {report.reasons()}. {skipped} lists each. "
-                "Expected records as in docs/data.md."
-            )
-        finished = staging / "dataset"
-        shutil.rmtree(finished, ignore_errors=True)
-        with removed_on_error(finished):
-            _join(parts, finished, config, staging / "cache")
-            if sample_format.depth:
-                _describe_depth(finished, sample_format, report.depth_type)
-            _write_report(report, plan, staging / "parts", finished)
-    publish(finished, config.output.root)
-    shutil.rmtree(staging)
-    return report
+            finished = self.staging / "dataset"
+            shutil.rmtree(finished, ignore_errors=True)
+            with removed_on_error(finished):
+                _join(written, finished, config, self.staging / "cache")
+                if sample_format.depth:
+                    _describe_depth(finished, sample_format, report.depth_type)
+                _write_report(report, plan, folders, finished)
+        publish(finished, config.output.root)
+        shutil.rmtree(self.staging)
+        return report
 
-
-def _begin(config: ImportGemConfig) -> Path:
-    """The folder of an unfinished import, made or checked."""
-    root = config.output.root
-    check_output(root, config.overwrite, DATASET)
-    staging = root.with_name(root.name + ".importing")
-    begin_or_resume(
-        staging,
-        config.content(),
-        resume=config.resume,
-        overwrite=config.overwrite,
-        work="import",
-        decided_by="settings or records",
-    )
-    return staging
+    @contextmanager
+    def _plan(self) -> Iterator[ImportPlan]:
+        """What the import will take."""
+        advice = (
+            "Free some (an import takes three times the size of its dataset), then go on with --resume=true."
+        )
+        with (
+            explained_full_disk(self.staging, advice),
+            closing(ImportPlan(self.staging / "records.sqlite")) as plan,
+        ):
+            yield plan
 
 
 def _sample_format(config: ImportGemConfig, plan: ImportPlan) -> SampleFormat:
@@ -264,32 +324,6 @@ def _sample_format(config: ImportGemConfig, plan: ImportPlan) -> SampleFormat:
     return SampleFormat(
         plan.num_images, size, plan.has_depth, config.resize == "stretch", config.depth_unit_mm
     )
-
-
-def _write_parts(
-    config: ImportGemConfig,
-    sample_format: SampleFormat,
-    plan: ImportPlan,
-    pool: Executor | None,
-    folders: Path,
-    report: ImportReport,
-) -> list[Path]:
-    """Write all parts and report them; returns the folders of those that have frames."""
-    folders.mkdir(exist_ok=True)
-    written = []
-    outcomes = map_in_order(
-        pool,
-        partial(write_part, config.source, sample_format, folders),
-        parts_of(plan.episodes(config.samples_per_episode), config.samples_per_episode),
-        ahead=2 * config.num_workers,
-    )
-    with tqdm(total=plan.num_taken, unit="record", desc="importing") as progress:
-        for folder, outcome in outcomes:
-            if outcome.episodes:
-                written.append(folder)
-            report.add(outcome)
-            progress.update(outcome.sources.total() + len(outcome.skipped))
-    return written
 
 
 def _join(parts: Sequence[Path], root: Path, config: ImportGemConfig, cache: Path) -> None:
@@ -331,16 +365,16 @@ def _describe_depth(root: Path, sample_format: SampleFormat, depth_type: str) ->
     write_info(info, root)
 
 
-def _write_report(report: ImportReport, plan: ImportPlan, parts: Path, root: Path) -> None:
+def _write_report(report: ImportReport, plan: ImportPlan, parts: Sequence[Path], root: Path) -> None:
     """Store the report and the list of skipped records in the dataset."""
     _write_skipped(plan, parts, root / SKIPPED)
     public = {key: value for key, value in vars(report).items() if not key.startswith("_")}
     (root / REPORT).write_text(json.dumps(public, indent=1))
 
 
-def _write_skipped(plan: ImportPlan, parts: Path, file: Path) -> None:
+def _write_skipped(plan: ImportPlan, parts: Sequence[Path], file: Path) -> None:
     """List the skipped records: file, number, id, reason and detail of each."""
-    of_parts = (PartOutcome.load(folder).skipped for folder in sorted(parts.glob("part-*")))
+    of_parts = (PartOutcome.load(folder).skipped for folder in parts)
     with file.open("w") as stream:
         for entry in chain(plan.skipped(), chain.from_iterable(of_parts)):
             stream.write(json.dumps(vars(entry)) + "\n")

@@ -144,10 +144,11 @@ def _samples(
     images: Path, sample_format: SampleFormat, scratch: Path, episode: Episode, outcome: PartOutcome
 ) -> Iterator[Sample]:
     for place, planned in enumerate(episode.records):
+        record = planned.record
         try:
-            sample = make_sample(planned.record, images, sample_format, scratch, f"{place:06d}")
+            sample = make_sample(record, images, sample_format, scratch, f"{place:06d}")
         except RecordError as error:
-            identity = planned.record.fields.get("id")
+            identity = record.fields.get("id")
             skipped = Skipped(planned.file, planned.number, identity, error.reason, error.detail)
             outcome.skipped.append(skipped)
         else:

@@ -52,12 +52,17 @@ class PlannedRecord:
     Attributes:
         file: Name of its file.
         number: Its number in the file, from 1.
-        record: What is there.
+        text: What is there, as `GemRecord.to_json` writes it: each task passes over the records of all others.
     """
 
     file: str
     number: int
-    record: GemRecord
+    text: str
+
+    @property
+    def record(self) -> GemRecord:
+        """What is there."""
+        return GemRecord.from_json(self.text)
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ class ImportPlan:
                 if is_full and (image != last_image or len(records) >= LONGEST_EPISODE):
                     yield Episode(source, records)
                     records = []
-                records.append(PlannedRecord(file, number, GemRecord.from_json(record)))
+                records.append(PlannedRecord(file, number, record))
                 last_image = image
             yield Episode(source, records)
 

@@ -4,15 +4,20 @@ Demonstrations are those of a scripted policy, or LIBERO's own ones shown again 
 Every attempt is a function of (seed, task, attempt number) alone, so that it does not matter how many processes share
 the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the
 dataset. When there are enough of them, the dataset is written from those files, and the folder disappears.
+
+Attempts are made in rounds (data/executors.py): first as many as are wanted, then as many more as failed, and so on. So no attempt
+is made that may not be needed, and which ones are made does not depend on how many processes there are.
 """
 
-import math
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from itertools import count, groupby
 from pathlib import Path
 
+from lerobot_gem.data.executors import Stage, run_stages
 from lerobot_gem.data.libero_demos.attempt_files import (
     SCENES_PER_BATCH,
     Attempt,
@@ -25,7 +30,6 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskReport, write_dataset
 from lerobot_gem.data.libero_demos.replaying import replay_demonstration
 from lerobot_gem.data.libero_demos.source_files import count_demonstrations, source_file
-from lerobot_gem.data.worker_pool import worker_pool
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import require_wide
 from lerobot_gem.simulation.scripted_policies import SCRIPTED_POLICIES
@@ -33,6 +37,8 @@ from lerobot_gem.storage.output_folder import DATASET, begin_or_resume, check_ou
 
 # A scripted policy that fails more often than this is broken, and collecting would never end.
 _MIN_SUCCESS = 1 / 4
+# Rounds that all processes share. Of attempts that fail every tenth time, one in ten thousand is left to the finish.
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -51,21 +57,6 @@ class _Task:
     recorded: int | None = None
 
 
-def _staging(config: LiberoDemosConfig) -> Path:
-    """The folder of finished attempts, made or checked; a dataset at `output.root` is never touched without being told."""
-    check_output(config.output.root, config.overwrite, DATASET)
-    staging = config.output.root.with_name(config.output.root.name + ".attempts")
-    begin_or_resume(
-        staging,
-        config.content(),
-        resume=config.resume,
-        overwrite=config.overwrite,
-        work="collection",
-        decided_by="settings",
-    )
-    return staging
-
-
 def run_attempt(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
     """Make an attempt and keep it in the folder of all attempts; returns whether it succeeded."""
     if config.source is not None:
@@ -78,73 +69,21 @@ def run_attempt(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> b
     return recording is not None
 
 
-def _attempt(config: LiberoDemosConfig, task_id: int, number: int, scenes: bool) -> Attempt:
-    left = config.scenes_per_task - number * SCENES_PER_BATCH
-    return Attempt(task_id, number, min(SCENES_PER_BATCH, left) if scenes else 0)
-
-
-def _outcomes(
-    config: LiberoDemosConfig, task: _Task, scenes: bool, staging: Path, pool: Executor | None
-) -> Iterator[tuple[Attempt, bool]]:
-    """Attempts of a task as they finish, until exactly the wanted number of them have succeeded, or there are no more."""
-    wanted = -(-config.scenes_per_task // SCENES_PER_BATCH) if scenes else config.episodes_per_task
-    available = math.inf if task.recorded is None else task.recorded
-    number, failures = 0, 0
-    running: dict[Future[bool], Attempt] = {}
-    while True:
-        # Never more attempts than can all be needed: the set of attempts is then the same for any number of workers.
-        while number < min(wanted + failures, available):
-            attempt = _attempt(config, task.number, number, scenes)
-            number += 1
-            folder = staging / attempt.name
-            if folder.exists():
-                success = succeeded(folder)
-            elif pool is None:
-                success = run_attempt(config, attempt, staging)
-            else:
-                running[pool.submit(run_attempt, config, attempt, staging)] = attempt
-                continue
-            failures += not success
-            _give_up_if_hopeless(config, task, wanted, failures)
-            yield attempt, success
-        if not running:
-            return
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            attempt, success = running.pop(future), future.result()
-            failures += not success
-            _give_up_if_hopeless(config, task, wanted, failures)
-            yield attempt, success
-
-
-def _give_up_if_hopeless(config: LiberoDemosConfig, task: _Task, wanted: int, failures: int) -> None:
-    if config.source is not None:
-        if failures == task.recorded:
-            raise RuntimeError(
-                f"None of the {failures} demonstrations of {config.suite} task {task.number} in {config.source} passes LIBERO's "
-                "success test: are these the files of this suite? Leave this task out with --task_ids."
-            )
-    elif failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
-        raise RuntimeError(
-            f"The scripted policy failed {failures} times while {wanted} successes were wanted in {config.suite} task "
-            f"{task.number} (placement {config.placement}, action_noise {config.action_noise}): giving up. Lower "
-            "--action_noise, or leave this task out with --task_ids."
-        )
-
-
-def collect(config: LiberoDemosConfig) -> list[TaskReport]:
+def collect(config: LiberoDemosConfig) -> list[TaskReport] | None:
     """Collect demonstrations and write the dataset.
 
     Returns:
-        One report per task.
+        One report per task; None where Slurm goes on with it.
 
     Raises:
         LiberoNotReadyError: LIBERO is not set up.
         FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
             is no dataset.
-        FileNotFoundError: `source` lacks the file of a task.
+        FileNotFoundError: `source` lacks the file of a task, or there is no Slurm.
         ValueError: A continuation with other settings, an unknown suite or task, or a file in `source` that is not LIBERO's.
         RuntimeError: The scripted policy can't solve a task, or no recorded demonstration of it succeeds.
+        ModuleNotFoundError: Ray is not installed.
+        ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The disk is full.
     """
     require_libero()
@@ -157,45 +96,152 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport]:
             )
         if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
             require_wide(config.suite)
-    staging = _staging(config)
-    advice = f"Finished attempts are kept in {staging}: free some space and run the same command with --resume=true."
-    with explained_full_disk(config.output.root, advice):
-        stored, reports = _attempts(config, tasks, staging)
-        write_dataset(config, stored, reports)
-    shutil.rmtree(staging)
-    return reports
+    work = _Collection(config, tasks)
+    work.begin()
+    stages = [
+        Stage(f"round{number}", partial(work.share_round, number), count=partial(work.count, number))
+        for number in range(_ROUNDS)
+    ]
+    return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
 
 
-def _attempts(
-    config: LiberoDemosConfig, tasks: Sequence[_Task], staging: Path
-) -> tuple[list[StoredAttempt], list[TaskReport]]:
-    """The successful attempts of all tasks, in the order of the dataset, and a report on each task's demonstrations."""
-    from tqdm.auto import tqdm
+@dataclass(frozen=True)
+class _Collection:
+    """The steps of a collection; each can be another process's, on another machine."""
 
-    reports: list[TaskReport] = []
-    stored: list[StoredAttempt] = []
-    # The workers are forked before a progress bar starts a thread, and before this process has a GL context.
-    with worker_pool(config.num_workers) as pool:
-        for task in tasks:
-            for scenes in (False, True):
-                outcomes: dict[Attempt, bool] = {}
-                wanted = config.scenes_per_task if scenes else config.episodes_per_task
-                if task.recorded is not None:
-                    wanted = min(wanted, task.recorded)
+    config: LiberoDemosConfig
+    tasks: list[_Task]
+
+    @property
+    def staging(self) -> Path:
+        """The folder of finished attempts."""
+        root = self.config.output.root
+        return root.with_name(root.name + ".attempts")
+
+    def begin(self) -> None:
+        """Make the folder of finished attempts, or check it; a dataset at `output.root` is never touched without being told."""
+        check_output(self.config.output.root, self.config.overwrite, DATASET)
+        begin_or_resume(
+            self.staging,
+            self.config.content(),
+            resume=self.config.resume,
+            overwrite=self.config.overwrite,
+            work="collection",
+            decided_by="settings",
+        )
+
+    def share_round(self, number: int, rank: int, tasks: int) -> None:
+        """Make a task's share of a round's attempts: neighbours, since building the scene of another LIBERO task takes ten seconds."""
+        attempts = self.attempts(number)
+        share = attempts[len(attempts) * rank // tasks : len(attempts) * (rank + 1) // tasks]
+        self._make(share, is_alone=tasks == 1)
+
+    def finish(self) -> list[TaskReport]:
+        """Make what failed in all rounds, and write the dataset."""
+        for number in count():
+            attempts = self.attempts(number)
+            if not attempts:
+                break
+            self._make(attempts, is_alone=True)
+        stored, reports = self.outcome()
+        with self._explained():
+            write_dataset(self.config, stored, reports)
+        shutil.rmtree(self.staging)
+        return reports
+
+    def count(self, number: int) -> int:
+        """How many attempts a round has."""
+        return len(self.attempts(number))
+
+    def attempts(self, number: int) -> list[Attempt]:
+        """All attempts of a round, by task, demonstrations before scenes, which never fail.
+
+        Args:
+            number: Of the round, from 0; all before it are over.
+        """
+        wanted = self.config.scenes_per_task
+        scenes = range(-(-wanted // SCENES_PER_BATCH)) if number == 0 else ()
+        return [
+            attempt
+            for task in self.tasks
+            for attempt in (
+                *(Attempt(task.number, one) for one in self._demonstrations(task, number)),
+                *(
+                    Attempt(task.number, one, min(SCENES_PER_BATCH, wanted - one * SCENES_PER_BATCH))
+                    for one in scenes
+                ),
+            )
+        ]
+
+    def outcome(self) -> tuple[list[StoredAttempt], list[TaskReport]]:
+        """The successful attempts of all tasks, in the order of the dataset, and a report on each task's demonstrations."""
+        rounds: list[list[Attempt]] = []
+        while attempts := self.attempts(len(rounds)):
+            rounds.append(attempts)
+        reports: list[TaskReport] = []
+        stored: list[StoredAttempt] = []
+        for task in self.tasks:
+            made = [one for attempts in rounds for one in attempts if one.task_id == task.number]
+            for is_scenes in (False, True):
+                tried = [one for one in made if (one.scenes > 0) == is_scenes]
+                good = [(one, self.staging / one.name) for one in tried if succeeded(self.staging / one.name)]
+                stored += [StoredAttempt(a, f, read_instruction(f) or task.instruction) for a, f in good]
+                if not is_scenes and self.config.episodes_per_task:
+                    reports.append(TaskReport(task.number, task.instruction, len(good), len(tried)))
+        return stored, reports
+
+    def _demonstrations(self, task: _Task, number: int) -> range:
+        """Numbers of a task's demonstrations in a round: as many more as failed before."""
+        wanted = self.config.episodes_per_task
+        start, stop = 0, wanted if task.recorded is None else min(wanted, task.recorded)
+        for _ in range(number):
+            failures = sum(
+                not succeeded(self.staging / Attempt(task.number, one).name) for one in range(stop)
+            )
+            self._give_up_if_hopeless(task, failures)
+            start, stop = stop, wanted + failures
+            if task.recorded is not None:
+                stop = min(stop, task.recorded)
+        return range(start, stop)
+
+    def _give_up_if_hopeless(self, task: _Task, failures: int) -> None:
+        config, wanted = self.config, self.config.episodes_per_task
+        if config.source is not None:
+            if failures == task.recorded:
+                raise RuntimeError(
+                    f"None of the {failures} demonstrations of {config.suite} task {task.number} in {config.source} passes "
+                    "LIBERO's success test: are these the files of this suite? Leave this task out with --task_ids."
+                )
+        elif failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
+            raise RuntimeError(
+                f"The scripted policy failed {failures} times while {wanted} successes were wanted in {config.suite} task "
+                f"{task.number} (placement {config.placement}, action_noise {config.action_noise}): giving up. Lower "
+                "--action_noise, or leave this task out with --task_ids."
+            )
+
+    def _make(self, attempts: Sequence[Attempt], is_alone: bool) -> None:
+        """Make those attempts that are not there."""
+        from tqdm.auto import tqdm
+
+        missing = [one for one in attempts if not (self.staging / one.name).exists()]
+        with self._explained():
+            for (task, is_scenes), group in groupby(missing, key=lambda one: (one.task_id, one.scenes > 0)):
+                pieces = list(group)
                 # A bar for each: a demonstration takes as long as dozens of scenes, and no rate holds for both.
-                unit = "scene" if scenes else "demonstration"
+                unit = "scene" if is_scenes else "demonstration"
                 with tqdm(
-                    total=wanted, unit=unit, desc=f"task {task.number}, {unit}s", disable=not wanted
+                    total=sum(one.scenes or 1 for one in pieces),
+                    unit=unit,
+                    desc=f"task {task}, {unit}s",
+                    disable=not is_alone,
                 ) as progress:
-                    for attempt, success in _outcomes(config, task, scenes, staging, pool):
-                        outcomes[attempt] = success
-                        progress.update(success * (attempt.scenes or 1))
-                good = sorted((a for a, ok in outcomes.items() if ok), key=lambda a: a.number)
-                folders = [(a, staging / a.name) for a in good]
-                stored += [StoredAttempt(a, f, read_instruction(f) or task.instruction) for a, f in folders]
-                if not scenes and config.episodes_per_task:
-                    reports.append(TaskReport(task.number, task.instruction, len(good), len(outcomes)))
-    return stored, reports
+                    for attempt in pieces:
+                        run_attempt(self.config, attempt, self.staging)
+                        progress.update(attempt.scenes or 1)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        advice = f"Finished attempts are kept in {self.staging}: free some space and run the same command with --resume=true."
+        return explained_full_disk(self.config.output.root, advice)
 
 
 def _tasks(config: LiberoDemosConfig) -> list[_Task]:

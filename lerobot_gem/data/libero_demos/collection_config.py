@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lerobot_gem.data.executors import EXECUTOR_FIELDS, ExecutorOptions
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.simulation.placements import PLACEMENTS
 from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, Amount, SceneChanges
@@ -13,7 +14,7 @@ MODES = ("demonstrations", "scenes")
 
 
 @dataclass
-class LiberoDemosConfig:
+class LiberoDemosConfig(ExecutorOptions):
     """What to collect, and where to put it.
 
     Attributes:
@@ -46,7 +47,7 @@ class LiberoDemosConfig:
         random_start: Start demonstrations from a random arm pose.
         multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of an image.
         seed: Of placements, poses and noise.
-        num_workers: Processes that simulate; 1 stays in this process.
+        num_workers: Processes of this machine that simulate; 1 stays in this process.
         resume: Continue an interrupted collection.
         overwrite: Replace the dataset at `output.root`, and an interrupted collection.
     """
@@ -76,6 +77,7 @@ class LiberoDemosConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        self.check_executor()
         if self.source is not None:
             self._check_source()
         if self.mode not in MODES:
@@ -132,7 +134,7 @@ class LiberoDemosConfig:
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
-        others = {"output", "num_workers", "resume", "overwrite"}
+        others = {"output", "num_workers", "resume", "overwrite", *EXECUTOR_FIELDS}
         others |= {"task_ids", "episodes_per_task", "scenes_per_task"}
         if self.source is None:
             others |= {"source", "drop_noops"}

@@ -409,3 +409,29 @@ def test_frames_to_look_at_are_those_with_text(depth_dataset_root: Path, tmp_pat
     assert np.array_equal(picture.rgb, (raw[FRONT][0].movedim(0, -1) * 255).round().byte().numpy())
     assert picture.depth.shape == (64, 64, 3)
     assert picture.depth_range == pytest.approx((0.3, 4.5), abs=0.05)
+
+
+@pytest.mark.slow
+def test_tasks_find_what_one_finds(copy: Path) -> None:
+    """Errors in texts and unreadable pictures included, in their order."""
+    file = next(copy.glob("data/*/*.parquet"))
+    table = pq.read_table(file)
+    action = table["action"].to_pylist()
+    for row in (1, TOTAL - 1):
+        action[row] = [float("nan")] * len(action[row])
+    table = table.set_column(
+        table.column_names.index("action"), "action", pa.array(action, table.schema.field("action").type)
+    )
+    pq.write_table(table, file)
+    one, three = (check(copy, batch_size=3, num_frames=12, tasks=tasks) for tasks in (1, 3))
+    assert one.errors and one.errors == three.errors
+    assert one.prompts == three.prompts and one.depth == three.depth and one.cameras == three.cameras
+    assert [(s.name, s.errors, s.depth, s.language, s.action) for s in one.stages] == [
+        (s.name, s.errors, s.depth, s.language, s.action) for s in three.stages
+    ]
+    assert one.sampled == three.sampled
+
+
+def test_a_cluster_needs_a_place_for_what_tasks_find() -> None:
+    with pytest.raises(ValueError, match="executor=ray without html: expected the page's file"):
+        CheckConfig(dataset=DatasetConfig("local/noise"), executor="ray", tasks=2)

@@ -164,6 +164,17 @@ def test_worker_processes_decode_the_same(
     assert tree(tmp_path / "set") == tree(labelled)
 
 
+@pytest.mark.slow
+def test_any_number_of_tasks_writes_the_same_files(
+    source: Path, depth_anything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # more change the last bits of what a model predicts
+    for tasks in (1, 3):
+        options = {"depth_type": None, "cameras": [WRIST], "tasks": tasks}
+        label_depth(config(source, tmp_path / str(tasks), depth_anything, **options))
+    assert tree(tmp_path / "1") == tree(tmp_path / "3")
+
+
 def test_the_policy_trains_on_it(source: Path, depth_anything: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     label_depth(config(source, root, depth_anything, depth_type=None))

@@ -126,10 +126,24 @@ def test_every_record_is_imported_or_counted(mixed: GemFolder, tmp_path: Path, n
     assert sum(map(len, images)) == len(set.union(*images)), "an image is in one episode only"
 
 
-def test_workers_do_not_change_the_dataset(mixed: GemFolder, tmp_path: Path) -> None:
-    for num_workers in (1, 2):
-        import_gem(settings(mixed, tmp_path / str(num_workers), num_workers=num_workers))
-    assert content(tmp_path / "1") == content(tmp_path / "2")
+def test_workers_and_tasks_do_not_change_the_dataset(
+    mixed: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lerobot_gem.data.gem_jsonl.parts._RECORDS", 4)
+    roots = {}
+    for name, change in {"one": {}, "two": {"num_workers": 2}, "three": {"tasks": 3}}.items():
+        roots[name] = tmp_path / name / "set"
+        import_gem(settings(mixed, roots[name], **change))
+    files = {
+        name: {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
+        for name, root in roots.items()
+    }
+    assert len([file for file in files["one"] if file.startswith("data/")]) > 3
+    for name in ("two", "three"):
+        assert content(roots["one"]) == content(roots[name])
+        assert files["one"].keys() == files[name].keys()
+        for file, path in files["one"].items():
+            assert path.read_bytes() == files[name][file].read_bytes(), (name, file)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ FORMAT = SampleFormat(num_images=1, size=(64, 48), depth=False, stretch=False, d
 
 def episode(folder: GemFolder, source: str, *images: str) -> Episode:
     records = [GemRecord.parse(folder.add(image, id=image)) for image in images]
-    planned = [PlannedRecord("gem.jsonl", number, record) for number, record in enumerate(records, 1)]
+    planned = [
+        PlannedRecord("gem.jsonl", number, record.to_json()) for number, record in enumerate(records, 1)
+    ]
     return Episode(source, planned)
 
 

@@ -187,6 +187,20 @@ def test_resumes_without_loss_or_repetition(
     assert files[0].equals(files[1])
 
 
+def _collection(config: LiberoDemosConfig, task: collecting._Task) -> collecting._Collection:
+    work = collecting._Collection(config, [task])
+    work.staging.mkdir(exist_ok=True)
+    return work
+
+
+def _keep(attempt: Attempt, staging: Path, success: bool) -> bool:
+    """Leave behind what tells whether an attempt succeeded."""
+    (staging / attempt.name).mkdir()
+    if success:
+        (staging / attempt.name / "action.npy").touch()
+    return success
+
+
 def test_demonstrations_and_scenes_have_bars_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,23 +217,59 @@ def test_demonstrations_and_scenes_have_bars_of_their_own(
 
     def run(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
         made.append(attempt)
-        return attempt.scenes > 0 or attempt.number > 0  # the first demonstration fails
+        return _keep(
+            attempt, staging, attempt.scenes > 0 or attempt.number > 0
+        )  # the first demonstration fails
 
     monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
     monkeypatch.setattr(collecting, "run_attempt", run)
-    config = _config(tmp_path / "set", scenes_per_task=SCENES_PER_BATCH + 3)
-    stored, [report] = collecting._attempts(config, [collecting._Task(4, "pick")], tmp_path)
-    # No scene is made that is not wanted.
+    work = _collection(
+        _config(tmp_path / "set", scenes_per_task=SCENES_PER_BATCH + 3), collecting._Task(4, "pick")
+    )
+    for number in range(3):
+        work.share_round(number, 0, 1)
+    # No scene is made that is not wanted, and no demonstration.
     assert made == [
-        *(Attempt(4, number) for number in range(3)),
+        Attempt(4, 0),
+        Attempt(4, 1),
         Attempt(4, 0, SCENES_PER_BATCH),
         Attempt(4, 1, 3),
+        Attempt(4, 2),
     ]
     assert bars == [
         ("task 4, demonstrations", "demonstration", 2, 2),
         ("task 4, scenes", "scene", SCENES_PER_BATCH + 3, SCENES_PER_BATCH + 3),
+        ("task 4, demonstrations", "demonstration", 1, 1),
     ]
-    assert len(stored) == 4 and (report.successes, report.attempts) == (2, 3)
+    stored, [report] = work.outcome()
+    assert [one.attempt for one in stored] == [made[1], made[4], made[2], made[3]]
+    assert (report.successes, report.attempts) == (2, 3)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_which_attempts_are_made_does_not_depend_on_the_number_of_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: int
+) -> None:
+    """Of those that fail in the last round, the finish makes as many more."""
+    made: list[Attempt] = []
+    failing = {0, 3, 5, 6, 7, 8}
+
+    def run(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
+        made.append(attempt)
+        return _keep(attempt, staging, attempt.number not in failing)
+
+    monkeypatch.setattr(collecting, "run_attempt", run)
+    monkeypatch.setattr(collecting, "write_dataset", lambda config, stored, reports: None)
+    config = _config(tmp_path / "set", scenes_per_task=0, episodes_per_task=5)
+    work = _collection(config, collecting._Task(4, "pick"))
+    for number in range(2):
+        for rank in range(tasks):
+            work.share_round(number, rank, tasks)
+    assert [one.number for one in made] == list(range(7))
+    [report] = work.finish()
+    assert [one.number for one in made] == list(range(11))
+    assert (report.successes, report.attempts) == (5, 11)
+    assert not work.staging.exists()
 
 
 def test_recorded_demonstrations_are_taken_in_order_until_there_are_enough_or_no_more(
@@ -229,20 +279,29 @@ def test_recorded_demonstrations_are_taken_in_order_until_there_are_enough_or_no
 
     def run(config: LiberoDemosConfig, attempt: Attempt, staging: Path) -> bool:
         made.append(attempt.number)
-        return attempt.number > 0  # the first one fails
+        return _keep(attempt, staging, attempt.number > 0)  # the first one fails
 
     monkeypatch.setattr(collecting, "run_attempt", run)
+
+    def collection(wanted: int, recorded: int) -> collecting._Collection:
+        config = _config(
+            tmp_path / f"{wanted}-{recorded}", source=tmp_path, scenes_per_task=0, episodes_per_task=wanted
+        )
+        work = _collection(config, collecting._Task(4, "pick", recorded=recorded))
+        for number in range(3):
+            work.share_round(number, 0, 1)
+        return work
+
     for wanted, taken in ((2, [0, 1, 2]), (50, [0, 1, 2, 3])):
         made.clear()
-        config = _config(tmp_path / "set", source=tmp_path, scenes_per_task=0, episodes_per_task=wanted)
-        stored, [report] = collecting._attempts(config, [collecting._Task(4, "pick", recorded=4)], tmp_path)
+        stored, [report] = collection(wanted, 4).outcome()
         assert made == taken
         assert [one.attempt.number for one in stored] == taken[1:]
         assert (report.successes, report.attempts) == (len(taken) - 1, len(taken))
     with pytest.raises(
         RuntimeError, match="None of the 1 demonstrations of libero_object task 4 .* success test"
     ):
-        collecting._attempts(config, [collecting._Task(4, "pick", recorded=1)], tmp_path)
+        collection(50, 1)
 
 
 def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +310,7 @@ def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: py
         return False
 
     monkeypatch.setattr(collecting, "run_attempt", fails)
-    with pytest.raises(RuntimeError, match="failed 11 times while 2 successes were wanted"):
+    with pytest.raises(RuntimeError, match="failed 12 times while 2 successes were wanted"):
         collect(_config(tmp_path / "set"))
 
 

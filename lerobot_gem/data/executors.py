@@ -1,0 +1,391 @@
+"""Work in tasks, as pipelines of datatrove: by processes of this machine, on a Slurm cluster, or on Ray.
+
+A command's work has stages, each of which any number of tasks share, and a finish. What a task makes lies in files that are complete
+or absent and depend on no other task; the finish makes one result of all of them. So the result is the same for any number of
+tasks on any executor, and a run that was killed goes on where it stopped.
+"""
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor.base import PipelineExecutor
+from datatrove.executor.ray import RayPipelineExecutor
+from datatrove.executor.slurm import SlurmPipelineExecutor
+from loguru import logger
+from tqdm.auto import tqdm
+
+EXECUTORS = ("local", "slurm", "ray")
+
+# For each process of this machine, so that none waits long for the last of the others.
+_TASKS_PER_PROCESS = 16
+
+
+@dataclass
+class ClusterOptions:
+    """What each task gets on a cluster: `--cluster.*`.
+
+    Attributes:
+        partition: Slurm's partition.
+        time: Slurm's limit for a task, as hours:minutes:seconds.
+        cpus_per_task: CPU cores of a task.
+        mem_per_cpu_gb: GB of memory for each of them.
+        gpus_per_task: GPUs of a task.
+        at_once: Most tasks that run at once; None for all.
+        setup: Shell command with which each of Slurm's jobs begins, such as `module load ffmpeg`.
+        sbatch: Further options of Slurm's sbatch, as a JSON object: `{"account": "me"}`.
+    """
+
+    partition: str | None = None
+    time: str = "24:00:00"
+    cpus_per_task: int = 1
+    mem_per_cpu_gb: int = 4
+    gpus_per_task: int = 0
+    at_once: int | None = None
+    setup: str | None = None
+    sbatch: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        least = {"cpus_per_task": 1, "mem_per_cpu_gb": 1, "gpus_per_task": 0, "at_once": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"cluster.{name}={value}: expected at least {bound}.")
+
+
+@dataclass(kw_only=True)
+class ExecutorOptions:
+    """Where a command's work runs.
+
+    Attributes:
+        executor: `local` for this machine, `slurm` or `ray`; the result is the same.
+        tasks: Tasks that share the work, of which a cluster runs each by itself. None leaves it to this machine, and is too little for
+            a cluster.
+        cluster: What each task gets on a cluster.
+    """
+
+    executor: str = "local"
+    tasks: int | None = None
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+
+    def check_executor(self) -> None:
+        """Refuse options that do not fit together.
+
+        Raises:
+            ValueError: The executor is unknown, or lacks options, or has some that it does not read.
+        """
+        if self.executor not in EXECUTORS:
+            raise ValueError(f"executor={self.executor!r}: expected one of {', '.join(EXECUTORS)}.")
+        if self.tasks is not None and self.tasks < 1:
+            raise ValueError(f"tasks={self.tasks}: expected at least 1.")
+        defaults = ClusterOptions()
+        given = [
+            f"cluster.{one.name}={getattr(self.cluster, one.name)!r}"
+            for one in fields(ClusterOptions)
+            if getattr(self.cluster, one.name) != getattr(defaults, one.name)
+        ]
+        if self.executor == "local":
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)} with executor=local: expected --executor=slurm or --executor=ray, which read them."
+                )
+            return
+        if self.tasks is None:
+            raise ValueError(
+                f"executor={self.executor} without tasks: expected how many tasks share the work, such as --tasks=64."
+            )
+        if self.executor == "slurm" and not self.cluster.partition:
+            raise ValueError(
+                "executor=slurm without a partition: expected --cluster.partition=<one of those that sinfo lists>."
+            )
+        of_slurm = ("cluster.partition", "cluster.time", "cluster.setup", "cluster.sbatch")
+        if self.executor == "ray" and (unread := [one for one in given if one.startswith(of_slurm)]):
+            raise ValueError(
+                f"{', '.join(unread)} with executor=ray: expected --executor=slurm, which reads it."
+            )
+
+
+EXECUTOR_FIELDS = frozenset(one.name for one in fields(ExecutorOptions))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work that must be over before the next one begins.
+
+    Attributes:
+        name: In file names and logs.
+        run: Does the share of a task, given its rank and the number of tasks; skips what is complete.
+        is_shared: Whether all tasks take part, instead of one.
+        count: Tells how many pieces of work there are, more tasks than which would have none; None where that is not known.
+    """
+
+    name: str
+    run: Callable[[int, int], None]
+    is_shared: bool = True
+    count: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A stage as a step of a datatrove pipeline."""
+
+    run: Callable[[int, int], None]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        self.run(rank, world_size)
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """The end of the work as a step of a datatrove pipeline."""
+
+    finish: Callable[[], object]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        self.finish()
+
+
+def run_stages[Result](
+    options: ExecutorOptions,
+    staging: Path,
+    stages: Sequence[Stage],
+    finish: Callable[[], Result],
+    *,
+    processes: int,
+    forks: bool = True,
+) -> Result | None:
+    """Do some work in tasks.
+
+    Args:
+        options: Where.
+        staging: Folder of the unfinished work, which all machines see.
+        stages: In order; picklable.
+        finish: Makes the result of what they left behind; picklable.
+        processes: Of this machine, with the executor `local`.
+        forks: Whether they may be forked, which saves each 10 to 20 CPU-seconds of imports: not where a GPU is used.
+
+    Returns:
+        The result; None where Slurm goes on with the work.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        FileNotFoundError: There is no Slurm here.
+        ChildProcessError: A process was killed, or tasks failed on Ray.
+        Exception: Whatever a stage raises.
+    """
+    if options.executor == "slurm":
+        _submit(options, staging, stages, finish)
+        return None
+    tasks = options.tasks or (1 if processes == 1 else _TASKS_PER_PROCESS * processes)
+    for stage in stages:
+        shares = tasks if stage.is_shared else 1
+        if options.tasks is None and stage.count is not None:
+            shares = min(shares, stage.count())
+        if not shares:
+            continue
+        notes = _notes(staging) / f"{stage.name}-of-{shares}"
+        if options.executor == "ray":
+            _run_on_ray(options, stage, shares, notes)
+        else:
+            LocalExecutor(stage, shares, notes, processes if stage.is_shared else 1, forks).run()
+    return finish()
+
+
+class LocalExecutor(PipelineExecutor):
+    """Processes of this machine; with one, this process itself.
+
+    datatrove's `LocalPipelineExecutor` waits forever when one of its processes is killed, as a system without memory does, and
+    leaves processes behind when the command is.
+
+    Args:
+        stage: What to run.
+        tasks: That share it.
+        notes: Folder of datatrove's logs, and of which task is complete.
+        processes: That take tasks.
+        forks: See `run_stages`.
+        ranks: Of the tasks to run here; None for all.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        tasks: int,
+        notes: Path,
+        processes: int = 1,
+        forks: bool = True,
+        ranks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__([_Share(stage.run)], str(notes))
+        self.name, self.tasks, self.processes = stage.name, tasks, processes
+        self.method = "fork" if forks and sys.platform == "linux" else "spawn"
+        self.ranks = ranks
+
+    @property
+    def world_size(self) -> int:
+        return self.tasks
+
+    def get_distributed_env(self, node_rank: int = -1) -> Any:
+        local = dict.fromkeys(("cpus_per_task", "mem_per_cpu", "gpus_on_node"), "-1")
+        local |= {"node_ips": "localhost", "executor": "LOCAL"}
+        return {f"datatrove_{name}": value for name, value in local.items()}
+
+    def run(self) -> None:
+        """Run all tasks that are not complete.
+
+        Raises:
+            ChildProcessError: A process was killed.
+            Exception: Whatever a task raises.
+        """
+        ranks = self.get_incomplete_ranks(self.ranks)
+        processes = min(self.processes, len(ranks))
+        if processes <= 1:
+            _be_quiet()
+            for rank in ranks:
+                self._run_for_rank(rank)
+            return
+        # Forked before a thread is started, which a progress bar does.
+        pool = ProcessPoolExecutor(
+            processes, mp_context=get_context(self.method), initializer=_start_worker, initargs=(os.getpid(),)
+        )
+        try:
+            running = [pool.submit(self._run_for_rank, rank) for rank in ranks]
+            for future in tqdm(as_completed(running), total=len(running), unit="task", desc=self.name):
+                future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"One of {processes} processes was killed, perhaps for lack of memory: expected all to live. What is complete is kept: "
+                "go on with fewer processes (--num_workers, --tasks)."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _be_quiet() -> None:
+    """Keep datatrove's log off the screen, where it tells of each task, and of an error before our message does."""
+    logger.disable("datatrove")
+
+
+def _start_worker(parent: int) -> None:
+    """Watch the main process from a worker: one that was killed can't tell its workers, which would wait forever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    _be_quiet()
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, notes: Path) -> None:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "executor=ray needs Ray, which is not installed: pip install 'lerobot_policy_gem[ray]'."
+        ) from error
+    ray.init(ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or this machine
+    executor = RayPipelineExecutor(
+        [_Share(stage.run)],
+        tasks=tasks,
+        workers=options.cluster.at_once or -1,
+        logging_dir=str(notes),
+        cpus_per_task=options.cluster.cpus_per_task,
+        mem_per_cpu_gb=options.cluster.mem_per_cpu_gb,
+        gpus_per_task=options.cluster.gpus_per_task,
+    )
+    executor.run()
+    if failed := executor.get_incomplete_ranks():
+        raise ChildProcessError(
+            f"{len(failed)} of {tasks} tasks of the stage {stage.name!r} failed on Ray, the first with: {_last_error(notes, failed[0])} "
+            "What is complete is kept: mend it, and go on with --resume=true."
+        )
+
+
+def _last_error(notes: Path, rank: int) -> str:
+    """The line of a task's log that names its error."""
+    log = notes / "logs" / f"task_{rank:05d}.log"
+    lines = log.read_text().split("\n") if log.exists() else []
+    errors = [line for line in lines if line and not line.startswith(" ") and "Error" in line.split(":")[0]]
+    return errors[-1] if errors else f"no error that {log} would name."
+
+
+class _SlurmExecutor(SlurmPipelineExecutor):
+    """Without the job that adds up the statistics of datatrove's own steps: it would write where the finish removes."""
+
+    def launch_merge_stats(self) -> None:
+        """Launch nothing."""
+
+
+def _submit(
+    options: ExecutorOptions, staging: Path, stages: Sequence[Stage], finish: Callable[[], object]
+) -> None:
+    """Submit a job for each stage, and one for the finish, each of which waits for the one before."""
+    if shutil.which("sbatch") is None:
+        raise FileNotFoundError(
+            "executor=slurm found no sbatch: expected to be started where jobs are submitted, on a login node of the cluster."
+        )
+    # datatrove's notes go with the work; those of the finish, which removes it, stay beside it.
+    folder, last = _notes(staging).resolve(), staging.with_name(f"{staging.name}.slurm").resolve()
+    if len(str(folder).split()) > 1:
+        raise ValueError(
+            f"{staging} has white space, which datatrove's scripts can't: expected another --output.root."
+        )
+    executor: _SlurmExecutor | None = None
+    for stage in stages:
+        shares = options.tasks if stage.is_shared and options.tasks else 1
+        notes = folder / f"{stage.name}-of-{shares}"
+        executor = _slurm_executor(
+            options.cluster, f"gem-{stage.name}", _Share(stage.run), shares, notes, executor
+        )
+    executor = _slurm_executor(options.cluster, "gem-finish", _Finish(finish), 1, last, executor)
+    # Asked for again, it has not done all that it should.
+    executor.skip_completed = False
+    executor.launch_job()
+    print(
+        f"Submitted to Slurm; gem-finish is job {executor.job_id}. Watch them with squeue --me. Logs are in {folder}, and in {last} "
+        "those of the finish. If a job fails, the same command with --resume=true goes on."
+    )
+
+
+def _notes(staging: Path) -> Path:
+    """Folder of datatrove's logs, and of which tasks are complete."""
+    return staging / "tasks"
+
+
+def _slurm_executor(
+    cluster: ClusterOptions,
+    name: str,
+    step: Callable[[object, int, int], None],
+    tasks: int,
+    notes: Path,
+    depends: _SlurmExecutor | None,
+) -> _SlurmExecutor:
+    # The same environment as here, without activating it.
+    setup = [cluster.setup] if cluster.setup else []
+    setup.append(f"export PATH={Path(sys.executable).parent}:$PATH")
+    return _SlurmExecutor(
+        [step],
+        tasks=tasks,
+        time=cluster.time,
+        partition=cluster.partition,
+        cpus_per_task=cluster.cpus_per_task,
+        mem_per_cpu_gb=cluster.mem_per_cpu_gb,
+        gpus_per_task=cluster.gpus_per_task,
+        workers=cluster.at_once or -1,
+        job_name=name,
+        qos=None,
+        env_command="; ".join(setup),  # datatrove indents its script by its first lines
+        sbatch_args=cluster.sbatch,
+        depends=depends,
+        logging_dir=str(notes),
+    )
