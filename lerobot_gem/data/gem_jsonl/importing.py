@@ -68,6 +68,7 @@ class ImportGemConfig:
         samples_per_episode: At most 1,000, since memory holds one episode at a time; at least 100 is best, since LeRobot
             rewrites metadata with each.
         unique_ids: Of the records of a file with one `id`, take only the first.
+        outside_files: Take files outside the folder of the records too: by absolute paths, `..` and symbolic links.
         num_workers: Processes that decode, encode and write; 1 stays in this process.
         resume: Go on with an interrupted import.
         overwrite: Replace the dataset at `output.root`, and an interrupted import.
@@ -81,6 +82,7 @@ class ImportGemConfig:
     depth_unit_mm: float = 1.0
     samples_per_episode: int = 100
     unique_ids: bool = True
+    outside_files: bool = False
     num_workers: int = 1
     resume: bool = False
     overwrite: bool = False
@@ -214,7 +216,7 @@ def import_gem(config: ImportGemConfig) -> ImportReport:
     ):
         if not plan.is_complete:
             with removed_on_error(staging):
-                plan.look_at(config.source, config.num_images, config.unique_ids)
+                plan.look_at(config.source, config.num_images, config.unique_ids, config.outside_files)
         # Without the path: a dataset is for others too.
         report = ImportReport(config.content() | {"source": config.source.name}, plan.num_records)
         parts: list[Path] = []
