@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lerobot_gem.checkpoints.adapter_files import check_adapter_files
 from lerobot_gem.checkpoints.files import StoredTensor, stored_policy_weights
+from lerobot_gem.checkpoints.formats import built_from
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.inference.control_rate import match_rate
@@ -111,7 +112,8 @@ class BaseGemPolicy(PreTrainedPolicy):
             config.built.images = stored.built.images
             if kwargs.get("dataset_meta") is not None:
                 config.record_base(pretrained_name_or_path, kwargs.get("revision"))
-        with SizeLimit(_weights_at(pretrained_name_or_path, hub), f"{pretrained_name_or_path}/{CONFIG_NAME}"):
+        file = f"{pretrained_name_or_path}/{CONFIG_NAME}"
+        with SizeLimit(_weights_at(pretrained_name_or_path, hub), file), built_from(file):
             return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
 
     @classmethod

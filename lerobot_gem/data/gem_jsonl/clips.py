@@ -56,6 +56,8 @@ def _video(path: Path) -> Iterator[av.container.InputContainer]:
             if not container.streams.video:
                 raise RecordError("broken video", f"{path} has no video stream")
             context = container.streams.video[0].codec_context
+            if context is None:
+                raise RecordError("broken video", f"{path} is of a codec that is not known")
             if context.width * context.height > MOST_PIXELS:
                 raise RecordError(
                     "too many pixels",
