@@ -1,8 +1,8 @@
 """Faults that are injected on purpose, and what becomes of them: `python -m tests.faults` writes results/faults.md.
 
 Most are injected here, or by the commands of `tests/data/check/broken_datasets.py`, and the outcome is what was said. Where a test of
-the slow suite injects one already, that test is run, and the outcome is what it demands. `--quick` runs what needs no
-process of its own, as `tests/test_faults.py` does.
+the slow suite injects one already, that test is run, and the outcome is what it demands. `python -m tests.faults AREA ...` does some
+areas again; `tests/test_faults.py` runs what needs no process of its own.
 """
 
 import json
@@ -15,12 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -365,11 +364,12 @@ def killed_server(folder: Path) -> str:
                     raise NoOutcomeError("the arm did not move")
                 time.sleep(0.1)
             server.process.kill()
-            time.sleep(3 * CHUNK / FPS)
-            stopped = len(bus.goals())
-            time.sleep(3)
-            if len(bus.goals()) != stopped:
-                raise NoOutcomeError("the arm goes on without a server")
+            until, stopped = time.monotonic() + 60, -1
+            while stopped != len(bus.goals()):
+                if time.monotonic() > until:
+                    raise NoOutcomeError("the arm goes on without a server")
+                stopped = len(bus.goals())
+                time.sleep(5)
             running = client.poll() is None
             client.send_signal(signal.SIGINT)
             client.communicate(timeout=60)
@@ -519,45 +519,52 @@ def passed(tests: list[str]) -> set[str]:
     return set(re.findall(r"^PASSED (\S+)", run.stdout, re.MULTILINE))
 
 
-def rows(quick: bool) -> Iterator[tuple[str, str, str, str]]:
-    """Area, fault, outcome and what shows it."""
+def rows(areas: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """Area, fault, outcome and what shows it, of some areas."""
     for fault in FAULTS:
-        if quick and not fault.is_quick:
+        if fault.area not in areas:
             continue
         try:
             outcome = outcome_of(fault)
         except NoOutcomeError as error:
             outcome = f"**not accepted: {_sentence(str(error))}**"
         yield fault.area, fault.name, outcome, "this command" if fault.is_quick else "this command alone"
-    if quick:
-        return
-    good = passed([fault.test for fault in TESTED])
-    for tested in TESTED:
-        outcome = tested.outcome if tested.test in good else "**its test fails**"
-        yield tested.area, tested.name, outcome, f"`{tested.test.rpartition('/')[2]}`"
+    tested = [fault for fault in TESTED if fault.area in areas]
+    good = passed([fault.test for fault in tested]) if tested else set()
+    for fault in tested:
+        outcome = fault.outcome if fault.test in good else "**its test fails**"
+        yield fault.area, fault.name, outcome, f"`{fault.test.rpartition('/')[2]}`"
 
 
 def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # LeRobot's commands set its level anew
-    np.seterr(all="ignore")
-    quick = "--quick" in sys.argv
-    started = time.monotonic()
-    table = []
-    for row in rows(quick):
-        print(" | ".join(row), flush=True)
-        table.append(row)
-    bad = sum("**" in outcome for _, _, outcome, _ in table)
-    text = (
-        f"# {len(table)} kinds of fault\n\n`python -m tests.faults` injected them in {time.monotonic() - started:.0f} s; {bad} had an outcome that is not "
-        "accepted. An outcome is the first sentence of the error, or what was found. Those that a test injects have the outcome that it "
-        'demands, and it passed. Rows of "this command" are in the slow suite too (tests/test_faults.py); "this command alone" starts '
-        "processes and kills them.\n\n| where | fault | outcome | shown by |\n|---|---|---|---|\n"
-    )
-    text += "".join(f"| {' | '.join(row)} |\n" for row in sorted(table, key=lambda row: row[0]))
-    if not quick:
-        REPORT.write_text(text)
+    areas = list(dict.fromkeys(fault.area for fault in (*FAULTS, *TESTED)))
+    chosen = [area for area in areas if area in sys.argv[1:]] or areas
+    made = []
+    for row in rows(chosen):
+        made.append(f"| {' | '.join(row)} |")
+        print(made[-1], flush=True)
+    lines = REPORT.read_text().splitlines() if REPORT.exists() else []
+    kept = [
+        line for line in lines if any(line.startswith(f"| {area} |") for area in areas if area not in chosen)
+    ]
+    table = sorted([*kept, *made], key=lambda line: areas.index(line.split(" | ")[0].removeprefix("| ")))
+    bad = sum("**" in line for line in table)
+    REPORT.write_text(_HEAD.format(count=len(table), bad=bad) + "\n".join(table) + "\n")
     sys.exit(f"{bad} outcomes are not accepted" if bad else 0)
+
+
+_HEAD = """# {count} kinds of fault
+
+`python -m tests.faults` injects them and writes this page, or the rows of the areas that it is given; outcomes that are not accepted: {bad}. An
+outcome is the first sentence of the error, or what was found. Where a test injects a fault, the outcome is what it demands, and it
+passed. Rows of "this command" are in the slow suite as well (tests/test_faults.py); those of "this command alone" start processes
+and kill them.
+
+| where | fault | outcome | shown by |
+|---|---|---|---|
+"""
 
 
 if __name__ == "__main__":
