@@ -8,7 +8,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from lerobot_gem.checkpoints.adapters import CONFIG_FILE
 from lerobot_gem.checkpoints.files import stored_weights
-from lerobot_gem.checkpoints.formats import read_json
+from lerobot_gem.checkpoints.formats import built_from, read_json
 
 _WEIGHTS = "adapter_model.safetensors"
 # What makes PEFT import a module by name, or read a file of the machine.
@@ -35,7 +35,8 @@ def check_adapter_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
         )
     weights = stored_weights(_local(pretrained, _WEIGHTS, **hub_kwargs))
     largest = max((max(stored.shape, default=0) for stored in weights.values()), default=0)
-    ranks = [config.get("r", 0), *(config.get("rank_pattern") or {}).values()]
+    with built_from(f"{pretrained}/{CONFIG_FILE}"):
+        ranks = [config.get("r", 0), *(config.get("rank_pattern") or {}).values()]
     if any(not isinstance(rank, int) or rank > largest for rank in ranks):
         raise ValueError(
             f"{pretrained}/{CONFIG_FILE} asks for rank {max(map(str, ranks), key=len)}, but no side of its weights is longer than {largest}: "

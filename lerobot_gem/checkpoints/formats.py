@@ -14,18 +14,32 @@ A weight that its format does not know is an error. The parts are those of our p
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 
 from lerobot_gem.checkpoints import adapters
 from lerobot_gem.checkpoints.adapters import is_adapter
 from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
 from lerobot_gem.checkpoints.release_expert import expert_from_release
 from lerobot_gem.models.presets import DepthArchitecture, ExpertConditioning, get_preset
+
+# What constructors raise for values that they do not take.
+_UNFIT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    json.JSONDecodeError,
+    LookupError,
+    RecursionError,
+    StrictDataclassError,
+    TypeError,
+)
 
 CheckpointFormat = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]
 Part = Literal["backbone", "generator", "expert"]
@@ -286,16 +300,37 @@ def check_no_kernels(values: Any, origin: str | Path) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file of a checkpoint.
+    """The object in a JSON file of a checkpoint.
 
     Raises:
-        ValueError: The file is cut short; the message names it.
+        ValueError: The file is cut short, or holds no object; the message names it.
     """
     try:
-        return json.loads(file.read_text())
-    except ValueError as error:
+        content = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} can't be read ({error}): it was cut short. Copy or download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file} holds {str(content)[:80]!r}: expected a JSON object. Copy or download it again."
+        )
+    return content
+
+
+@contextmanager
+def built_from(file: str | Path) -> Iterator[None]:
+    """Name the file of a checkpoint where what it describes can't be built.
+
+    Raises:
+        ValueError: Something in it has another type or range than its reader takes, or is missing.
+    """
+    try:
+        yield
+    except _UNFIT as error:
+        raise ValueError(
+            f"{file} describes nothing that can be built ({type(error).__name__}: {str(error)[:300]}): it was damaged, or another version wrote "
+            "it. Copy or download it again."
         ) from error
 
 

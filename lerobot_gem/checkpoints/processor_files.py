@@ -17,7 +17,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageP
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from lerobot_gem.checkpoints.files import stored_weights
-from lerobot_gem.checkpoints.formats import Checkpoint, read_json
+from lerobot_gem.checkpoints.formats import Checkpoint, built_from, read_json
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
@@ -196,12 +196,13 @@ def _prompt_step(policy: Checkpoint) -> PromptStep:
         raise ValueError(
             f"{policy.path / _PIPELINE} has no step {_PROMPT_STEP!r}, which holds the tokenizer: {remedy}."
         )
-    state_file = policy.path / steps[_PROMPT_STEP]["state_file"]
-    if not state_file.is_file():
-        raise FileNotFoundError(f"{policy.path} lacks {state_file.name}, the tokenizer: {remedy}.")
-    step = PromptStep(**steps[_PROMPT_STEP]["config"])
-    step.load_state_dict({name: stored.read() for name, stored in stored_weights(state_file).items()})
-    return step
+    with built_from(policy.path / _PIPELINE):
+        state_file = policy.path / steps[_PROMPT_STEP]["state_file"]
+        if not state_file.is_file():
+            raise FileNotFoundError(f"{policy.path} lacks {state_file.name}, the tokenizer: {remedy}.")
+        step = PromptStep(**steps[_PROMPT_STEP]["config"])
+        step.load_state_dict({name: stored.read() for name, stored in stored_weights(state_file).items()})
+        return step
 
 
 def _name_tokenizer_class(file: Path) -> None:

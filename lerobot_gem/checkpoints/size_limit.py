@@ -68,7 +68,7 @@ class SizeLimit(TorchFunctionMode):
 def _numel(func: Any, args: Any, kwargs: Any) -> float:
     try:
         return func(*args, **{**kwargs, "device": "meta"}).numel()
-    except RuntimeError as error:
-        if "overflow" not in str(error):
+    except (RuntimeError, TypeError) as error:
+        if "overflow" not in str(error).lower():
             raise
         return math.inf

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from lerobot_gem.evaluation.vqa_video import video_frames
 from lerobot_gem.policies.validation import require
+from lerobot_gem.storage.images import open_picture
 
 BenchmarkForm = Literal["letter", "first_number", "yes_no", "polygon"]
 
@@ -147,7 +148,7 @@ def _records_of(file: Path) -> Iterator[Mapping[str, Any]]:
     text = file.read_text()
     try:
         yield from json.loads(text) if text.lstrip().startswith("[") else map(json.loads, text.splitlines())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} is no JSON ({error}): expected one array, or one object in each line."
         ) from error
@@ -239,7 +240,7 @@ def _image(stored: Any, path: Path | None) -> Callable[[], list[Tensor]]:
             raise FileNotFoundError(
                 f"There is no image {path or stored}: expected it beside the annotations, as published."
             )
-        return [as_tensor(Image.open(io.BytesIO(data)))]
+        return [as_tensor(open_picture(io.BytesIO(data)))]
 
     return load
 
@@ -259,7 +260,7 @@ def _scene_frames(root: Path, scene: str, count: int) -> list[Tensor]:
                 f"{folder} holds no pictures: expected frames, {', '.join(_IMAGE_FILES)}."
             )
         places = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
-        return [as_tensor(Image.open(files[place])) for place in places]
+        return [as_tensor(open_picture(files[place])) for place in places]
     return [as_tensor(frame) for frame in video_frames(root / f"{scene}.mp4", count)]
 
 

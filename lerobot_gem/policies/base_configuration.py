@@ -177,21 +177,27 @@ class BaseGemConfig(PreTrainedConfig):
         """Fix how camera frames become patches, once the backbone is known.
 
         Raises:
-            ValueError: A checkpoint was trained with others, and its processor, which LeRobot loads as it was saved, would go
+            ValueError: config.json was damaged. Or a checkpoint was trained with others, and its processor, which LeRobot loads as it was saved, would go
                 on with those.
         """
-        vision = self.built.backbone["vision_config"]
-        images = asdict(
-            CameraImages(
-                cameras=self.camera_names,
-                layout=self.cameras.layout,
-                patch_size=vision["patch_size"],
-                temporal_patch_size=vision["temporal_patch_size"],
-                merge_size=vision["spatial_merge_size"],
-                min_pixels=self.cameras.min_pixels or self.sizes.min_pixels,
-                max_pixels=self.cameras.max_pixels or self.sizes.max_pixels,
+        try:
+            vision = self.built.backbone["vision_config"]
+            images = asdict(
+                CameraImages(
+                    cameras=self.camera_names,
+                    layout=self.cameras.layout,
+                    patch_size=vision["patch_size"],
+                    temporal_patch_size=vision["temporal_patch_size"],
+                    merge_size=vision["spatial_merge_size"],
+                    min_pixels=self.cameras.min_pixels or self.sizes.min_pixels,
+                    max_pixels=self.cameras.max_pixels or self.sizes.max_pixels,
+                )
             )
-        )
+        except (LookupError, TypeError) as error:
+            raise ValueError(
+                f"built.backbone describes no vision tower ({type(error).__name__}: {str(error)[:200]}): expected config.json as this package "
+                "wrote it. Copy or download the checkpoint again."
+            ) from error
         if self.built.images and self.built.images != images:
             changed = {name: value for name, value in images.items() if self.built.images[name] != value}
             trained = {name: self.built.images[name] for name in changed}

@@ -8,10 +8,12 @@ from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.constants import CONFIG_NAME
 from lerobot.policies.pretrained import PreTrainedPolicy
 from peft import PeftType
 from torch import Tensor, nn
 
+from lerobot_gem.checkpoints.formats import built_from
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.inference.control_rate import match_rate
 from lerobot_gem.models.backbone import GemBackbone
@@ -96,7 +98,7 @@ class BaseGemPolicy(PreTrainedPolicy):
             recall_images(config, pretrained_name_or_path, hub)
             if with_data:
                 config.record_base(pretrained_name_or_path, kwargs.get("revision"))
-        with size_limit(pretrained_name_or_path, hub):
+        with size_limit(pretrained_name_or_path, hub), built_from(f"{pretrained_name_or_path}/{CONFIG_NAME}"):
             return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
 
     @classmethod

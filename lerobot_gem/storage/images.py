@@ -1,8 +1,10 @@
-"""Image files of simulated frames, which LeRobot stores as they are, and pictures on pages."""
+"""Image files of simulated frames, which LeRobot stores as they are, pictures on pages, and pictures of strangers."""
 
 import base64
 import io
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,11 @@ from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX
 
 # Longest side of a picture on a page; larger ones are made smaller.
 _LONGEST_SIDE = 480
+
+# Of one picture: 8192 x 8192. PNG can hold ten thousand pixels in a byte.
+MOST_PIXELS = 2**26
+# Of Pillow's readers, those that only read: EPS, for one, is run by Ghostscript.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def image_features(
@@ -73,6 +80,36 @@ def decode(encoded: bytes) -> NDArray[Any]:
     """The pixels (C, H, W) of an image file."""
     image = np.asarray(Image.open(io.BytesIO(encoded)))
     return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+class TooManyPixelsError(ValueError):
+    """A picture has more pixels than `MOST_PIXELS`; a small file can hold any number of them."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(
+            f"a picture of {width} x {height} pixels: expected at most {MOST_PIXELS}. Make it smaller."
+        )
+
+
+def open_picture(source: Path | io.BytesIO) -> Image.Image:
+    """Open a picture that may be somebody else's; its header is read, its pixels are not yet decoded.
+
+    Args:
+        source: Its file, or the file's content.
+
+    Raises:
+        TooManyPixelsError: It has too many pixels.
+        OSError: It is no picture of a known format. A damaged one may raise nearly anything, here and when it is decoded.
+    """
+    Image.init()
+    known = [name for name in _FORMATS if name in Image.OPEN]  # AVIF is new in Pillow 11.3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error of ours, in a moment
+        image = Image.open(source, formats=known)
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise TooManyPixelsError(image.width, image.height)
+    return image
 
 
 def data_uri(picture: NDArray[np.uint8]) -> str:

@@ -7,12 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.exceptions import DatasetsError
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils import constants
+from pyarrow.lib import ArrowException
 
 from lerobot_gem.storage.dataset_agreement import check_counts
 from lerobot_gem.storage.reasons import reason
+
+# What LeRobot and the libraries below raise where a file is damaged, or says something else than they expect.
+_UNREADABLE = (
+    ArrowException,
+    AttributeError,
+    DatasetsError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+)
 
 
 @dataclass
@@ -80,7 +93,7 @@ def _explained(repo_id: str, root: Path | str | None) -> Iterator[None]:
     """Say what to do about a dataset that can't be read."""
     try:
         yield
-    except OSError as error:
+    except _UNREADABLE as error:
         raise OSError(
             f"Can't read the dataset {repo_id!r}: {reason(error)} {where_to_look(repo_id, root)}"
         ) from error
@@ -127,7 +140,7 @@ def require_current_format(repo_id: str, root: Path | str | None) -> Path:
     try:
         described = json.loads(info.read_text())
         version = described.get("codebase_version")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{info} can't be read ({error}): expected LeRobot's description of a dataset as JSON. Copy the dataset again."
         ) from error

@@ -27,6 +27,7 @@ def test_an_ordinary_adapter_passes(adapter: Path) -> None:
     ("values", "message"),
     [
         ({"megatron_config": {}, "megatron_core": "antigravity"}, "sets megatron_config"),
+        ({"rank_pattern": "q_proj"}, "adapter_config.json describes nothing that can be built"),
         ({"corda_config": {"cache_file": "/etc/passwd"}}, "sets corda_config"),
         ({"r": 2_000_000_000}, "asks for rank 2000000000, but no side of its weights is longer than 16"),
         ({"rank_pattern": {"q_proj": 2_000_000_000}}, "asks for rank 2000000000"),

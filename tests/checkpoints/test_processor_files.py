@@ -121,9 +121,22 @@ def test_missing_files_of_a_policy_are_named(policy):
         load(policy)
 
 
-def test_pipeline_cut_short(policy):
-    (policy / PIPELINE).write_text('{"steps": [')
+@pytest.mark.parametrize("text", ['{"steps": [', "[" * 200_000])
+def test_pipeline_cut_short(policy, text):
+    (policy / PIPELINE).write_text(text)
     with pytest.raises(ValueError, match=f"{PIPELINE} can't be read"):
+        load(policy)
+
+
+@pytest.mark.parametrize("damage", [{"config": 0.5}, {"config": {"layout": "separate"}}, {"state_file": ""}])
+def test_a_prompt_step_that_can_not_be_built_names_its_file(policy, damage):
+    def edit(steps):
+        return [{**step, **damage} if step.get("registry_name") == "gem_prompt" else step for step in steps]
+
+    edit_steps(policy, edit)
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=f"{PIPELINE} describes nothing|the tokenizer: expected"
+    ):
         load(policy)
 
 

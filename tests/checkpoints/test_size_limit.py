@@ -22,11 +22,12 @@ def test_what_fits_is_built() -> None:
     [
         lambda: nn.Embedding(2_000_000_000, 8),
         lambda: torch.zeros(2**62),
+        lambda: nn.Linear(2**70, 8),
         lambda: nn.ModuleList(nn.Linear(1, 1) for _ in range(10**9)),
         lambda: nn.ModuleList(nn.Linear(0, 0, bias=False) for _ in range(10**9)),
         lambda: torch.arange(10**12),
     ],
-    ids=["rows", "numbers", "layers", "empty layers", "positions"],
+    ids=["rows", "numbers", "more than 64 bits", "layers", "empty layers", "positions"],
 )
 def test_what_is_far_too_large_is_refused_at_once(build) -> None:
     with (

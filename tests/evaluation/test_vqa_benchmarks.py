@@ -123,8 +123,9 @@ def test_what_is_no_benchmark_is_named(tmp_path):
         ValueError, match=r"test.jsonl has no 'question_type'; it has \[\]: expected vsi_bench"
     ):
         read_benchmark(BenchmarkOptions("vsi_bench", tmp_path))
-    (tmp_path / "test.jsonl").write_text("<html>")
-    with pytest.raises(
-        ValueError, match=r"test.jsonl is no JSON .*: expected one array, or one object in each"
-    ):
-        read_benchmark(BenchmarkOptions("vsi_bench", tmp_path))
+    for text in ("<html>", "[" * 200_000):
+        (tmp_path / "test.jsonl").write_text(text)
+        with pytest.raises(
+            ValueError, match=r"test.jsonl is no JSON .*: expected one array, or one object in each"
+        ):
+            read_benchmark(BenchmarkOptions("vsi_bench", tmp_path))

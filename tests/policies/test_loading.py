@@ -55,6 +55,23 @@ def test_sizes_are_bounded_by_the_weights_beside_them(
         load_backbone(open_checkpoint(checkpoint))
 
 
+def test_a_damaged_configuration_names_its_file(checkpoint: Path) -> None:
+    file = checkpoint / "config.json"
+    values = json.loads(file.read_text())
+    config = PreTrainedConfig.from_pretrained(checkpoint)
+    config.built.backbone = {"type": "gem"}
+    with pytest.raises(ValueError, match="built.backbone describes no vision tower"):
+        config.settle_images()
+    values["built"]["backbone"]["text_config"]["vocab_size"] = {"": None}
+    for text, message in (
+        (json.dumps(values), f"{file} describes nothing that can be built"),
+        (json.dumps(values)[:200], f"{file} describes nothing that can be built"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            GemVLAPolicy.from_pretrained(checkpoint)
+
+
 def test_a_kernel_of_the_hub_is_refused(checkpoint: Path) -> None:
     values = json.loads((checkpoint / "config.json").read_text())
     values["built"]["backbone"]["text_config"]["_attn_implementation"] = "evil/kernel"

@@ -86,8 +86,7 @@ def arm_policy(arm_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return save_policy(arm_dataset, tmp_path_factory.mktemp("arm") / "policy")
 
 
-@pytest.fixture
-def calibration(tmp_path: Path) -> Path:
+def write_calibration(tmp_path: Path) -> Path:
     """Folder with the calibration of the arm `test`, as it is stored in the servos."""
     folder = tmp_path / "calibration"
     folder.mkdir()
@@ -100,7 +99,11 @@ def calibration(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def arm_options(calibration: Path) -> Callable[..., list[str]]:
+def calibration(tmp_path: Path) -> Path:
+    return write_calibration(tmp_path)
+
+
+def options_of_arm(calibration: Path) -> Callable[..., list[str]]:
     """A function that gives the options of an arm on a port."""
 
     def options(
@@ -115,6 +118,11 @@ def arm_options(calibration: Path) -> Callable[..., list[str]]:
         ]
 
     return options
+
+
+@pytest.fixture
+def arm_options(calibration: Path) -> Callable[..., list[str]]:
+    return options_of_arm(calibration)
 
 
 @pytest.fixture

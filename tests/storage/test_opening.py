@@ -111,6 +111,19 @@ def test_counts_that_differ(copy: Path) -> None:
         open_metadata(DatasetOptions("local/noise", copy))
 
 
+def test_a_damaged_file_is_a_dataset_that_can_not_be_read(copy: Path) -> None:
+    [data] = copy.glob("data/*/*.parquet")
+    content = data.read_bytes()
+    stats = copy / "meta" / "stats.json"
+    for damage in (lambda: data.write_bytes(content[:-50]), lambda: stats.write_text("[" * 200_000)):
+        damage()
+        with pytest.raises(
+            OSError, match=f"Can't read the dataset 'local/noise': .*{copy}.*: copy or record it again"
+        ):
+            open_dataset(DatasetOptions("local/noise", copy))
+        data.write_bytes(content)
+
+
 def test_a_description_that_is_no_json(copy: Path) -> None:
     (copy / "meta" / "info.json").write_text("{")
     with pytest.raises(ValueError, match="info.json can't be read .*as JSON"):

@@ -33,6 +33,7 @@ from lerobot_gem.processing.language import (
     messages_of_rows,
     parse_messages,
 )
+from lerobot_gem.storage.images import open_picture
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset, open_metadata
 from lerobot_gem.storage.output_folder import check_output, explained_full_disk, publish, removed_on_error
 
@@ -222,7 +223,7 @@ class _Frames:
         if unit == "mm" and bits == 16 and data.startswith(_PNG):
             path.write_bytes(data)
         else:
-            with Image.open(io.BytesIO(data)) as image:
+            with open_picture(io.BytesIO(data)) as image:
                 steps = np.asarray(image) * (1000 * METRES[unit])
             if bits == 8:
                 steps = steps / RELATIVE_STEP_MM

@@ -4,6 +4,8 @@ LeRobot's image storage keeps whole files, so a file that can be used as it is c
 that must be changed is written as JPEG if it was compressed with loss before, else as PNG.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from lerobot_gem.data.gem_jsonl.letterbox import Size
+from lerobot_gem.data.gem_jsonl.limits import MOST_FILE_BYTES
 from lerobot_gem.data.gem_jsonl.records import RecordError, is_file
+from lerobot_gem.storage.images import TooManyPixelsError, open_picture
 
 # One step of an 8-bit depth map in millimetres. Such a map has no unit. With this step all its values but 0 are within the
 # range that counts as depth (11 mm to 9.99 m); its depth target is the release's, whose colormap does not depend on the scale.
 RELATIVE_STEP_MM = 39
 
-# What PIL raises for a file that is no image, or a damaged one.
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _JPEG_QUALITY = 95
 # On 16-bit depth maps of 448 x 448 pixels it takes a third of the time of PIL's default, 6; files are 5 % (noisy) to 33 %
@@ -59,33 +61,51 @@ def image_size(path: Path) -> Size:
     """Width and height, from the file's header.
 
     Raises:
-        RecordError: There is no such file, or it is no image.
+        RecordError: There is no such file, it is no image, or one that is too large.
     """
     if not is_file(path):
         raise RecordError(
             "missing image",
             f"there is no file {path!s:.500}, nor one in the folder 'images' beside the records",
         )
+    with _opened(path, "broken image") as image:
+        return image.size
+
+
+@contextmanager
+def _opened(path: Path, broken: str) -> Iterator[Image.Image]:
+    """A picture whose header was read.
+
+    Args:
+        path: Its file.
+        broken: Reason that is given if it can't be read, now or by what the caller does with it.
+
+    Raises:
+        RecordError: It can't be read, or it is too large.
+    """
     try:
-        with Image.open(path) as image:
-            return image.size
-    except _BROKEN as error:
-        raise RecordError("broken image", f"{path}: {error}") from error
+        if (size := path.stat().st_size) > MOST_FILE_BYTES:
+            raise RecordError("large file", f"{path} has {size} bytes; expected at most {MOST_FILE_BYTES}")
+        with open_picture(path) as image:
+            yield image
+    except RecordError:
+        raise
+    except (TooManyPixelsError, Image.DecompressionBombError) as error:
+        raise RecordError("too many pixels", f"{path}: {error}") from error
+    except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
+        raise RecordError(broken, f"{path}: {error}") from error
 
 
 def read_rgb(path: Path) -> RgbFile:
     """Decode an image.
 
     Raises:
-        RecordError: It is broken, or of floats.
+        RecordError: It is broken, too large, or of floats.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            lossy = image.format in _LOSSY
-    except _BROKEN as error:
-        raise RecordError("broken image", f"{path}: {error}") from error
+    with _opened(path, "broken image") as image:
+        image.load()
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        lossy = image.format in _LOSSY
     usable = image.mode == "RGB" and upright
     return RgbFile(_eight_bits(image, path).convert("RGB"), usable, lossy)
 
@@ -111,13 +131,10 @@ def read_depth(path: Path) -> DepthFile:
     """Decode a depth map.
 
     Raises:
-        RecordError: It is broken, or not of one channel with 8 or 16 bits.
+        RecordError: It is broken, too large, or not of one channel with 8 or 16 bits.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except _BROKEN as error:
-        raise RecordError("broken depth", f"{path}: {error}") from error
+    with _opened(path, "broken depth") as image:
+        image.load()
     if image.mode not in _DEPTH_BITS:
         raise RecordError(
             "depth format", f"{path} has the mode {image.mode!r}; expected one channel of 8 or 16 bits"

@@ -66,6 +66,7 @@ class ImportGemConfig(ExecutorOptions):
         samples_per_episode: At most 1,000, since memory holds one episode at a time; at least 100 is best, since LeRobot
             rewrites metadata with each.
         unique_ids: Of the records of a file with one `id`, take only the first.
+        outside_files: Take files outside the folder of the records too: by absolute paths, `..` and symbolic links.
         num_workers: Processes of this machine that decode, encode and write; 1 stays in this process.
         resume: Go on with an interrupted import.
         overwrite: Replace the dataset at `output.root`, and an interrupted import.
@@ -79,6 +80,7 @@ class ImportGemConfig(ExecutorOptions):
     depth_unit_mm: float = 1.0
     samples_per_episode: int = 100
     unique_ids: bool = True
+    outside_files: bool = False
     num_workers: int = 1
     resume: bool = False
     overwrite: bool = False
@@ -255,7 +257,12 @@ class _Import:
         with self._plan() as plan:
             if not plan.is_complete:
                 with removed_on_error(self.staging):
-                    plan.look_at(self.config.source, self.config.num_images, self.config.unique_ids)
+                    plan.look_at(
+                        self.config.source,
+                        self.config.num_images,
+                        self.config.unique_ids,
+                        self.config.outside_files,
+                    )
 
     def write(self, rank: int, tasks: int) -> None:
         """Write the parts of a task that are not there."""

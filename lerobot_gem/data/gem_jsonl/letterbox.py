@@ -28,8 +28,9 @@ _NAME = re.compile(r"""["']?[A-Za-z_]\w*["']?|\.\.\.|""")
 
 # What else may be a place in the image. Other trainers write boxes and points in many ways, and which of them a text means
 # can't be known, so this looks for all of them, and rather finds too much.
-# Digits are taken at once (++), so that a text of nothing but digits costs no hours.
-_ANY = r"""["']?(?<![\d.])[-+]?(?:\d++(?:\.\d*+)?|\.\d++)(?:e[-+]?\d++)?\s?(?:%|px)?["']?"""
+# Digits are taken at once (++), and white space belongs to a number only with what follows it, so that a long text can be read
+# in one way and costs no hours.
+_ANY = r"""["']?(?<![\d.])[-+]?(?:\d++(?:\.\d*+)?|\.\d++)(?:e[-+]?\d++)?(?:\s?(?:%|px))?(?:\s?["'])?"""
 _GAP = r"(?:\s*[,;，；、|]\s*|\s+)"
 _SIDE = r"(?:left|top|right|bottom|upper|lower)"
 _UNKNOWN_COORDINATES = re.compile(

@@ -12,7 +12,7 @@ and "the most common" are one line of SQL each.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -21,12 +21,14 @@ from typing import Any
 from lerobot_gem.data.gem_jsonl.clips import clip_size
 from lerobot_gem.data.gem_jsonl.images import image_size
 from lerobot_gem.data.gem_jsonl.letterbox import Size
+from lerobot_gem.data.gem_jsonl.limits import is_within
 from lerobot_gem.data.gem_jsonl.records import (
     GemRecord,
     RecordError,
     annotation_files,
     depth_file,
     image_file,
+    is_file,
     read_records,
     source_of,
 )
@@ -112,23 +114,31 @@ class ImportPlan:
     def close(self) -> None:
         self._database.close()
 
-    def look_at(self, source: Path, num_images: int | None, unique_ids: bool) -> None:
+    def look_at(
+        self, source: Path, num_images: int | None, unique_ids: bool, outside_files: bool = False
+    ) -> None:
         """Look at all records of a folder or file; those that can't be used are kept with the reason.
 
         Args:
             source: As for `annotation_files`.
             num_images: Images of a record; None takes the most common number, and no clips.
             unique_ids: Of the records of a file with one id, take only the first.
+            outside_files: Take files that are not in the folder of the records, too.
 
         Raises:
             FileNotFoundError: There is no file of records.
-            ValueError: A file is damaged; nothing is kept then.
+            ValueError: A file is damaged, or is a link out of the folder; nothing is kept then.
         """
         with self._database as database:
             database.execute("BEGIN")
             for file in annotation_files(source):
+                if source.is_dir() and not outside_files and not is_within(file, source):
+                    raise ValueError(
+                        f"{file} is a link to a file outside of {source}, which might not be meant for others: expected records in the "
+                        "folder itself. Give the file as --source, or allow all such files with --outside_files=true."
+                    )
                 for number, record in read_records(file):
-                    self._add(file, number, record, num_images)
+                    self._add(file, number, record, num_images, outside_files)
             self._refuse_shared_depth()
             if self.num_taken:
                 self._refuse_other_numbers_of_images(num_images or self.num_images)
@@ -198,7 +208,7 @@ class ImportPlan:
         for file, number, identity, reason, detail in rows:
             yield Skipped(file, number, identity and json.loads(identity), reason, detail)
 
-    def _add(self, file: Path, number: int, record: Any, num_images: int | None) -> None:
+    def _add(self, file: Path, number: int, record: Any, num_images: int | None, outside_files: bool) -> None:
         identity = record.get("id") if isinstance(record, dict) else None
         row = {"file": file.name, "number": number, "id": None if identity is None else json.dumps(identity)}
         depths: list[tuple[str, str]] = []
@@ -207,9 +217,11 @@ class ImportPlan:
                 raise record
             parsed = GemRecord.parse(record)
             row |= {"source": source_of(record, file), "record": parsed.to_json()}
-            row |= _look_at_media(parsed, file.parent, num_images)
-            found = ((depth_file(file.parent, image), image) for image in parsed.images)
+            found = [(depth_file(file.parent, image), image) for image in parsed.images]
             depths = [(depth, str(PurePosixPath(image))) for depth, image in found if depth is not None]
+            if not outside_files:
+                _refuse_outside(parsed, [depth for depth, _ in depths], file.parent)
+            row |= _look_at_media(parsed, file.parent, num_images)
         except RecordError as error:
             row |= {"reason": error.reason, "detail": error.detail}
         # JSON may hold halves of characters, which no database takes.
@@ -259,6 +271,18 @@ class ImportPlan:
 
 def _whole(text: str) -> str:
     return text.encode(errors="replace").decode()
+
+
+def _refuse_outside(record: GemRecord, depths: Iterable[str], folder: Path) -> None:
+    """Raise a RecordError if a file of a record is not in the folder of the records."""
+    names = [*record.images, *([record.video] if record.video else [])]
+    named = [(name, image_file(folder, name)) for name in names] + [(name, folder / name) for name in depths]
+    for name, path in named:
+        if is_file(path) and not is_within(path, folder):
+            raise RecordError(
+                "file outside the source",
+                f"{name!r} leads out of the folder of the records; with --outside_files=true such files are taken",
+            )
 
 
 def _look_at_media(record: GemRecord, folder: Path, num_images: int | None) -> dict[str, str | int]:

@@ -26,6 +26,12 @@ from typing import Any, Self
 
 import ijson
 
+from lerobot_gem.data.gem_jsonl.limits import (
+    DEEPEST_NESTING,
+    LONGEST_TEXT,
+    MOST_RECORD_BYTES,
+    is_too_deep,
+)
 from lerobot_gem.processing.language import Message
 
 JsonObject = dict[str, Any]
@@ -48,9 +54,9 @@ _TURNS = {
 }
 # Folder that many trainers keep images in, beside the file of records.
 _IMAGE_FOLDER = "images"
-_PLACEHOLDER = re.compile(r"<image>|<video>")
+_PLACEHOLDERS = ("<image>", "<video>")
+_PLACEHOLDER = re.compile("|".join(_PLACEHOLDERS))
 _LEADING = re.compile(r"(?:\s*(?:<image>|<video>))+\s*")
-_TRAILING = re.compile(r"\s*(?:(?:<image>|<video>)\s*)+\Z")
 
 
 class RecordError(ValueError):
@@ -99,7 +105,7 @@ class GemRecord:
         record = _gem_names(record)
         images, video = _media(record)
         system, turns = _turns(record.get("conversations"))
-        _check_encodable([system, *(turn["content"] for turn in turns)])
+        _check_texts([system, *(turn["content"] for turn in turns)])
         before, after = _take_placeholders(turns, images=len(images), videos=int(video is not None))
         fields = {key: value for key, value in record.items() if key != "conversations"}
         if system:
@@ -184,7 +190,8 @@ def read_records(file: Path) -> Iterator[tuple[int, Any]]:
     """Stream the records of a file, numbered from 1: by line, or by place in the array.
 
     Yields:
-        The number, and the JSON value there, or a RecordError where a line is no JSON.
+        The number, and the JSON value there, or a RecordError where a line is no JSON, or a record is larger or nested deeper
+        than any of use.
 
     Raises:
         ValueError: A `.json` file is no array, or is damaged, so that the records behind the damage can't be found.
@@ -292,9 +299,13 @@ def _first(turn: JsonObject, keys: Sequence[str]) -> Any:
     return next((turn[key] for key in keys if key in turn), None)
 
 
-def _check_encodable(texts: Sequence[str]) -> None:
-    """Refuse text that no tokenizer takes: JSON may hold halves of characters."""
+def _check_texts(texts: Sequence[str]) -> None:
+    """Refuse text that is too long, or that no tokenizer takes: JSON may hold halves of characters."""
     for text in texts:
+        if len(text) > LONGEST_TEXT:
+            raise RecordError(
+                "long text", f"{text[:40]!r}… has {len(text)} characters; expected at most {LONGEST_TEXT}"
+            )
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -317,13 +328,10 @@ def _take_placeholders(turns: list[Message], images: int, videos: int) -> tuple[
     if any("<image>" in turn["content"] for turn in turns[1::2]):
         raise RecordError("<image> in an answer", "images are shown in questions")
     text = questions[0]
-    leading, trailing = _LEADING.match(text), _TRAILING.search(text)
-    if leading:
+    if leading := _LEADING.match(text):
         before, text, after = leading.group(), text[leading.end() :], ""
-    elif trailing:
-        before, text, after = "", text[: trailing.start()], trailing.group()
     else:
-        before, after = "", ""
+        before, (text, after) = "", _without_trailing(text)
     if _PLACEHOLDER.search(text) or any(_PLACEHOLDER.search(later) for later in questions[1:]):
         raise RecordError(
             "<image> inside the text",
@@ -333,15 +341,40 @@ def _take_placeholders(turns: list[Message], images: int, videos: int) -> tuple[
     return before, after
 
 
+def _without_trailing(text: str) -> tuple[str, str]:
+    """A text without the placeholders at its end, and those, with the white space around them."""
+    rest = text.rstrip()
+    if not rest.endswith(_PLACEHOLDERS):
+        return text, ""
+    while rest.endswith(_PLACEHOLDERS):
+        rest = rest[: rest.rindex("<")].rstrip()
+    return rest, text[len(rest) :]
+
+
 def _read_lines(file: Path) -> Iterator[tuple[int, Any]]:
     with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:  # no JSON, or no UTF-8
-                yield number, RecordError("not JSON", str(error))
+        number = 0
+        while line := stream.readline(MOST_RECORD_BYTES + 1):
+            number += 1
+            if len(line) > MOST_RECORD_BYTES:
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(MOST_RECORD_BYTES)
+                yield number, _too_large()
+            elif line.strip():
+                yield number, _parsed(line)
+
+
+def _parsed(line: bytes) -> Any:
+    """The value of a line, or a RecordError."""
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        return _too_deep()
+    except ValueError as error:  # no JSON, or no UTF-8
+        return RecordError("not JSON", str(error))
+    # A line has at least two brackets for each level; hardly any has enough of them to be looked at.
+    is_suspect = line.count(b"[") + line.count(b"{") > DEEPEST_NESTING
+    return _too_deep() if is_suspect and is_too_deep(value) else value
 
 
 def _read_array(file: Path) -> Iterator[tuple[int, Any]]:
@@ -351,19 +384,54 @@ def _read_array(file: Path) -> Iterator[tuple[int, Any]]:
         if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             stream.seek(0)
         try:
-            events = ijson.parse(stream, use_float=True)
-            _, start, _ = next(events)
+            events = ijson.basic_parse(stream, use_float=True)
+            start, _ = next(events)
             if start != "start_array":
                 raise ValueError(
                     f"{file} is no array of records: expected '[' at its start, got {start}. Give the file that holds the records."
                 )
-            for number, record in enumerate(ijson.items(events, "item"), 1):
+            for number, record in enumerate(_elements(events), 1):
                 yield number, record
         except ijson.JSONError as error:
             raise ValueError(
                 f"{file} is damaged behind record {number}: {str(error).splitlines()[0]}. Copy it again, or cut it there and close the array "
                 "with ']'."
             ) from error
+
+
+def _elements(events: Iterator[tuple[str, Any]]) -> Iterator[Any]:
+    """The values of an array from ijson's events behind its beginning; of one that is too large or deep nothing is kept."""
+    for event, value in events:
+        if event == "end_array":
+            return
+        builder, depth, size = ijson.ObjectBuilder(), 0, 0
+        refused: RecordError | None = None
+        while True:
+            size += len(value) if isinstance(value, str) else 1
+            if event.startswith("end_"):
+                depth -= 1
+            elif event.startswith("start_"):
+                depth += 1
+                if depth > DEEPEST_NESTING:
+                    refused = _too_deep()
+            if size > MOST_RECORD_BYTES:
+                refused = _too_large()
+            if refused is None:
+                builder.event(event, value)
+            if not depth:
+                break
+            event, value = next(events)
+        yield refused or builder.value
+
+
+def _too_large() -> RecordError:
+    return RecordError("large record", f"expected at most {MOST_RECORD_BYTES} bytes")
+
+
+def _too_deep() -> RecordError:
+    return RecordError(
+        "deep nesting", f"expected at most {DEEPEST_NESTING} lists and objects within each other"
+    )
 
 
 def source_of(record: Mapping[str, Any], file: Path) -> str:

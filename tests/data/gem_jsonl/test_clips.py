@@ -36,3 +36,7 @@ def test_faults(tmp_path: Path) -> None:
     (tmp_path / "b.mp4").write_text("no clip")
     with pytest.raises(RecordError, match="broken video"):
         clip_size(tmp_path / "b.mp4")
+    # A playlist would name files anywhere.
+    (tmp_path / "c.mp4").write_text("ffconcat version 1.0\nfile 'a.mp4'\n")
+    with pytest.raises(RecordError, match="broken video"):
+        clip_size(tmp_path / "c.mp4")

@@ -86,7 +86,7 @@ def test_paths_that_lead_elsewhere_are_exported_inside(folder: GemFolder, tmp_pa
     folder.image("../elsewhere/a.jpg")
     folder.add("../elsewhere/a.jpg")
     folder.add(str((folder.root / "../elsewhere/a.jpg").resolve()))
-    out = round_trip(folder, tmp_path)
+    out = round_trip(folder, tmp_path, outside_files=True)
     assert {record["image"] for record in records(out).values()} == {
         "images/00000000-a.jpg",
         "images/00000001-a.jpg",
@@ -101,7 +101,7 @@ def test_depth_is_found_again_beside_images_that_got_other_names(folder: GemFold
     folder.add(str((folder.root / elsewhere).resolve()))
     folder.depth(folder.image("kitchen/8.webp"), bits=8)
     folder.add("kitchen/8.webp")
-    out = round_trip(folder, tmp_path, image_size=(30, 40))
+    out = round_trip(folder, tmp_path, image_size=(30, 40), outside_files=True)
     report = import_gem(ImportGemConfig(out, OutputDataset(tmp_path / "again")))
     assert report.counts["depth maps"] == 2
     first, again = (LeRobotDataset("local/x", root=tmp_path / name) for name in ("set", "again"))

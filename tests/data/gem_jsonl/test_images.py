@@ -14,9 +14,11 @@ from lerobot_gem.data.gem_jsonl.images import (
     write_depth,
     write_rgb,
 )
+from lerobot_gem.data.gem_jsonl.limits import MOST_FILE_BYTES
 from lerobot_gem.data.gem_jsonl.records import RecordError
 from lerobot_gem.processing.depth_target import MAX_DEPTH, MIN_DEPTH
 from tests.data.conftest import GemFolder
+from tests.storage.test_images import bomb
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,23 @@ def test_broken_and_missing_files(folder: GemFolder) -> None:
     ):
         with pytest.raises(RecordError, match=reason):
             read(path)
+
+
+def test_a_small_file_of_many_pixels_is_not_decoded(folder: GemFolder) -> None:
+    path = folder.root / "bomb.png"
+    path.write_bytes(bomb(13_000))
+    assert path.stat().st_size < 30_000
+    for read in (image_size, read_rgb, read_depth):
+        with pytest.raises(RecordError, match="too many pixels"):
+            read(path)
+
+
+def test_a_file_is_no_larger_than_any_picture_may_be(folder: GemFolder) -> None:
+    path = folder.root / folder.image("a.png")
+    with path.open("ab") as stream:
+        stream.truncate(MOST_FILE_BYTES + 1)
+    with pytest.raises(RecordError, match="large file"):
+        image_size(path)
 
 
 def test_depth_of_16_bits_is_in_the_unit_asked_for(folder: GemFolder) -> None:

@@ -1,5 +1,8 @@
 """Letterboxing: pixels, depth and coordinates must agree."""
 
+import contextlib
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -143,6 +146,14 @@ def test_pixels_in_any_notation_are_refused_when_the_image_is_resized(text: str,
         Letterbox((1280, 720), (640, 480) if stretch else (640, 360), stretch).text(text)
     assert error.value.reason == "coordinates in pixels"
     assert Letterbox((1280, 720), (1280, 720)).text(text) == text
+
+
+@pytest.mark.parametrize("part", ["1\n\n", "1  ", "(1  ", "1 % ", "1\t\t, ", '1 " '])
+def test_a_long_row_of_numbers_takes_no_hours(part: str) -> None:
+    before = time.process_time()
+    with contextlib.suppress(RecordError):
+        Letterbox((640, 480), (320, 240)).text(part * 5_000 + "z")
+    assert time.process_time() - before < 2
 
 
 def test_pixel_coordinates_are_refused_when_the_image_is_resized() -> None:

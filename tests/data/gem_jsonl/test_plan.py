@@ -50,6 +50,37 @@ def test_clips_are_taken_only_as_a_number_of_frames(folder: GemFolder, plan: Imp
     ]
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_files_outside_the_folder_are_taken_only_if_asked_for(
+    folder: GemFolder, plan: ImportPlan, allowed: bool
+) -> None:
+    outside = (folder.root / folder.image("../private.png")).resolve()
+    (folder.root / "images").mkdir()
+    (folder.root / "images/link.png").symlink_to(outside)
+    (folder.root / "folder").symlink_to(outside.parent)
+    for image in ("../private.png", str(outside), "link.png", "folder/private.png"):
+        folder.add(image)
+    (folder.root / "depth").mkdir()
+    (folder.root / "depth/a.png").symlink_to(outside)
+    folder.add(folder.image("a.jpg"))
+    folder.add(folder.image("b.jpg"))
+    folder.add("folder/none.png")
+    plan.look_at(folder.write(), None, unique_ids=True, outside_files=allowed)
+    assert skipped(plan) == {"missing image": 1} | ({} if allowed else {"file outside the source": 5})
+    assert plan.num_taken == (6 if allowed else 1)
+
+
+def test_records_that_are_a_link_out_of_the_folder(folder: GemFolder, plan: ImportPlan) -> None:
+    folder.add(folder.image("a.jpg"))
+    file = folder.write() / "gem.jsonl"
+    file.rename(folder.root.parent / "private.jsonl")
+    file.symlink_to(folder.root.parent / "private.jsonl")
+    with pytest.raises(ValueError, match=r"gem.jsonl is a link to a file outside of .*--outside_files=true"):
+        plan.look_at(folder.root, None, unique_ids=True)
+    plan.look_at(file, None, unique_ids=True)  # the user named it
+    assert plan.num_taken == 1
+
+
 @pytest.mark.parametrize("unique", [True, False])
 def test_repeated_ids(folder: GemFolder, plan: ImportPlan, unique: bool) -> None:
     image = folder.image("a.jpg")

@@ -2,10 +2,12 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from lerobot_gem.data.gem_jsonl.limits import LONGEST_TEXT, MOST_RECORD_BYTES
 from lerobot_gem.data.gem_jsonl.records import (
     RECORD,
     GemRecord,
@@ -194,6 +196,7 @@ def test_an_image_may_be_in_the_folder_of_images(tmp_path: Path) -> None:
         (record("Where?", "There.", image=[7]), "no image"),
         (record("<image>Where?", "There.", video="a.mp4"), "image and video"),
         ({**record("<video>?", "!", video=["a", "b"]), "image": None}, "several videos"),
+        (record("<image>?", "!" * (LONGEST_TEXT + 1)), "long text"),
     ],
 )
 def test_refused(faulty: object, reason: str) -> None:
@@ -208,6 +211,35 @@ def test_lines_that_are_no_json_are_numbered(tmp_path: Path) -> None:
     found = list(read_records(file))
     assert [number for number, _ in found] == [1, 3, 4, 5]
     assert [r for _, r in found if not isinstance(r, RecordError)] == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_what_is_too_deep_or_too_large_is_one_record_that_is_refused(tmp_path: Path, name: str) -> None:
+    deep, closed = "[" * 200_000, "]" * 200_000
+    faulty = [
+        deep + closed,
+        f'{{"id": {deep}{closed}}}',
+        "[" * 40 + "]" * 40,
+        json.dumps("x" * (MOST_RECORD_BYTES + 1)),
+    ]
+    if name == "a.jsonl":
+        faulty.append(deep)
+    parts = ['{"id": 1}', *faulty, '{"id": 2}']
+    (tmp_path / name).write_text("\n".join(parts) if name == "a.jsonl" else f"[{','.join(parts)}]")
+    found = list(read_records(tmp_path / name))
+    assert [number for number, _ in found] == list(range(1, len(parts) + 1))
+    assert [value for _, value in found if not isinstance(value, RecordError)] == [{"id": 1}, {"id": 2}]
+    reasons = [value.reason for _, value in found if isinstance(value, RecordError)]
+    assert reasons == ["deep nesting"] * 3 + ["large record"] + ["deep nesting"] * (name == "a.jsonl")
+
+
+@pytest.mark.parametrize("text", [" " * 30_000 + "z", "<image>" * 4_000 + "z", "z" + "<image> " * 4_000])
+def test_a_long_text_takes_no_hours(text: str) -> None:
+    before = time.process_time()
+    with pytest.raises(RecordError, match="<image> count"):
+        GemRecord.parse(record(text, "There."))
+    GemRecord.parse(record("<image>" + text.replace("<image>", ""), "There."))
+    assert time.process_time() - before < 1
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -1,0 +1,18 @@
+"""The faults of `tests/faults.py` that need no process of their own; all of them: `python -m tests.faults`."""
+
+import pytest
+
+from tests.faults import FAULTS, TESTED, Fault, outcome_of
+
+QUICK = [fault for fault in FAULTS if fault.is_quick]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", QUICK, ids=lambda fault: f"{fault.area}-{fault.name}")
+def test_a_fault_has_an_outcome_in_one_sentence(fault: Fault) -> None:
+    said = outcome_of(fault)
+    assert said and "\n" not in said
+
+
+def test_there_are_40_kinds() -> None:
+    assert len({(fault.area, fault.name) for fault in (*FAULTS, *TESTED)}) == len(FAULTS) + len(TESTED) >= 40
