@@ -433,5 +433,5 @@ def test_tasks_find_what_one_finds(copy: Path) -> None:
 
 
 def test_a_cluster_needs_a_place_for_what_tasks_find() -> None:
-    with pytest.raises(ValueError, match="executor=ray without html: expected the page's file"):
+    with pytest.raises(ConfigurationError, match="executor=ray without html: expected the page's file"):
         CheckConfig(dataset=DatasetConfig("local/noise"), executor="ray", tasks=2)
