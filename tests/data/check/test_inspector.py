@@ -19,6 +19,7 @@ from lerobot_gem.data.check.inspector import CheckConfig, inspect, spread
 from lerobot_gem.policies.base_options import CamerasConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.validation import ConfigurationError
 from tests.conftest import (
     CAMERAS,
     EPISODES,
