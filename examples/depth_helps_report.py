@@ -2,7 +2,7 @@
 
     python examples/depth_helps_report.py
 
-writes results/depth_helps/tables.md and results/depth_helps/first_action.png.
+writes results/depth_helps/tables.md and results/depth_helps/arms.png.
 """
 
 import json
@@ -14,8 +14,22 @@ from typing import Any, NamedTuple
 
 from tables import spread, success_cells, table
 
+from lerobot_gem.results.counts import wilson
+
 RESULTS = Path(__file__).parent.parent / "results" / "depth_helps"
-BASELINE = "a"
+# Arms that all others are compared with, layout by layout.
+COMPARED = ("a", "c")
+# Pre-training of each arm (depth_helps.py), for a reader of the plot.
+NAMES = {
+    "a": "a: none",
+    "b": "b: language alone",
+    "c": "c: language and depth (GEM)",
+    "c900": "c900: the same, fewer steps",
+    "c5000": "c5000: the same, more steps",
+    "d": "d: language and RGB",
+    "e": "e: as c, depth learned on",
+    "f": "f: none, more steps of actions",
+}
 # What is measured beside success.
 OTHER_MEASURES = {"held_out", "questions"}
 
@@ -39,14 +53,18 @@ def read(measured: str) -> dict[Policy, dict[int, Any]]:
 
 
 def rows_of_success(measured: str) -> Iterator[list[str]]:
-    """Successes over all seeds, with a Wilson interval, and the test on pairs of layout and seed."""
-    found = read(measured)
-    for policy, seeds in found.items():
-        baseline = {} if policy.arm == BASELINE else found.get(policy._replace(arm=BASELINE), {})
-        solved, other = (
-            {seed: result["solved"] for seed, result in of_arm.items()} for of_arm in (seeds, baseline)
-        )
-        yield [policy.setting, str(policy.demonstrations), policy.arm, *success_cells(solved, other)]
+    """Successes over all seeds, with a Wilson interval, and the tests on pairs of layout and seed."""
+    solved = {
+        policy: {seed: result["solved"] for seed, result in seeds.items()}
+        for policy, seeds in read(measured).items()
+    }
+    for policy, seeds in solved.items():
+        against = [
+            success_cells(seeds, {} if policy.arm == arm else solved.get(policy._replace(arm=arm), {}))
+            for arm in COMPARED
+        ]
+        pairs = [cells[-1] for cells in against]
+        yield [policy.setting, str(policy.demonstrations), policy.arm, *against[0][:-1], *pairs]
 
 
 def rows_of_errors() -> Iterator[list[str]]:
@@ -99,7 +117,7 @@ def tables() -> str:
     )
     for condition in conditions:
         parts += [f"Success, {condition.replace('_', ' ')}:", ""]
-        header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone"
+        header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone | it alone : c alone"
         parts.append(table(header, rows_of_success(condition)))
     names = " | ".join(file.name.split(".")[0] for file in questions_files())
     parts += ["Questions about unseen scenes, by pre-training:", ""]
@@ -108,32 +126,44 @@ def tables() -> str:
 
 
 def plot() -> None:
-    """Error of the first action by arm."""
+    """Success and the error of the first action, by arm: bars over all seeds, a point for each seed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    found = {policy: seeds for policy, seeds in read("held_out").items() if policy.setting == "plain"}
-    amounts = sorted({policy.demonstrations for policy in found})
-    figure, axes = plt.subplots(
-        1, len(amounts), figsize=(4.5 * len(amounts), 3.2), sharey=True, squeeze=False
-    )
-    for axis, amount in zip(axes[0], amounts, strict=True):
-        arms = sorted(policy.arm for policy in found if policy.demonstrations == amount)
-        for place, arm in enumerate(arms):
-            seeds = found[Policy("plain", arm, amount)]
-            values = [result["first_action"]["xy"]["mean"] for result in seeds.values()]
-            axis.bar(place, statistics.mean(values), color="tab:orange" if arm[0] in "ce" else "tab:gray")
-            axis.plot([place] * len(values), values, "k.", markersize=4)
-        axis.axhline(
-            next(iter(next(iter(found.values())).values()))["first_action"]["xy"]["guess"], ls=":", c="k"
-        )
-        axis.set_xticks(range(len(arms)), arms)
-        axis.set_title(f"{amount} demonstrations")
-    axes[0][0].set_ylabel("error of the first action, x and y")
+    errors, successes = read("held_out"), read("as_trained")
+    policies = [policy for policy in successes if policy.setting == "plain" and policy in errors]
+    amounts = sorted({policy.demonstrations for policy in policies}, reverse=True)
+    figure, axes = plt.subplots(len(amounts), 2, figsize=(10, 3 * len(amounts)), squeeze=False)
+    for (left, right), amount in zip(axes, amounts, strict=True):
+        shown = sorted((p for p in policies if p.demonstrations == amount), key=lambda p: p.arm, reverse=True)
+        for place, policy in enumerate(shown):
+            color = "tab:orange" if policy.arm[0] in "ce" else "tab:gray"
+            by_seed = [result["solved"] for result in successes[policy].values()]
+            solved = [outcome for of_seed in by_seed for outcome in of_seed]
+            share, bounds = statistics.mean(solved), wilson(sum(solved), len(solved))
+            left.barh(
+                place, share, color=color, xerr=[[share - bounds[0]], [bounds[1] - share]], ecolor="black"
+            )
+            left.text(
+                0.01, place, f"{sum(solved)} of {len(solved)}", va="center", color="white", weight="bold"
+            )
+            actions = [result["first_action"]["xy"] for result in errors[policy].values()]
+            right.barh(place, statistics.mean(action["mean"] for action in actions), color=color)
+            for axis, values in (
+                (left, [statistics.mean(of_seed) for of_seed in by_seed]),
+                (right, [action["mean"] for action in actions]),
+            ):
+                axis.plot(values, [place] * len(values), "k.", markersize=4)
+        left.set_yticks(range(len(shown)), [NAMES[policy.arm] for policy in shown])
+        left.set_xlim(0, 1)
+        left.set_title(f"{amount} demonstrations: unseen layouts solved", fontsize=10)
+        right.set_yticks([])
+        right.axvline(actions[0]["guess"], ls=":", c="k")
+        right.set_title("error of the first action (dotted: without looking)", fontsize=10)
     figure.tight_layout()
-    figure.savefig(RESULTS / "first_action.png", dpi=120)
+    figure.savefig(RESULTS / "arms.png", dpi=100)
 
 
 def main() -> None:
