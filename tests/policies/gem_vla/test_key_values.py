@@ -19,7 +19,7 @@ from tests.conftest import ACTION_DIM, build_policy
 from tests.inference.test_acting import NOISE, observe
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (the first is a fixture)
 from tests.policies.gem_vla.test_action_tokens import MASK, TOKENS, no_flow
-from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.gem_vla.test_modeling_gem_vla import assert_frozen_alone, grads, warm
 from tests.policies.test_adapters import LORA, save_adapter
 
 CUT = "backbone.model.language_model.layers.2."
@@ -58,14 +58,7 @@ def test_it_learns_with_all_that_it_has(make_policy, batch):
 def test_what_is_frozen_gets_no_gradient_and_the_rest_does(make_policy, batch, overrides, frozen):
     policy, preprocess, _ = make_policy(**{"expert": expert()} | overrides)
     policy(preprocess(batch))[0].backward()
-    parts = {
-        "vision_tower": policy.backbone.vision_tower,
-        "language_model": policy.backbone.language_model,
-        "expert": policy.expert,
-    }
-    for name, part in parts.items():
-        expected = set() if name == frozen else {n for n, _ in part.named_parameters()}
-        assert grads(part).keys() == expected, name
+    assert_frozen_alone(policy, frozen)
 
 
 def test_insulation_keeps_the_flow_out_of_the_backbone_and_the_tokens_in(make_policy, batch):

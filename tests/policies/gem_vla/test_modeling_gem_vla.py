@@ -95,6 +95,18 @@ def test_without_dropout_training_draws_what_it_drew_before(make_policy, batch):
     assert torch.get_rng_state().equal(before)
 
 
+def assert_frozen_alone(policy, frozen):
+    """After a backward pass, each part has all of its gradients, but for the frozen one, which has none."""
+    parts = {
+        "vision_tower": policy.backbone.vision_tower,
+        "language_model": policy.backbone.language_model,
+        "expert": policy.expert,
+    }
+    for name, part in parts.items():
+        expected = set() if name == frozen else {n for n, _ in part.named_parameters()}
+        assert grads(part).keys() == expected, name
+
+
 def test_every_part_learns_by_default(make_policy, batch):
     policy, preprocess, _ = make_policy()
     warm(policy)
@@ -116,14 +128,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_does(make_policy, batch, o
     policy, preprocess, _ = make_policy(**overrides)
     warm(policy)
     policy(preprocess(batch))[0].backward()
-    parts = {
-        "vision_tower": policy.backbone.vision_tower,
-        "language_model": policy.backbone.language_model,
-        "expert": policy.expert,
-    }
-    for name, part in parts.items():
-        expected = set() if name == frozen else {n for n, _ in part.named_parameters()}
-        assert grads(part).keys() == expected, name
+    assert_frozen_alone(policy, frozen)
     learning = {id(p) for group in policy.get_optim_params() for p in group["params"]}
     assert learning == {id(p) for p in policy.parameters() if p.requires_grad}
 
