@@ -14,6 +14,8 @@ from torch import Tensor
 from torchao.optim import AdamW8bit
 from torchao.optim.subclass_8bit import OptimState8bit
 
+from lerobot_gem.training.draws import drawing_by
+
 _CODES, _SCALE = "codes", "scale"
 
 
@@ -32,13 +34,21 @@ class SavableAdamW8bit(AdamW8bit):
         self.param_groups[-1]["lr"] = rate
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update."""
+        """One update. What is rounded stochastically is drawn by the number of updates alone.
+
+        So a run that goes on from a checkpoint rounds as one that was not interrupted, and the processes of a run round alike: their
+        weights, which only their gradients keep equal, would drift apart otherwise.
+        """
         rates = [group["lr"] for group in self.param_groups]
-        on_cpu = all(param.device.type == "cpu" for group in self.param_groups for param in group["params"])
+        device = self.param_groups[0]["params"][0].device
+        updates = max((int(moments["step"]) for moments in self.state.values()), default=0)
         try:
             for group, rate in zip(self.param_groups, rates, strict=True):
                 group["lr"] = torch.tensor(rate)
-            with torch.compiler.set_stance("force_eager") if on_cpu else nullcontext():
+            with (
+                drawing_by(seed=0, step=updates, rank=0, device=device),
+                torch.compiler.set_stance("force_eager") if device.type == "cpu" else nullcontext(),
+            ):
                 return super().step(closure)
         finally:
             for group, rate in zip(self.param_groups, rates, strict=True):
