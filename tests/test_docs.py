@@ -16,7 +16,7 @@ from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("lerobot_gem", "docs", "configs", "examples", "benchmarks", "tests", "tools")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
-PAGES = [*sorted(ROOT.glob("*.md")), *(ROOT / "docs").glob("*.md"), *(ROOT / "lerobot_gem").rglob("*.md")]
+PAGES = [*sorted(ROOT.glob("*.md")), *(ROOT / "docs").rglob("*.md"), *(ROOT / "lerobot_gem").rglob("*.md")]
 SOURCES = [path for path in FILES if path.suffix == ".py" and path.is_relative_to(ROOT / "lerobot_gem")]
 TESTS = [path for path in FILES if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")]
 PYTHON = [path for path in FILES if path.suffix == ".py"]
@@ -84,7 +84,10 @@ def test_quoted_messages_exist(page, message, known_messages):
 
 
 def test_messages_are_found_in_every_page_with_a_table_of_them():
-    assert {page for page, _ in quoted_messages()} >= {"docs/troubleshooting.md", "docs/data_depth_labels.md"}
+    assert {page for page, _ in quoted_messages()} >= {
+        "docs/how_to/troubleshooting.md",
+        "docs/how_to/label_depth.md",
+    }
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------

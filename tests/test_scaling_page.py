@@ -1,4 +1,4 @@
-"""The commands of docs/scaling.md are taken by the real parsers, and its figures are those that the benchmark printed."""
+"""The commands of docs/how_to/scale.md are taken by the real parsers, and its figures are those that the benchmark printed."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.scripts.options import parse_options
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "scaling.md").read_text()
+PAGE = (ROOT / "docs" / "how_to" / "scale.md").read_text()
 OURS = {
     "lerobot-gem-import": ImportGemConfig,
     "lerobot-gem-label-depth": LabelDepthConfig,

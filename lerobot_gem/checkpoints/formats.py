@@ -44,7 +44,7 @@ _UNFIT = (
 CheckpointFormat = Literal["policy", "gem-2b", "qwen3-vl", "sana", "rdt"]
 Part = Literal["backbone", "generator", "expert"]
 
-# Prefixes of GEM-2B and ours; Qwen3-VL's are the first two. See docs/checkpoints.md.
+# Prefixes of GEM-2B and ours; Qwen3-VL's are the first two. See docs/how_to/convert_checkpoints.md.
 GEM_2B_PREFIXES = {
     "model.": "backbone.model.",
     "lm_head.": "backbone.lm_head.",

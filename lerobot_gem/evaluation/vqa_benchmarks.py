@@ -113,7 +113,7 @@ def read_benchmark(options: BenchmarkOptions) -> list[BenchmarkRow]:
         except KeyError as error:
             raise ValueError(
                 f"A record of {file} has no {error}; it has {sorted(record)}: expected {options.name} as it is published "
-                "(docs/vqa_scores.md). Check --benchmark.name."
+                "(docs/how_to/score_answers.md). Check --benchmark.name."
             ) from error
     return sorted(rows, key=lambda row: row.images)
 

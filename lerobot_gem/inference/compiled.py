@@ -21,7 +21,7 @@ from lerobot_gem.inference.acting import ChunkInputs, ChunkSampler, denoise, rea
 
 logger = logging.getLogger(__name__)
 
-# Largest difference of a normalised action, whose range is about -1 to 1: see docs/acting.md.
+# Largest difference of a normalised action, whose range is about -1 to 1: see docs/how_to/act_faster.md.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05}
 MAX_SHAPES = 16
 

@@ -1,7 +1,7 @@
 """Acting in 8 bits on a CPU: what the linear layers of vision tower and decoder read and weigh is int8.
 
 Weights are quantised once, each row with a scale of its own; what a layer reads is quantised when it comes, with one scale. The
-products are oneDNN's, the fastest of torch's kernels where it was measured (docs/acting.md). They are called directly: torch's own
+products are oneDNN's, the fastest of torch's kernels where it was measured (docs/how_to/act_faster.md). They are called directly: torch's own
 conversion of modules is deprecated, and torchao's takes longer on CPUs than bfloat16, unless it is compiled.
 """
 

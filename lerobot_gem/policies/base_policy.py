@@ -81,7 +81,7 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
                 configuration has other cameras than the checkpoint, whose processor would go on with its own. Or an
                 adapter was trained in another stage. Or a file of the checkpoint could run code, or asks for sizes that its
-                weights do not have (docs/security.md).
+                weights do not have (docs/reference/security.md).
         """
         config = kwargs.get("config")
         with_data = kwargs.get("dataset_meta") is not None

@@ -44,7 +44,7 @@ def in_parts[T](
 def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[dict[str, Any]]:
     """Cut a preprocessed batch into parts of at most `size` samples, the last of which may be smaller.
 
-    Patches, images and prompts have rows of their own (docs/architecture.md): each goes with its sample. So do questions that are
+    Patches, images and prompts have rows of their own (docs/contributing/architecture.md): each goes with its sample. So do questions that are
     learned beside actions, which are prompts with images of their own.
     """
     grid = batch[OBS_GRID_THW]

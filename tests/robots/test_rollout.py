@@ -84,7 +84,7 @@ def test_no_goal_is_farther_than_the_user_allows(arm_policy: Path, arm_options: 
 def test_a_servo_that_answers_no_more_ends_the_run(
     arm_policy: Path, arm_options: Callable, silent: int, held: list[int]
 ):
-    """LeRobot lets go of the motors in order, as far as they answer: docs/so100.md warns of those behind."""
+    """LeRobot lets go of the motors in order, as far as they answer: docs/how_to/so100.md warns of those behind."""
     with FeetechBus(silent_after={silent: 10}) as bus:
         result = rollout(arm_policy, *arm_options(bus.port), f"--task={TASK}", seconds=60)
         assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""Each command of docs/so100.md is taken by the real parser of its program."""
+"""Each command of docs/how_to/so100.md is taken by the real parser of its program."""
 
 import inspect
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "so100.md"
+PAGE = ROOT / "docs" / "how_to" / "so100.md"
 
 
 def commands() -> list[list[str]]:

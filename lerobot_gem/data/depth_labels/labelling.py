@@ -53,7 +53,7 @@ class LabelDepthConfig(ExecutorOptions):
         model: The depth-estimation model.
         cameras: Features to label; all RGB cameras when empty.
         storage: How depth is stored: `camera`, as its camera is (videos beside videos), or `image`, which is quicker to read beside
-            videos unless the policy has long action chunks (docs/data_depth_labels.md).
+            videos unless the policy has long action chunks (docs/how_to/label_depth.md).
         max_side: Longest side of the depth in pixels; None is its camera's. What is more than `depth.max_side` of the training
             (256 in the release's VLA stage) costs space and reading time alone.
         batch_size: Frames that go through the model together.

@@ -125,7 +125,7 @@ def _check_content(meta: LeRobotDatasetMetadata) -> None:
         )
     if MESSAGES not in meta.features and not meta.has_language_columns:
         raise ValueError(
-            f"{meta.root} holds no questions: expected the column {MESSAGES!r} (docs/data.md) or LeRobot's language columns."
+            f"{meta.root} holds no questions: expected the column {MESSAGES!r} (docs/how_to/import_data.md) or LeRobot's language columns."
         )
 
 

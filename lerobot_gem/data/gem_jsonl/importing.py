@@ -298,7 +298,7 @@ class _Import:
                 shutil.rmtree(self.staging)
                 raise ValueError(
                     f"No record of {config.source} can be used, of {report.records}: {report.reasons()}. {self.skipped} lists each. "
-                    "Expected records as in docs/data.md."
+                    "Expected records as in docs/how_to/import_data.md."
                 )
             sample_format = _sample_format(config, plan)
             report.image_size = sample_format.size[::-1]

@@ -102,7 +102,7 @@ class DistillationConfig:
 @PreTrainedConfig.register_subclass("gem_vla")
 @dataclass
 class GemVLAConfig(BaseGemConfig):
-    """GEM-VLA. Defaults are the release's (docs/provenance.md) unless said otherwise.
+    """GEM-VLA. Defaults are the release's (docs/reference/provenance.md) unless said otherwise.
 
     Attributes:
         preset: Architecture by name: "tiny" (random weights, learns on two CPU cores), "2b" or "8b".
@@ -118,7 +118,7 @@ class GemVLAConfig(BaseGemConfig):
         dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast). What autocast casts is stored
             in bfloat16 where it is frozen, and by a policy that was loaded to act.
         weights: How the layers that are trained are stored: "float32", or "bfloat16" with `optimizer_name` "adamw_8bit", at less
-            than half the memory (docs/memory.md).
+            than half the memory (docs/reference/memory.md).
         micro_batch_size: Samples of a batch whose activations are in memory at a time; gradients are those of the whole batch, at a
             third more time. None is all of them.
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
@@ -130,19 +130,19 @@ class GemVLAConfig(BaseGemConfig):
             lies beyond is an outlier, and is cut off. With it, a number of the state that stands still in the dataset, or
             nearly, is read as its mean. None does neither.
         optimizer_name: "adamw"; "adamw_8bit", torchao's, whose state takes a quarter of the memory; or "muon", which learns from
-            scratch with fewer samples (docs/demo.md).
+            scratch with fewer samples (docs/tutorials/demo.md).
         optimizer_lr: Learning rate of the expert.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
         optimizer_betas: AdamW's betas (torch's default; the release states none).
         optimizer_eps: AdamW's epsilon.
-        optimizer_weight_decay: Weight decay; 0.01 in the release's VLA scripts (docs/provenance.md).
+        optimizer_weight_decay: Weight decay; 0.01 in the release's VLA scripts (docs/reference/provenance.md).
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
-        compile_model: Compile what acts (docs/acting.md): seconds to minutes at the first chunk, for faster chunks after it.
+        compile_model: Compile what acts (docs/how_to/act_faster.md): seconds to minutes at the first chunk, for faster chunks after it.
             lerobot-rollout sets it from its own --use_torch_compile. Training is not compiled.
         quantization: "int8" computes the linear layers of vision tower and decoder in 8 bits when the policy acts, on a CPU: faster, in
-            less memory, not quite the same actions (docs/acting.md). None does not. Training is not quantised.
+            less memory, not quite the same actions (docs/how_to/act_faster.md). None does not. Training is not quantised.
         rtc_config: Real-time chunking; set by lerobot-rollout.
         action_feature_names: Names of an action's numbers; written by LeRobot, which orders them as the robot does.
         push_to_hub: Off, so that training needs no account; --policy.push_to_hub=true --policy.repo_id=user/name.

@@ -7,7 +7,7 @@ from lerobot_gem.data.libero_demos.questions.kinds import KINDS
 
 @dataclass
 class QuestionsConfig:
-    """Questions about what a simulation shows; see docs/questions.md.
+    """Questions about what a simulation shows; see docs/how_to/collect_questions.md.
 
     Attributes:
         kinds: Some of `KINDS`; all of them when None.
