@@ -148,7 +148,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
     if state.is_main_process:
         begin_or_resume(
             work.staging,
-            _settings(config, work.dataset, list(work.storage)),
+            _settings(config, work.dataset, list(work.storage), work.model.depth_type),
             resume=config.resume,
             overwrite=config.overwrite,
             work=_WORK,
@@ -243,17 +243,8 @@ class _Labelling:
 
     def finish(self) -> list[CameraReport]:
         """Write the dataset."""
-        if "model" not in vars(self):
-            self.open(0)
         with self._explained():
-            return _write(
-                self.config,
-                self.dataset.root,
-                self.staging,
-                self.folders,
-                self.storage,
-                self.model.depth_type,
-            )
+            return _write(self.config, self.dataset.root, self.staging, self.folders, self.storage)
 
     def _explained(self) -> AbstractContextManager[None]:
         advice = (
@@ -288,7 +279,7 @@ def _choose_cameras(features: dict[str, dict[str, Any]], asked: Sequence[str]) -
     return cameras
 
 
-def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dict[str, Any]:
+def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str], depth_type: str) -> dict[str, Any]:
     """Everything that decides what the labels are: must agree between a run and its continuation."""
     info = (dataset.root / "meta" / "info.json").read_bytes()
     return {
@@ -297,6 +288,7 @@ def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str]) -> dic
         "storage": config.storage,
         "max_side": config.max_side,
         "model": _on_disk(asdict(config.model)),
+        "depth_type": depth_type,
         "batch_size": config.batch_size,
     }
 
@@ -375,16 +367,15 @@ def _write(
     staging: Path,
     folders: dict[int, Path],
     storage: Mapping[str, str],
-    depth_type: str,
 ) -> list[CameraReport]:
     """Write the dataset inside of `staging` and move it to its place when complete."""
-    partial = staging / "dataset"
+    settings = json.loads((staging / "settings.json").read_text())
+    depth_type, partial = settings["depth_type"], staging / "dataset"
     shutil.rmtree(partial, ignore_errors=True)
     info = {"depth_unit": "mm", "depth_kind": depth_type, "depth_model": config.model.pretrained}
     with removed_on_error(partial):  # room for another try
         summaries = add_depth_features(source, partial, folders, storage, info)
     reports = [_report(key, depth_type, episodes) for key, episodes in summaries.items()]
-    settings = json.loads((staging / "settings.json").read_text())
     content = {"settings": settings, "cameras": [_on_disk(asdict(report)) for report in reports]}
     (partial / "depth_labels.json").write_text(json.dumps(content, indent=1))
     publish(partial, config.output.root)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -162,6 +163,24 @@ def test_worker_processes_decode_the_same(
 ) -> None:
     label_depth(config(source, tmp_path / "set", pixel_depth, num_workers=2))
     assert tree(tmp_path / "set") == tree(labelled)
+
+
+def test_what_finishes_elsewhere_opens_no_model(
+    labelled: Path, source: Path, pixel_depth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the last job of a cluster does, which has the pickled work alone."""
+    root, finish = tmp_path / "set", []
+    monkeypatch.setattr(
+        labelling,
+        "run_stages",
+        lambda config, staging, stages, last, **_: (stages[0].run(0, 1), finish.append(pickle.dumps(last)))[
+            0
+        ],
+    )
+    label_depth(config(source, root, pixel_depth))
+    monkeypatch.setattr(labelling.DepthModel, "load", None)
+    pickle.loads(finish[0])()
+    assert tree(root) == tree(labelled)
 
 
 @pytest.mark.slow
