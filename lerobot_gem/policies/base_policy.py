@@ -221,6 +221,9 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     def get_optim_params(self) -> list[dict[str, Any]]:
         """The optimiser's groups: the backbone at its own learning rate, and all else; without what is frozen."""
+        # Adapters that LeRobot loaded, as in a run that is resumed, come in float32, and what they change as it was trained before.
+        drop_originals(self)
+        self.store_weights()
         config = self.config
         return parameter_groups(
             *self._parts_beside_backbone(),

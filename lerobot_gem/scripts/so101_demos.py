@@ -8,6 +8,8 @@ from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 def main() -> None:
     config = parse_options(SO101DemosConfig)
     attempts = collect(config)
+    if attempts is None:  # Slurm goes on with it
+        return
     print(
         f"{config.output.root}: {config.episodes} demonstrations in {attempts} attempts of the scripted expert"
     )

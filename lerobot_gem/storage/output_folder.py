@@ -129,6 +129,16 @@ def begin_or_resume(
     file.write_text(content)
 
 
+@contextmanager
+def complete_or_absent(folder: Path) -> Iterator[Path]:
+    """A folder to write a piece of work to, which gets its name when it is complete."""
+    partial = folder.with_name(f".{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    yield partial
+    partial.rename(folder)
+
+
 def publish(finished: Path, root: Path) -> None:
     """Give a finished folder its name, in place of what `check_output` allowed to replace."""
     if root.exists():

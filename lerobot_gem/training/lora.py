@@ -70,7 +70,7 @@ def drop_originals(adapted: nn.Module) -> None:
     """Forget the originals of what is trained in full: PEFT trains a copy, and keeps them for a return, as much memory again.
 
     Args:
-        adapted: What PEFT made of a policy.
+        adapted: A policy with adapters, or what PEFT made of it.
     """
     for module in adapted.modules():
         if isinstance(module, ModulesToSaveWrapper):

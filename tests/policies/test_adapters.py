@@ -69,6 +69,34 @@ def test_an_adapter_of_a_new_policy_loads_as_it_was(trained, depth_dataset_root)
     assert acting.predict_action_chunk(inputs, noise=noise).equal(chunk)
 
 
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_a_resumed_run_keeps_weights_as_the_first_one_did(
+    weights,
+    make_policy,
+    gem_checkpoint,  # noqa: F811
+    depth_dataset_root,
+    tmp_path,
+):
+    """Adapters too, which PEFT loads in float32, over a backbone that it loads as if it were trained."""
+    policy, *processors = make_policy(
+        depth_dataset_root,
+        backbone=BackboneConfig(pretrained=gem_checkpoint),
+        depth=DepthConfig(loss_weight=0.1),
+        weights=weights,
+        dtype="bfloat16",
+        optimizer_name="adamw_8bit" if weights == "bfloat16" else "adamw",
+    )
+    adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
+    adapted.get_optim_params()
+    resumed, *_ = load(save_adapter(tmp_path / "adapter", adapted, *processors), depth_dataset_root)
+    resumed.get_optim_params()
+    kept, again = (
+        {n: (p.dtype, p.requires_grad) for n, p in one.named_parameters()} for one in (adapted, resumed)
+    )
+    assert again == kept
+    assert torch.bfloat16 in {dtype for dtype, _ in kept.values()}
+
+
 def test_an_adapter_becomes_a_whole_policy(trained, depth_dataset_root, tmp_path):
     adapted, folder, inputs, noise, chunk = trained
     convert(ConvertConfig(SourceCheckpoint(folder), tmp_path / "whole", format="policy"))

@@ -1,16 +1,15 @@
 """Attempts on disk: a folder for each, complete or absent, until the dataset is written from them."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.data.libero_demos.questions.recorder import FrameLanguage
-from lerobot_gem.storage.images import encode, image_suffix
+from lerobot_gem.storage.output_folder import complete_or_absent
+from lerobot_gem.storage.recorded_episodes import has_episode, write_episode
 from lerobot_gem.storage.single_frames import store_frames
 
 # Random scenes that are simulated, and kept, as one piece of work.
@@ -70,49 +69,23 @@ def write_attempt(attempt: Attempt, recording: Recording | None, staging: Path) 
         recording: What it gave; None when it did not succeed.
         staging: Folder of all attempts.
     """
-    partial = staging / f".{attempt.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    if recording is not None:
+    with complete_or_absent(staging / attempt.name) as folder:
+        if recording is None:
+            return
         if attempt.scenes:
-            store_frames(recording.frames, partial / _SCENES)
+            store_frames(recording.frames, folder / _SCENES)
         else:
-            _write_demonstration(recording.frames, partial)
+            write_episode(recording.frames, folder)
         if recording.language is not None:
             language = [frame.to_json() for frame in recording.language]
-            (partial / _LANGUAGE).write_text(json.dumps(language))
+            (folder / _LANGUAGE).write_text(json.dumps(language))
         if recording.instruction is not None:
-            (partial / _INSTRUCTION).write_text(recording.instruction)
-    partial.rename(staging / attempt.name)
-
-
-def _write_demonstration(frames: list[Frame], folder: Path) -> None:
-    """One file for each vector, one folder for each camera."""
-    for key in frames[0]:
-        values = [frame[key] for frame in frames]
-        if not key.startswith("observation.images."):
-            np.save(folder / f"{key}.npy", np.stack(values))
-            continue
-        (folder / key).mkdir()
-        suffix = image_suffix(key.endswith("_depth"))
-        for index, image in enumerate(values):
-            (folder / key / f"frame-{index:06d}{suffix}").write_bytes(encode(image))
+            (folder / _INSTRUCTION).write_text(recording.instruction)
 
 
 def succeeded(folder: Path) -> bool:
     """Whether the attempt in a folder has frames."""
-    return (folder / "action.npy").exists() or (folder / _SCENES).exists()
-
-
-def read_demonstration(folder: Path) -> dict[str, NDArray[Any] | list[str]]:
-    """What `write_attempt` kept of a demonstration of N frames: vectors (N, D), and the paths of N images, by key."""
-    found: dict[str, NDArray[Any] | list[str]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            found[path.name] = sorted(str(image) for image in path.iterdir())
-        elif path.suffix == ".npy":
-            found[path.stem] = np.load(path)
-    return found
+    return has_episode(folder) or (folder / _SCENES).exists()
 
 
 def scenes_file(folder: Path) -> Path:

@@ -5,8 +5,7 @@ Every attempt is a function of (seed, task, attempt number) alone, so that it do
 the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the
 dataset. When there are enough of them, the dataset is written from those files, and the folder disappears.
 
-Attempts are made in rounds (data/executors.py): first as many as are wanted, then as many more as failed, and so on. So no attempt
-is made that may not be needed, and which ones are made does not depend on how many processes there are.
+Attempts are made in rounds (data/rounds.py).
 """
 
 import shutil
@@ -30,6 +29,7 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskReport, write_dataset
 from lerobot_gem.data.libero_demos.replaying import replay_demonstration
 from lerobot_gem.data.libero_demos.source_files import count_demonstrations, source_file
+from lerobot_gem.data.rounds import SHARED_ROUNDS, attempts_of_round, share
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import require_wide
 from lerobot_gem.simulation.scripted_policies import SCRIPTED_POLICIES
@@ -37,8 +37,6 @@ from lerobot_gem.storage.output_folder import DATASET, begin_or_resume, check_ou
 
 # A scripted policy that fails more often than this is broken, and collecting would never end.
 _MIN_SUCCESS = 1 / 4
-# Rounds that all processes share. Of attempts that fail every tenth time, one in ten thousand is left to the finish.
-_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport] | None:
     work.begin()
     stages = [
         Stage(f"round{number}", partial(work.share_round, number), count=partial(work.count, number))
-        for number in range(_ROUNDS)
+        for number in range(SHARED_ROUNDS)
     ]
     return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
 
@@ -131,10 +129,9 @@ class _Collection:
         )
 
     def share_round(self, number: int, rank: int, tasks: int) -> None:
-        """Make a task's share of a round's attempts: neighbours, since building the scene of another LIBERO task takes ten seconds."""
+        """Make a task's share of a round's attempts. Building the scene of another LIBERO task takes ten seconds."""
         attempts = self.attempts(number)
-        share = attempts[len(attempts) * rank // tasks : len(attempts) * (rank + 1) // tasks]
-        self._make(share, is_alone=tasks == 1)
+        self._make(attempts[share(len(attempts), rank, tasks)], is_alone=tasks == 1)
 
     def finish(self) -> list[TaskReport]:
         """Make what failed in all rounds, and write the dataset."""
@@ -191,18 +188,14 @@ class _Collection:
         return stored, reports
 
     def _demonstrations(self, task: _Task, number: int) -> range:
-        """Numbers of a task's demonstrations in a round: as many more as failed before."""
-        wanted = self.config.episodes_per_task
-        start, stop = 0, wanted if task.recorded is None else min(wanted, task.recorded)
-        for _ in range(number):
-            failures = sum(
-                not succeeded(self.staging / Attempt(task.number, one).name) for one in range(stop)
-            )
-            self._give_up_if_hopeless(task, failures)
-            start, stop = stop, wanted + failures
-            if task.recorded is not None:
-                stop = min(stop, task.recorded)
-        return range(start, stop)
+        """Numbers of a task's demonstrations in a round."""
+        return attempts_of_round(
+            number,
+            self.config.episodes_per_task,
+            lambda one: succeeded(self.staging / Attempt(task.number, one).name),
+            lambda failures: self._give_up_if_hopeless(task, failures),
+            available=task.recorded,
+        )
 
     def _give_up_if_hopeless(self, task: _Task, failures: int) -> None:
         config, wanted = self.config, self.config.episodes_per_task

@@ -8,11 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lerobot_gem.data.libero_demos.attempt_files import (
     Attempt,
-    read_demonstration,
     read_language,
     scenes_file,
 )
@@ -21,6 +18,7 @@ from lerobot_gem.data.libero_demos.questions.writing import write_language
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
 from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import publish, removed_on_error
+from lerobot_gem.storage.recorded_episodes import read_episode
 from lerobot_gem.storage.single_frames import FrameBatch, append_frames
 
 
@@ -98,7 +96,7 @@ def _write(
             if not scenes:
                 dataset = dataset or LeRobotDataset.resume(config.output.repo_id, root=root)
                 for one in group:
-                    dataset.save_episode(episode_data=_episode_data(one, dataset))
+                    dataset.save_episode(episode_data=read_episode(one.folder, one.instruction, dataset))
             if dataset is not None:
                 dataset.finalize()
                 dataset = None
@@ -113,26 +111,3 @@ def _write(
 
 def _batch(one: StoredAttempt) -> FrameBatch:
     return FrameBatch(scenes_file(one.folder), one.instruction, one.attempt.scenes)
-
-
-def _episode_data(one: StoredAttempt, dataset: Any) -> dict[str, Any]:
-    """A demonstration as `LeRobotDataset.save_episode` takes an episode, with image files that are already encoded.
-
-    Args:
-        one: The demonstration.
-        dataset: The LeRobotDataset that it goes to.
-    """
-    from lerobot.utils.constants import DEFAULT_FEATURES
-
-    recorded = read_demonstration(one.folder)
-    length = len(recorded["action"])
-    return {
-        "size": length,
-        "task": [one.instruction] * length,
-        "episode_index": dataset.meta.total_episodes,
-        "frame_index": np.arange(length),
-        "timestamp": np.arange(length) / dataset.fps,
-        "index": [],
-        "task_index": [],
-        **{key: recorded[key] for key in dataset.meta.features if key not in DEFAULT_FEATURES},
-    }

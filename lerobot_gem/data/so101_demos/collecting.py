@@ -1,34 +1,43 @@
 """Demonstrations of a simulated SO-101 arm with metric depth, as a LeRobotDataset v3.0.
 
-The scripted expert of `lerobot-env-so101` demonstrates. An attempt is a function of (seed, its number) alone.
+The scripted expert of `lerobot-env-so101` demonstrates. An attempt is a function of (seed, its number) alone, so that it does not matter
+how many tasks share the work (data/executors.py) or how often the run was interrupted. A finished attempt is kept on disk at once, in
+a folder beside the dataset; when enough of them succeeded, the dataset is written from those files, and the folder disappears.
 """
 
+import atexit
 import shutil
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from lerobot_gem.data.executors import EXECUTOR_FIELDS, ExecutorOptions, Stage, run_stages
+from lerobot_gem.data.rounds import SHARED_ROUNDS, attempts_of_round, share
 from lerobot_gem.simulation.so101_setup import require_so101
 from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
+    begin_or_resume,
     check_output,
+    complete_or_absent,
     explained_full_disk,
     publish,
     removed_on_error,
 )
+from lerobot_gem.storage.recorded_episodes import has_episode, read_episode, write_episode
 
 # Seconds after which an attempt is given up; successes take 6 to 7.
 _TIME_LIMIT = 12.0
-# An expert that fails more often than every second time is broken, and collecting would never end.
-_MOST_ATTEMPTS = 2
 
 
-@dataclass
-class SO101DemosConfig:
+@dataclass(kw_only=True)
+class SO101DemosConfig(ExecutorOptions):
     """What to collect, and where to put it.
 
     Attributes:
@@ -41,7 +50,9 @@ class SO101DemosConfig:
             expert's (DART, Laskey et al. 2017). 1 is full speed; with 0.06 the expert still succeeds.
         quick: Draw without shadows and antialiasing, and meshes with fewer triangles, as `--env.type=gem_so101` does.
         seed: Of placements and noise.
-        overwrite: Replace the dataset at `output.root`.
+        num_workers: Processes of this machine.
+        resume: Continue an interrupted run with the same settings; `episodes` may differ.
+        overwrite: Replace the dataset at `output.root`, and an interrupted run.
     """
 
     output: OutputDataset
@@ -52,80 +63,145 @@ class SO101DemosConfig:
     action_noise: float = 0.04
     quick: bool = True
     seed: int = 0
+    num_workers: int = 1
+    resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "fps", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
-        for name in ("action_noise", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0.")
+        self.check_executor()
+        least = dict.fromkeys(("episodes", "fps", "image_size", "num_workers"), 1)
+        for name, bound in {**least, "action_noise": 0, "seed": 0}.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {bound}.")
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite contradict each other: choose one.")
+
+    def content(self) -> dict[str, Any]:
+        """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
+        others = {"output", "episodes", "num_workers", "resume", "overwrite", *EXECUTOR_FIELDS}
+        return {key: value for key, value in asdict(self).items() if key not in others}
 
 
-def collect(config: SO101DemosConfig) -> int:
+def collect(config: SO101DemosConfig) -> int | None:
     """Collect demonstrations and write the dataset.
 
     Returns:
-        The number of attempts that it took.
+        The number of attempts that it took; None where Slurm goes on with it.
 
     Raises:
-        ModuleNotFoundError: The simulator is not installed.
-        FileExistsError: Something is at `output.root`, and `overwrite` is off or it is no dataset.
+        ModuleNotFoundError: The simulator or Ray is not installed.
+        FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
+            is no dataset.
+        FileNotFoundError: There is no Slurm.
+        ValueError: A continuation with other settings.
         RuntimeError: The expert fails too often.
+        ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The disk is full.
     """
     require_so101()
-    root = config.output.root
-    check_output(root, config.overwrite)
-    partial = root.with_name(root.name + ".writing")
-    shutil.rmtree(partial, ignore_errors=True)
-    with (
-        removed_on_error(partial),
-        explained_full_disk(root, "Free some space and run the same command again."),
-    ):
-        attempts = _write(config, partial)
-        publish(partial, root)
-    return attempts
+    work = _Collection(config)
+    work.begin()
+    stages = [
+        Stage(f"round{number}", partial(work.share_round, number), count=partial(work.count, number))
+        for number in range(SHARED_ROUNDS)
+    ]
+    return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
 
 
-def _write(config: SO101DemosConfig, root: Path) -> int:
-    import datasets
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-    from tqdm.auto import tqdm
+@dataclass(frozen=True)
+class _Collection:
+    """The steps of a collection; each can be another process's, on another machine."""
 
-    from lerobot_gem.simulation.so101_scene import TASK, SO101Scene
+    config: SO101DemosConfig
 
-    datasets.disable_progress_bars()  # one bar per episode otherwise
-    dataset = LeRobotDataset.create(
-        config.output.repo_id,
-        fps=config.fps,
-        features=dataset_features(config.image_size, config.depth),
-        root=root,
-        robot_type="so101_follower",
-        use_videos=False,
-    )
-    attempts = 0
-    with (
-        closing(SO101Scene(config.fps, config.image_size, config.image_size, config.quick)) as scene,
-        tqdm(total=config.episodes, unit="demonstration") as progress,
-    ):
-        while progress.n < config.episodes:
-            if attempts >= _MOST_ATTEMPTS * max(progress.n, 10):
-                raise RuntimeError(
-                    f"The scripted expert succeeded in {progress.n} of {attempts} attempts with action_noise={config.action_noise}: "
-                    "expected at least every second one. Lower --action_noise."
-                )
-            frames = demonstrate(scene, config, attempts)
-            attempts += 1
-            if frames is None:
-                continue
-            for frame in frames:
-                dataset.add_frame({**frame, "task": TASK})
-            dataset.save_episode()
-            progress.update()
-    dataset.finalize()
-    return attempts
+    @property
+    def staging(self) -> Path:
+        """The folder of finished attempts."""
+        root = self.config.output.root
+        return root.with_name(root.name + ".attempts")
+
+    def folder(self, attempt: int) -> Path:
+        """Of a finished attempt; without an episode if it did not succeed."""
+        return self.staging / f"attempt{attempt:06d}"
+
+    def begin(self) -> None:
+        """Make the folder of finished attempts, or check it; a dataset at `output.root` is never touched without being told."""
+        check_output(self.config.output.root, self.config.overwrite)
+        begin_or_resume(
+            self.staging,
+            self.config.content(),
+            resume=self.config.resume,
+            overwrite=self.config.overwrite,
+            work="collection",
+            decided_by="settings",
+        )
+
+    def attempts(self, number: int) -> range:
+        """Numbers of a round's attempts."""
+        return attempts_of_round(
+            number,
+            self.config.episodes,
+            lambda one: has_episode(self.folder(one)),
+            self._give_up_if_hopeless,
+        )
+
+    def count(self, number: int) -> int:
+        """How many attempts a round has."""
+        return len(self.attempts(number))
+
+    def share_round(self, number: int, rank: int, tasks: int) -> None:
+        """Make a task's share of a round's attempts."""
+        attempts = self.attempts(number)
+        self._make(attempts[share(len(attempts), rank, tasks)], is_alone=tasks == 1)
+
+    def finish(self) -> int:
+        """Make what failed in all rounds, and write the dataset."""
+        for number in count():
+            attempts = self.attempts(number)
+            if not attempts:
+                break
+            self._make(attempts, is_alone=True)
+        made = range(attempts.start)
+        with self._explained():
+            _write(self.config, [self.folder(one) for one in made if has_episode(self.folder(one))])
+        shutil.rmtree(self.staging)
+        return len(made)
+
+    def _make(self, attempts: Iterable[int], is_alone: bool) -> None:
+        """Make those attempts that are not there."""
+        from tqdm.auto import tqdm
+
+        missing = [one for one in attempts if not self.folder(one).exists()]
+        if not missing:
+            return
+        scene = _scene(self.config.fps, self.config.image_size, self.config.quick)
+        with self._explained():
+            for attempt in tqdm(missing, unit="demonstration", disable=not is_alone):
+                frames = demonstrate(scene, self.config, attempt)
+                with complete_or_absent(self.folder(attempt)) as folder:
+                    if frames is not None:
+                        write_episode(frames, folder)
+
+    def _give_up_if_hopeless(self, failures: int) -> None:
+        if failures > max(self.config.episodes, 10):
+            raise RuntimeError(
+                f"The scripted expert failed {failures} times while {self.config.episodes} successes were wanted, with "
+                f"action_noise={self.config.action_noise}: expected at least every second attempt to succeed. Lower --action_noise."
+            )
+
+    def _explained(self) -> AbstractContextManager[None]:
+        advice = f"Finished attempts are kept in {self.staging}: free some space and run the same command with --resume=true."
+        return explained_full_disk(self.config.output.root, advice)
+
+
+@cache
+def _scene(fps: int, size: int, quick: bool) -> Any:
+    """The scene of this process: building one takes seconds."""
+    from lerobot_gem.simulation.so101_scene import SO101Scene
+
+    scene = SO101Scene(fps, size, size, quick)
+    atexit.register(scene.close)  # later, what frees its context is gone
+    return scene
 
 
 def demonstrate(scene: Any, config: SO101DemosConfig, attempt: int) -> list[dict[str, NDArray[Any]]] | None:
@@ -168,3 +244,29 @@ def dataset_features(size: int, depth: bool) -> dict[str, dict[str, Any]]:
     features["observation.state"] = {"dtype": "float32", "shape": (len(motors),), "names": motors}
     features["action"] = {"dtype": "float32", "shape": (len(ACTION_NAMES),), "names": list(ACTION_NAMES)}
     return features
+
+
+def _write(config: SO101DemosConfig, episodes: Iterable[Path]) -> None:
+    """Write the dataset to the collection's root, where it appears when it is complete."""
+    import datasets
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from lerobot_gem.simulation.so101_scene import TASK
+
+    datasets.disable_progress_bars()  # one bar per episode otherwise
+    root = config.output.root
+    unfinished = root.with_name(root.name + ".writing")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with removed_on_error(unfinished):
+        dataset = LeRobotDataset.create(
+            config.output.repo_id,
+            fps=config.fps,
+            features=dataset_features(config.image_size, config.depth),
+            root=unfinished,
+            robot_type="so101_follower",
+            use_videos=False,
+        )
+        for folder in episodes:
+            dataset.save_episode(episode_data=read_episode(folder, TASK, dataset))
+        dataset.finalize()
+    publish(unfinished, root)
