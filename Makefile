@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 # Made last, so that a setup that failed is tried again. After moving the clone: rm -rf .venv
 READY := .venv/ready
 
-.PHONY: help demo test test-slow gpu-check lint setup
+.PHONY: help demo test test-slow gpu-check lint docs setup
 
 help:
 	@echo "make demo       collect demonstrations, train the tiny GEM-VLA, evaluate it in LIBERO: outputs/demo/"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow  the rest: simulator, LeRobot's commands, long trainings"
 	@echo "make gpu-check  on a CUDA device, at most 8 minutes: what fits and how fast it is, into results/gpu/"
 	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make docs       the pages as a site: outputs/site/"
 	@echo "make setup      only make .venv ready"
 
 demo: $(READY)
@@ -37,6 +38,10 @@ lint: $(READY)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+# Material says in each build that MkDocs 2 is coming.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 setup: $(READY)
 
