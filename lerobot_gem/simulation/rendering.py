@@ -1,6 +1,9 @@
 """Images of a robosuite simulation: colour, metric depth, and which shape each pixel shows."""
 
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,14 @@ from lerobot_gem.simulation.level_of_detail import upload_simplified
 
 # A group of shapes that is not drawn.
 _HIDDEN_GROUP = 5
+
+
+@cache
+def _depth_conversion() -> Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]:
+    """robosuite's, which prints when it is imported that one of its wrappers needs gym."""
+    with redirect_stdout(None):
+        from robosuite.utils.camera_utils import get_real_depth_map
+    return get_real_depth_map
 
 
 @dataclass(frozen=True)
@@ -124,9 +135,7 @@ class Renderer:
             model.geom_group[:] = groups
 
     def _metres(self, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
-        from robosuite.utils.camera_utils import get_real_depth_map
-
-        return get_real_depth_map(self._sim, buffer).astype(np.float32)
+        return _depth_conversion()(self._sim, buffer).astype(np.float32)
 
     def _make_context(self, multisampling: bool) -> Any:
         from robosuite.utils.binding_utils import MjRenderContextOffscreen

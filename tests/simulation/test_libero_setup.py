@@ -64,30 +64,19 @@ def test_the_configuration_beside_the_environment_is_the_default(
 
 @pytest.mark.slow
 def test_the_plugin_chooses_it_when_it_is_imported(tmp_path: Path) -> None:
-    """Also: LeRobot's warning that it can't load torchcodec, 234 lines of tracebacks, is one line."""
     (tmp_path / "libero").mkdir()
     (tmp_path / "libero" / "config.yaml").touch()
     code = f"""if True:
-        import logging, os, sys
+        import os, sys
         sys.prefix = {str(tmp_path)!r}
         import lerobot_policy_gem
         print("folder:", os.environ["LIBERO_CONFIG_PATH"])
-        sys.modules["torchcodec"] = None  # can't be imported
-        import importlib.util
-        importlib.util.find_spec = lambda name: True
-        logging.basicConfig(level=logging.INFO)
-        from lerobot.utils.import_utils import get_safe_default_video_backend
-        assert get_safe_default_video_backend() == "pyav"
-        logging.getLogger("lerobot.utils.import_utils").warning("another\\nwarning")
     """
     environment = {key: value for key, value in os.environ.items() if key != "LIBERO_CONFIG_PATH"}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert f"folder: {tmp_path / 'libero'}" in result.stdout
-    [line] = [line for line in result.stderr.splitlines() if "torchcodec" in line]
-    assert "pyav" in line and "apt-get install ffmpeg" in line
-    assert "another\nwarning" in result.stderr
 
 
 def test_second_run_changes_nothing(fresh: Path) -> None:

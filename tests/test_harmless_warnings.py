@@ -1,0 +1,79 @@
+"""A command's standard error has nothing of what other packages say in every command."""
+
+import logging
+import subprocess
+import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+
+from lerobot_gem import harmless_warnings
+
+# Of torchcodec, torchao, robosuite and EGL, whether at their loggers or printed.
+HARMLESS = ("torchcodec", "torchao", "macro", "SyntaxWarning", "make sure gym", "EGL")
+
+
+@pytest.mark.parametrize("logger", list(harmless_warnings._MESSAGES))
+def test_a_logger_leaves_out_those_messages_alone(logger, caplog):
+    for message in harmless_warnings._MESSAGES[logger]:
+        logging.getLogger(logger).warning(f"An error.\n{message} and what follows")
+    assert not caplog.records
+    logging.getLogger(logger).warning("another")
+    assert caplog.messages == ["another"]
+
+
+@pytest.mark.parametrize(("package", "is_shown"), [("robosuite", False), ("another", True)])
+def test_a_package_compiles_without_warnings(package, is_shown):
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        warnings.filterwarnings(
+            "ignore", "invalid escape sequence", SyntaxWarning, harmless_warnings._COMPILED
+        )
+        compile(r"'\.'", f"/env/lib/site-packages/{package}/module.py", "exec")
+    assert bool(shown) == is_shown
+
+
+def test_a_context_that_is_gone_already_is_no_error():
+    class EGLError(Exception):
+        __module__ = "OpenGL.raw.EGL._errors"
+
+    class MjRenderContext:
+        def __del__(self): ...
+
+    MjRenderContext.__del__.__qualname__ = "MjRenderContext.__del__"
+    told = []
+    hook = harmless_warnings.without_egl_at_exit(told.append)
+    hook(SimpleNamespace(exc_type=EGLError, object=MjRenderContext.__del__))
+    assert not told
+    hook(SimpleNamespace(exc_type=EGLError, object=print))
+    hook(SimpleNamespace(exc_type=ValueError, object=MjRenderContext.__del__))
+    assert len(told) == 2
+
+
+@pytest.mark.slow
+def test_a_command_says_nothing_of_them():
+    """With what it would import for a policy and for videos."""
+    code = """if True:
+        import sys
+        import lerobot_policy_gem
+        import diffusers.models.modeling_utils
+        from lerobot.utils.import_utils import get_safe_default_video_backend
+        from lerobot_gem.scripts.check import main
+        get_safe_default_video_backend()
+        sys.argv = ["lerobot-gem-check", "./nothing"]
+        main()
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode != 0 and "No folder ./nothing" in result.stderr
+    assert not [word for word in HARMLESS if word in result.stderr]
+
+
+@pytest.mark.libero
+def test_the_simulator_says_nothing_of_them(tmp_path):
+    command = [sys.executable, "-m", "lerobot_gem.scripts.libero_demos", "--mode=scenes"]
+    options = ["--suite=libero_object", "--task_ids=[1]", "--placement=wide", "--scenes_per_task=1"]
+    result = subprocess.run(
+        [*command, *options, f"--output.root={tmp_path / 'data'}"], capture_output=True, text=True, check=True
+    )
+    assert not [word for word in HARMLESS if word in result.stdout + result.stderr]
