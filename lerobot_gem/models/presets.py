@@ -128,7 +128,7 @@ class Preset:
     depth: DepthArchitecture = field(repr=False)
     hub_id: str | None = None
     autoencoder: Path | None = None
-    # The release's values for VLM training (docs/reference/provenance.md).
+    # The release's values for VLM training (docs/reference/configuration.md).
     min_pixels: int = 25_088
     max_pixels: int = 2_359_296
     max_depth_side: int = 448

@@ -18,15 +18,15 @@ class BackboneConfig(OldBackboneFields):
     """The vision-language model.
 
     Attributes:
-        pretrained: Hub id or folder that training starts from: Qwen3-VL, GEM-2B's format, or a `gem` checkpoint. None
-            starts from random weights of the preset. Not read when a policy checkpoint is loaded.
+        pretrained: Hub id or folder that training starts from: Qwen3-VL, GEM-2B's format, or a `gem` checkpoint; needed for
+            `2b` and `8b`. None starts from random weights of `tiny`. Not read when a policy checkpoint is loaded.
         conditioning: Which states the expert reads: "layer_inputs", what decoder layer i reads (transformers 4.57.3,
             which the release pins), or "hidden_states" (transformers 5); see models/backbone.py.
-        freeze_vision_tower: Freeze the vision tower, its patch mergers included. None is as the stage says
-            (stages.py): frozen but for the mergers in `joint`, trainable in `gem_vla`.
+        freeze_vision_tower: Freeze the vision tower, its patch mergers included; false makes both trainable. None is as the stage says
+            (docs/how_to/pretrain.md): frozen but for the mergers in `joint`, trainable in `gem_vla`.
         freeze_language_model: Freeze the decoder and its embeddings. None is as the stage says.
         gradient_checkpointing: Recompute activations in the backward pass, those of the depth generator too: less memory,
-            about a third more time.
+            about a third more time. True in the files for `gem_vla` and for stage 3.
     """
 
     pretrained: str | None = None
@@ -73,15 +73,19 @@ class DepthConfig(OldDepthFields):
         autoencoder: Folder of a diffusers `AutoencoderDC`. None is the one of `pretrained`; without that, of `tiny` the
             one in this package.
         loss_weight: Lambda, the weight of the depth loss beside another loss. None is 0.1 (paper) in `gem`, and 0 in
-            `gem_vla`, which then needs no depth and never builds a generator; 0.1 there too in the paper.
+            `gem_vla`; 0.1 there too in the paper. With 0, stage 3 and `gem_vla` need no depth and build no generator. Stages 1
+            and 2, which have no other loss, ignore it.
         target: What the generator learns to paint of a camera: its "depth", or "rgb", its picture itself, which is the control
             arm of GEM's ablation (arXiv 2605.28548) and no way to train a policy. The data needs depth for "rgb" as well:
-            both learn from the same frames.
-        colormap: How depth becomes an image: "spectral" (the release's VLM stages; None is this) or "inferno" (its VLA stage).
+            both learn from the same frames. The autoencoder of `tiny` hardly knows pictures: `examples/train_tiny_autoencoder.py
+            --rgb` trains one that knows both, for both arms.
+        colormap: How depth becomes an image: "spectral" (the release's VLM stages; None is this) or "inferno" (its VLA stage), which is
+            for metric depth alone (docs/how_to/label_depth.md).
         max_side: Longest side of the picture, in pixels. None takes the preset's.
-        cameras: RGB key -> depth key. None pairs `X` with `X_depth`.
+        cameras: The cameras whose depth is learned, RGB key -> depth key: `'{"observation.images.front": "observation.images.distance"}'`.
+            None pairs every `X` with `X_depth`. The files `gem_vla_*_depth.yaml` name LIBERO's first camera, as in the release.
         share: Share of the images with depth whose depth is learned, drawn anew in each step: less time in the generator, and
-            on average the same gradient.
+            on average the same gradient. In validation all is computed.
         unit: Unit of depth in a batch, "mm" or "m"; must be that of --dataset.depth_output_unit.
         guidance_scale: Weight of classifier-free guidance when depth is generated; 1 is none.
         num_inference_steps: Euler steps from noise to depth.

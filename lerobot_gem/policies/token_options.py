@@ -10,7 +10,7 @@ ActBy = Literal["flow", "tokens"]
 
 @dataclass
 class ActionTokensConfig:
-    """Actions in tokens, which the backbone writes behind the observation (processing/action_tokens.py).
+    """Actions in tokens, which the backbone writes behind the observation (docs/concepts/action_tokens.md).
 
     Attributes:
         loss_weight: Weight of the tokens' cross-entropy beside the flow loss. 0 learns none, and builds no layer that the expert does

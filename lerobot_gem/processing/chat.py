@@ -37,7 +37,7 @@ Prompt = tuple[str | Special, ...]
 
 ANSWER_PREFIX: Prompt = (Special(TURN_START_TOKEN), "assistant\n")
 TURN_END: Prompt = (Special(TURN_END_TOKEN), "\n")
-# What the release's inferencer appends to the user turn (docs/reference/provenance.md); its training appends nothing.
+# What the release's inferencer appends to the user turn (docs/reference/configuration.md); its training appends nothing.
 ACTION_SUFFIX: Prompt = (*ANSWER_PREFIX, Special("<|quad_start|>"))
 
 

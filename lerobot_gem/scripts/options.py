@@ -67,7 +67,7 @@ def option_help(config_class: type, prefix: str = "") -> Iterator[tuple[str, str
     Yields:
         Name and meaning, with the default.
     """
-    meanings = _attributes(config_class)
+    meanings = attribute_meanings(config_class)
     types = get_type_hints(config_class)
     for field in fields(config_class):
         choices = (types[field.name], *get_args(types[field.name]))  # of an optional part, too
@@ -79,8 +79,12 @@ def option_help(config_class: type, prefix: str = "") -> Iterator[tuple[str, str
         yield prefix + field.name, f"{meanings.get(field.name, '')} ({told})".lstrip()
 
 
-def _attributes(config_class: type) -> dict[str, str]:
-    """The "Attributes" of a dataclass and of its bases, each in one line."""
+def attribute_meanings(config_class: type) -> dict[str, str]:
+    """The "Attributes" of a dataclass and of its bases, each in one line.
+
+    Args:
+        config_class: A dataclass.
+    """
     meanings = {}
     for base in reversed(config_class.__mro__):
         attributes = inspect.cleandoc(base.__doc__ or "").partition("\nAttributes:\n")[2]

@@ -18,7 +18,7 @@ class GemConfig(OldPolicyFields, BaseGemConfig):
     """GEM: a backbone that learns geometry by generating depth. Defaults are the release's unless said otherwise.
 
     Attributes:
-        stage: "connector", "generator" or "joint", in this order; what is trained and from which losses is in stages.py. Go on
+        stage: "connector", "generator" or "joint", in this order; docs/how_to/pretrain.md has what is trained, and from which losses. Go on
             with --policy.path=<last stage's checkpoint> --policy.stage=<next stage>.
         allow_untrained: Go on although stages were skipped (in the paper's ablation, joint training without the
             first two costs 1.4 to 5.4 points) or the generator of `2b` or `8b` has random weights.

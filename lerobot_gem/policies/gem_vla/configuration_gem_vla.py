@@ -35,7 +35,7 @@ class ExpertConfig(OldExpertFields):
 
     Attributes:
         pretrained: File or folder of a released RDT that training starts from. None starts from random weights.
-        architecture: Sizes in place of the preset's, by name (`ExpertArchitecture` in models/presets.py): '{"depth": 8}'.
+        architecture: Sizes in place of the preset's, by name (`ExpertArchitecture` in models/presets.py): `'{"depth": 8}'`.
         conditioning: What each block reads of the backbone: "states" of a layer, which the expert projects (release), or the layer's own
             "key_values" (paper), for which the expert's heads must be as many and as large as the backbone's.
         conditioning_layers: Backbone state, or layer whose keys and values, that each block reads, one index per block; None is 0, 1,
@@ -102,7 +102,7 @@ class DistillationConfig:
 @PreTrainedConfig.register_subclass("gem_vla")
 @dataclass
 class GemVLAConfig(BaseGemConfig):
-    """GEM-VLA. Defaults are the release's (docs/reference/provenance.md) unless said otherwise.
+    """GEM-VLA. Defaults are the release's unless said otherwise (docs/reference/configuration.md).
 
     Attributes:
         preset: Architecture by name: "tiny" (random weights, learns on two CPU cores), "2b" or "8b".
@@ -118,14 +118,14 @@ class GemVLAConfig(BaseGemConfig):
         dtype: Precision of training, evaluation and rollout alike: "float32", or "bfloat16" (autocast). What autocast casts is stored
             in bfloat16 where it is frozen, and by a policy that was loaded to act.
         weights: How the layers that are trained are stored: "float32", or "bfloat16" with `optimizer_name` "adamw_8bit", at less
-            than half the memory (docs/reference/memory.md).
+            than half the memory (docs/reference/memory.md). Frozen layers are stored in `dtype`.
         micro_batch_size: Samples of a batch whose activations are in memory at a time; gradients are those of the whole batch, at a
             third more time. None is all of them.
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
             where the release feeds them raw (this port: joint angles in degrees would swamp the rest).
         camera_dropout: Probability to leave each camera out of the prompt in training; one always stays. 0.1 in the release
-            (`cond_mask_prob` in its GEM-VLA/train/dataset.py).
-        instruction_dropout: Probability to empty the instruction in training; 0.1 in the release, by the same field.
+            (`cond_mask_prob` in its GEM-VLA/train/dataset.py) and in the `2b` and `8b` files.
+        instruction_dropout: Probability to empty the instruction in training; 0.1 in the release, by the same field, and in those files.
         outlier_limit: Largest size of a number of a normalised state or action, in standard deviations or half ranges; what
             lies beyond is an outlier, and is cut off. With it, a number of the state that stands still in the dataset, or
             nearly, is read as its mean. None does neither.
@@ -135,7 +135,7 @@ class GemVLAConfig(BaseGemConfig):
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
         optimizer_betas: AdamW's betas (torch's default; the release states none).
         optimizer_eps: AdamW's epsilon.
-        optimizer_weight_decay: Weight decay; 0.01 in the release's VLA scripts (docs/reference/provenance.md).
+        optimizer_weight_decay: Weight decay; 0.01 in the release's VLA scripts and in `gem_vla_2b*.yaml`.
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
