@@ -1,13 +1,19 @@
 #!/bin/sh
 # Builds wheel and sdist, installs each into a fresh environment outside the clone, and uses it there as a newcomer would.
+#   tools/try_package.sh [FOLDER]
+# FOLDER gets the two packages. UV and PYTHON are those of .venv unless the environment names others.
 set -eu
 cd -P "$(dirname "$0")/.."
-uv="$PWD/.venv/bin/uv"
-python="$PWD/.venv/bin/python"
+uv=$(command -v "${UV:-$PWD/.venv/bin/uv}")
+python=$(command -v "${PYTHON:-$PWD/.venv/bin/python}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$uv" build -q --python "$python" --out-dir "$work/dist" .
+if [ $# -gt 0 ]; then
+    mkdir -p "$1"
+    cp "$work"/dist/*.whl "$work"/dist/*.tar.gz "$1"
+fi
 "$uv" venv -q --python "$python" "$work/env"
 cd "$work"
 for package in dist/*.tar.gz dist/*.whl; do
