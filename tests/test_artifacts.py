@@ -89,9 +89,9 @@ def test_an_old_configuration_is_saved_in_new_words(version: str, kind: str, tmp
     assert not {"architecture", "pairs"} & (saved["backbone"].keys() | saved["depth"].keys())
 
 
-# -- 0.2.0.dev0, as tests/write_artifacts.py wrote it --------------------------------------------------------------------
+# -- 0.2.0, as tests/write_artifacts.py wrote it --------------------------------------------------------------------
 
-NEWER = ARTIFACTS / "0.2.0.dev0"
+NEWER = ARTIFACTS / "0.2.0"
 
 
 def chunk_of(folder: Path, expected: dict) -> torch.Tensor:
