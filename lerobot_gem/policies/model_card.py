@@ -17,6 +17,7 @@ TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 # A dataset of questions may have as many tasks as frames.
 _MOST_TASKS = 20
 _YOUR_DATA = "you/your_data"
+_LIBERO_ARM = "panda"
 _LIBERO_CAMERAS = {f"{OBS_IMAGES}.image", f"{OBS_IMAGES}.image2"}
 _ARMS = ("so100_follower", "so101_follower")
 
@@ -168,9 +169,12 @@ def _commands(config: BaseGemConfig, repo_id: str, dataset_meta: Any) -> dict[st
         others["Go on with your own data (it is pushed nowhere unless you say so)"] = _train(
             policy__path=repo_id, output_dir="outputs/train/mine"
         )
+    evaluation = _evaluation(config, repo_id)
+    is_simulated = evaluation is not None and getattr(dataset_meta, "robot_type", None) == _LIBERO_ARM
+    is_for_arms = config.type == "gem_vla" and not is_simulated
     return {
-        "rollout": _rollout(config, repo_id, dataset_meta) if config.type == "gem_vla" else "",
-        "eval": _evaluation(config, repo_id),
+        "rollout": _rollout(config, repo_id, dataset_meta) if is_for_arms else None,
+        "eval": evaluation,
         "others": others,
     }
 

@@ -90,6 +90,15 @@ def test_what_an_action_policy_needs_is_on_its_card(make_policy, dataset_root: P
     assert "_depth" not in card.text
 
 
+def test_what_was_trained_in_libero_is_offered_no_other_arm(make_policy, dataset_root: Path) -> None:
+    policy, *_ = make_policy()
+    meta = LeRobotDatasetMetadata("local/noise", root=dataset_root)
+    meta.info.robot_type = "panda"
+    card = policy.generate_model_card("me/data", "gem_vla", None, None, dataset_meta=meta)
+    assert "lerobot-rollout" not in card.text and "On a robot." not in card.text
+    assert "lerobot-eval" in card.text and "```bash\n\n" not in card.text
+
+
 def test_a_gem_card_offers_no_robot(make_gem, depth_dataset_root: Path) -> None:
     policy, *_ = make_gem(stage="joint")
     card = card_of(policy, depth_dataset_root)
