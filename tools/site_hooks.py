@@ -12,8 +12,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 # Where those files are in the site.
 OUTSIDE = "repository"
-# The target of a link or of a picture, without its anchor.
-LINK = re.compile(r"(?<=\]\()(?!\w+:)[^)\s#]+")
+# The target of a link or of a picture, in Markdown or HTML, without its anchor.
+LINK = re.compile(r"(?:(?<=\]\()|(?<=src=\"))(?!\w+:|#)[^)\"\s#]+")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -1,0 +1,326 @@
+"""Each command of the pages is taken by the real parser of its program, and each block says what it needs.
+
+`python -m tests.page_commands` writes what blocks need. What needs nothing but a CPU is executed by the tests that `EXECUTED` names, in its
+cheapest form.
+"""
+
+import importlib
+import inspect
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from draccus.wrappers import docstring
+
+from tests.page_commands import ROOT, Command, blocks, commands, needs
+
+COMMANDS = [command for page, _, text in blocks() for command in commands(page, text)]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# Programs of others; tests/test_vla_eval.py has vla-eval's files.
+NOT_OURS = {"export", "lmms-eval", "ssh", "sudo", "vla-eval"}
+SCRIPTS = "lerobot.scripts"
+
+
+def taken(module: str, name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The configuration that LeRobot's parser makes of a command line."""
+    from lerobot.configs import parser
+
+    def run(config: Any) -> Any:
+        return config
+
+    run.__annotations__ = {"config": getattr(importlib.import_module(module), name)}
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    return parser.wrap()(run)()
+
+
+def train(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    config = taken("lerobot.configs.train", "TrainPipelineConfig", words, monkeypatch)
+    if not config.resume:  # whose run is not there
+        config.validate()
+    return config
+
+
+def ours(module: str, name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    from lerobot_gem.scripts.options import parse_options
+
+    return parse_options(getattr(importlib.import_module(module), name), words)
+
+
+def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    from lerobot_gem.scripts.check import name_dataset
+
+    if words[0].startswith("data/"):
+        Path(words[0]).mkdir(parents=True, exist_ok=True)
+    return taken("lerobot_gem.data.check.inspector", "CheckConfig", name_dataset(words), monkeypatch)
+
+
+def demos(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    from lerobot_gem.scripts.libero_demos import parse
+
+    return parse(words)
+
+
+def libero_setup(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words in ([], ["--pro"])
+
+
+def cameras(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """This parser is made in its main."""
+    from lerobot.scripts import lerobot_find_cameras
+
+    assert words == ["opencv"]
+    assert '"opencv"' in inspect.getsource(lerobot_find_cameras.main)
+
+
+def nothing(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words == []
+
+
+def torchrun(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    from torch.distributed.run import get_args_parser
+
+    return started(get_args_parser().parse_args(words), monkeypatch)
+
+
+def accelerate(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    from accelerate.commands.launch import launch_command_parser
+
+    assert words[0] == "launch"
+    launch = launch_command_parser().parse_args(words[1:])
+    assert launch.config_file is None or (ROOT / launch.config_file).exists()
+    assert launch.num_machines in (None, 4)
+    assert launch.fsdp_sharding_strategy in ("FULL_SHARD", "HYBRID_SHARD", "1")
+    return started(launch, monkeypatch)
+
+
+def started(launch: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a launcher starts: a command, or a module of our commands."""
+    program = launch.training_script
+    if launch.module:
+        script = program.removeprefix("lerobot_gem.scripts.").replace("_", "-")
+        program = f"lerobot-gem-{script}"
+    return PARSERS[program](launch.training_script_args, monkeypatch)
+
+
+def python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    import draccus
+    from lerobot.async_inference.configs import RobotClientConfig
+
+    if words[0] != "-m":
+        return options_exist(words)
+    if words[1].startswith("tests."):
+        assert (ROOT / words[1].replace(".", "/")).with_suffix(".py").exists()
+        return None
+    assert words[:2] == ["-m", "lerobot.async_inference.robot_client"]
+    return draccus.parse(RobotClientConfig, args=words[2:])
+
+
+def options_exist(words: list[str]) -> None:
+    """A file of ours has the options that it is called with; vla-eval's server gets its own."""
+    source = (ROOT / words[0]).read_text()
+    for option in [word.partition("=")[0] for word in words[1:] if word.startswith("--")]:
+        assert f'"{option}"' in source or "vla_eval" in source, option
+
+
+def make(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    [target] = [word for word in words if "=" not in word]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+def pip(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words[0] == "install"
+    extras = PROJECT["project"]["optional-dependencies"]
+    for named in re.findall(r"(?:lerobot_policy_gem|\.|\.whl)\[([\w,-]+)\]", " ".join(words)):
+        assert set(named.split(",")) <= extras.keys(), named
+
+
+def pytests(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    markers = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
+    assert words[0] == "-m" and words[1] in markers
+
+
+def hub(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the Hub's own command finds a command of its, and parses its options."""
+    from huggingface_hub.cli.hf import app
+    from typer.main import get_command
+
+    command, context, name = app if hasattr(app, "resolve_command") else get_command(app), None, "hf"
+    while hasattr(command, "resolve_command"):
+        context = command.make_context(name, list(words), parent=context)
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+    command.make_context(name, list(words), parent=context)
+
+
+PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], Any]] = {
+    "lerobot-find-port": nothing,
+    "lerobot-find-cameras": cameras,
+    "lerobot-setup-motors": partial(taken, f"{SCRIPTS}.lerobot_setup_motors", "SetupConfig"),
+    "lerobot-calibrate": partial(taken, f"{SCRIPTS}.lerobot_calibrate", "CalibrateConfig"),
+    "lerobot-teleoperate": partial(taken, f"{SCRIPTS}.lerobot_teleoperate", "TeleoperateConfig"),
+    "lerobot-record": partial(taken, f"{SCRIPTS}.lerobot_record", "RecordConfig"),
+    "lerobot-edit-dataset": partial(taken, f"{SCRIPTS}.lerobot_edit_dataset", "EditDatasetConfig"),
+    "lerobot-train": train,
+    "lerobot-eval": partial(taken, "lerobot.configs.eval", "EvalPipelineConfig"),
+    "lerobot-rollout": partial(taken, "lerobot.rollout", "RolloutConfig"),
+    "lerobot-gem-preflight": partial(taken, "lerobot_gem.robots.preflight", "PreflightConfig"),
+    "lerobot-gem-check": check,
+    "lerobot-gem-convert": partial(ours, "lerobot_gem.checkpoints.convert", "ConvertConfig"),
+    "lerobot-gem-depth-viz": partial(taken, "lerobot_gem.evaluation.depth_report", "DepthReportConfig"),
+    "lerobot-gem-eval-vqa": partial(ours, "lerobot_gem.evaluation.vqa", "VqaEvaluationConfig"),
+    "lerobot-gem-export": partial(ours, "lerobot_gem.data.gem_jsonl.exporting", "ExportGemConfig"),
+    "lerobot-gem-import": partial(ours, "lerobot_gem.data.gem_jsonl.importing", "ImportGemConfig"),
+    "lerobot-gem-label-depth": partial(ours, "lerobot_gem.data.depth_labels.labelling", "LabelDepthConfig"),
+    "lerobot-gem-libero-demos": demos,
+    "lerobot-gem-libero-report": partial(ours, "lerobot_gem.scripts.libero_report", "LiberoReportConfig"),
+    "lerobot-gem-libero-setup": libero_setup,
+    "lerobot-gem-rename": partial(ours, "lerobot_gem.storage.renaming", "RenameConfig"),
+    "lerobot-gem-so101-demos": partial(ours, "lerobot_gem.data.so101_demos.collecting", "SO101DemosConfig"),
+    "lerobot-gem-server": partial(ours, "lerobot_gem.robots.policy_server", "ServerConfig"),
+    "torchrun": torchrun,
+    "accelerate": accelerate,
+    "python": python,
+    "make": make,
+    "pip": pip,
+    "hf": hub,
+    ".venv/bin/pytest": pytests,
+}
+
+# Where what needs no more than a CPU is executed, for a frame, a step or an episode: the test, and what stands in it.
+EXECUTED = {
+    "lerobot-eval": ("tests/test_command_line.py", "lerobot-eval"),
+    "lerobot-gem-check": ("tests/scripts/test_check.py", "lerobot-gem-check"),
+    "lerobot-gem-convert": ("tests/test_command_line.py", "lerobot-gem-convert"),
+    "lerobot-gem-depth-viz": ("tests/test_command_line_gem.py", "lerobot_gem.scripts.depth_viz"),
+    "lerobot-gem-eval-vqa": ("tests/evaluation/test_vqa.py", "lerobot_gem.scripts.eval_vqa"),
+    "lerobot-gem-export": ("tests/data/gem_jsonl/test_exporting.py", "ExportGemConfig"),
+    "lerobot-gem-import": ("tests/data/gem_jsonl/test_importing.py", "ImportGemConfig"),
+    "lerobot-gem-libero-demos": ("tests/test_harmless_warnings.py", "lerobot_gem.scripts.libero_demos"),
+    "lerobot-gem-libero-report": ("tests/results/test_report.py", "make_report"),
+    "lerobot-gem-libero-setup": ("tests/simulation/test_libero_setup.py", "setup_libero"),
+    "lerobot-gem-so101-demos": ("tests/data/so101_demos/test_collecting.py", "SO101DemosConfig"),
+    "lerobot-train": ("tests/test_command_line_gem.py", "lerobot-train"),
+    "make": (".ci/run", "make test-slow"),
+    "pip": ("tools/try_package.sh", "pip install"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_parsers() -> Iterator[None]:
+    """draccus reads the sources of all classes for the text of --help, and forgets them, since LeRobot has more than 100."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(docstring, "_get_class_source", cache(docstring._get_class_source.__wrapped__))
+        patch.setattr(docstring, "get_attribute_docstring", cache(docstring.get_attribute_docstring))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder with the clone's configurations, and a parser that has read no file yet, as in a new process."""
+    from lerobot.configs import parser
+    from lerobot.scripts import lerobot_rollout  # noqa: F401 (registers robots and cameras)
+
+    import lerobot_gem  # noqa: F401 (registers policies and environments)
+
+    monkeypatch.setattr(parser, "_config_path_args", {})
+    monkeypatch.setattr(parser, "_config_yaml_overrides", {})
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+
+
+def make_checkpoints(words: list[str]) -> None:
+    """Write the configuration of each policy that a command goes on from, here or in a file of configs/."""
+    from lerobot_gem.policies.gem.configuration_gem import GemConfig
+    from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+
+    given = dict(word.partition("=")[::2] for word in words if "=" in word)
+    paths = [given[name] for name in ("--policy.path", "--policy.distillation.teacher") if name in given]
+    if file := given.get("--config_path"):
+        paths.append(yaml.safe_load(Path(file).read_text()).get("policy", {}).get("path"))
+    for path in filter(None, paths):
+        config = GemConfig if re.search(r"gem_\w+_stage", path) else GemVLAConfig
+        if not Path(path).exists():
+            Path(path).mkdir(parents=True)
+            config(preset="tiny", device="cpu").save_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c.words[0] not in NOT_OURS and not c.is_abridged], ids=str
+)
+def test_the_real_parser_takes_it(command: Command, monkeypatch: pytest.MonkeyPatch):
+    program, *words = command.words
+    make_checkpoints(words)
+    config = PARSERS[program](words, monkeypatch)
+    for word in words:
+        if word.startswith("--robot.cameras=") and program != "python":
+            assert set(config.robot.cameras) == set(json.loads(word.partition("=")[2]))
+
+
+@pytest.mark.parametrize(
+    ("page", "title", "text"), [block for block in blocks() if block[0].startswith("docs/")]
+)
+def test_a_block_says_what_it_needs(page: str, title: str, text: str):
+    assert title == needs(page, text), "run: python -m tests.page_commands"
+
+
+def test_what_a_cpu_can_do_is_executed():
+    programs = {
+        command.words[0]
+        for page, _, text in blocks()
+        if not needs(page, text)
+        for command in commands(page, text)
+    }
+    for program in programs - NOT_OURS - {".venv/bin/pytest", "python"}:
+        test, called = EXECUTED[program]
+        assert called in (ROOT / test).read_text(), program
+
+
+def test_extras_that_are_named_exist():
+    extras = PROJECT["project"]["optional-dependencies"]
+    for page in (ROOT / "docs").rglob("*.md"):
+        for extra in re.findall(r"lerobot_policy_gem\[([\w,-]+)\]", page.read_text()):
+            assert set(extra.split(",")) <= extras.keys(), page
+
+
+def test_the_page_of_an_arm_has_a_command_of_each_step():
+    programs = {command.words[0] for command in COMMANDS if command.page == "docs/how_to/so100.md"}
+    assert programs == {
+        "lerobot-find-port",
+        "lerobot-find-cameras",
+        "lerobot-setup-motors",
+        "lerobot-calibrate",
+        "lerobot-teleoperate",
+        "lerobot-record",
+        "lerobot-gem-check",
+        "lerobot-gem-label-depth",
+        "lerobot-train",
+        "lerobot-gem-preflight",
+        "lerobot-rollout",
+        "lerobot-gem-server",
+        "lerobot-gem-so101-demos",
+        "lerobot-eval",
+        "python",
+        "pip",
+    }
+
+
+def test_the_page_of_many_gpus_has_every_way():
+    scale = [command.words for command in COMMANDS if command.page == "docs/how_to/scale.md"]
+    assert {words[0] for words in scale} == {
+        "lerobot-train",
+        "torchrun",
+        "accelerate",
+        "lerobot-gem-import",
+        "lerobot-gem-label-depth",
+        "lerobot-gem-libero-demos",
+    }
+    executors = {word for words in scale for word in words if word.startswith("--executor")}
+    assert executors == {"--executor=slurm", "--executor=ray"}
+    [job] = [words for words in scale if any(word.startswith("--job.") for word in words)]
+    assert "--job.image=you/lerobot-gem:latest" in job

@@ -1,0 +1,194 @@
+"""Writes the tables of docs/reference/: each field of both policies, and each option of our commands.
+
+    python tools/reference_tables.py
+
+Names and defaults are the configurations' own, meanings their docstrings', sources of fields those of tools/field_sources.yaml.
+tests/test_reference_tables.py fails where a page is not what this would write.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from lerobot.configs import PreTrainedConfig
+
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.scripts.options import attribute_meanings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "docs" / "reference" / name for name in ("configuration.md", "commands.md")]
+SOURCES = ROOT / "tools" / "field_sources.yaml"
+# What a user never sets: LeRobot does.
+SET_BY_LEROBOT = {"rtc_config", "action_feature_names"}
+# The options of each command: a configuration, and what of LeRobot's it adds to. Two have an option or none, and are explained by hand.
+COMMANDS = {
+    "check": ("data.check.inspector.CheckConfig", "lerobot.configs.train.TrainPipelineConfig"),
+    "convert": ("checkpoints.convert.ConvertConfig", None),
+    "depth-viz": ("evaluation.depth_report.DepthReportConfig", None),
+    "eval-vqa": ("evaluation.vqa.VqaEvaluationConfig", None),
+    "export": ("data.gem_jsonl.exporting.ExportGemConfig", None),
+    "import": ("data.gem_jsonl.importing.ImportGemConfig", None),
+    "label-depth": ("data.depth_labels.labelling.LabelDepthConfig", None),
+    "libero-demos": ("data.libero_demos.collection_config.LiberoDemosConfig", None),
+    "libero-report": ("scripts.libero_report.LiberoReportConfig", None),
+    "preflight": ("robots.preflight.PreflightConfig", "lerobot.rollout.RolloutConfig"),
+    "rename": ("storage.renaming.RenameConfig", None),
+    "server": ("robots.policy_server.ServerConfig", None),
+    "so101-demos": ("data.so101_demos.collecting.SO101DemosConfig", None),
+}
+OTHERS = {"config", "libero-setup"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field as the page shows it.
+
+    Attributes:
+        name: With dots, as behind `--policy.`.
+        default: As on the command line.
+        meaning: In Markdown.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+def options(config: type, *, prefix: str = "", without: Collection[str] = ()) -> Iterator[Option]:
+    """The options of a configuration, those of nested blocks in their place.
+
+    Args:
+        config: A configuration, or a block of one.
+        prefix: Of the block's fields, such as "depth.".
+        without: Names of fields that are left out.
+    """
+    meanings = attribute_meanings(config)
+    types = get_type_hints(config)
+    for field in fields(config):
+        if not field.init or field.name in without:
+            continue
+        choices = (types[field.name], *get_args(types[field.name]))
+        if parts := [choice for choice in choices if is_dataclass(choice) and choice is not PreTrainedConfig]:
+            yield from options(parts[0], prefix=f"{prefix}{field.name}.")
+        else:
+            meaning = markdown(meanings.get(field.name, ""))
+            yield Option(prefix + field.name, shown(default_of(field)), meaning)
+
+
+def default_of(field: Field) -> Any:
+    """The value that a field has when none is given; MISSING where one must be."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if value is MISSING:
+        return "required"
+    if value is None or isinstance(value, bool):
+        value = json.dumps(value)
+    if isinstance(value, dict):
+        value = json.dumps({key: getattr(item, "value", item) for key, item in value.items()})
+    if isinstance(value, tuple):
+        value = json.dumps(value)
+    return f"`{value}`"
+
+
+def markdown(meaning: str) -> str:
+    """A docstring's text for a cell of a table: options and words in quotation marks are code, pages are links."""
+    pieces = meaning.split("`")
+    pieces[::2] = map(_prose, pieces[::2])
+    return "`".join(pieces).replace("|", r"\|")
+
+
+def _prose(text: str) -> str:
+    """What stands outside of code."""
+    text = re.sub(r"--[a-z_][\w.]*\w(?:=(?:<[^>]*>|[\w/]+))?", r"`\g<0>`", text)
+    text = re.sub(r'(?<!\{)"([\w-]+)"(?!:)', r"`\1`", text)
+    return re.sub(r"\bdocs/([\w/]+\.md)", lambda page: f"[{Path(page[1]).name}](../{page[1]})", text)
+
+
+def tables() -> dict[str, str]:
+    """All tables, by the name of their place: "both", "gem" and "gem_vla" for fields, a command's name for its options."""
+    return policy_tables() | {
+        f"lerobot-gem-{name}": command_table(*configs) for name, configs in COMMANDS.items()
+    }
+
+
+def policy_tables() -> dict[str, str]:
+    """The fields of the policies. One that means the same to both is in the first table alone."""
+    sources = yaml.safe_load(SOURCES.read_text())
+    lerobots = {field.name for field in fields(PreTrainedConfig)} - {"push_to_hub"} | SET_BY_LEROBOT
+    gem, gem_vla = (
+        {option.name: option for option in options(config, without=lerobots)}
+        for config in (GemConfig, GemVLAConfig)
+    )
+    both = {name for name in gem if gem[name] == gem_vla.get(name)}
+    parts = {
+        "both": [gem[name] for name in gem if name in both],
+        "gem": [option for name, option in gem.items() if name not in both],
+        "gem_vla": [option for name, option in gem_vla.items() if name not in both],
+    }
+    if unknown := sources.keys() - gem.keys() - gem_vla.keys():
+        raise ValueError(f"{SOURCES.name} has fields that no policy has: {sorted(unknown)}.")
+    return {part: table(chosen, sources) for part, chosen in parts.items()}
+
+
+def command_table(path: str, base: str | None) -> str:
+    """The options of a command of ours.
+
+    Args:
+        path: Of its configuration in this package.
+        base: LeRobot's configuration that it adds to, whose options are not told again.
+    """
+    inherited = {field.name for field in fields(named(base))} if base else set()
+    return table(list(options(named(f"lerobot_gem.{path}"), without=inherited)))
+
+
+def named(path: str) -> type:
+    """The class with this path."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def table(chosen: list[Option], sources: dict[str, str] | None = None) -> str:
+    """Options as a table, with their sources where there are some."""
+    dashes = "" if sources is not None else "--"
+    lines = [
+        "| field | default | meaning | source |" if sources is not None else "| option | default | meaning |"
+    ]
+    lines.append("|---" * (4 if sources is not None else 3) + "|")
+    for option in chosen:
+        source = f" {sources[option.name]} |" if sources is not None else ""
+        lines.append(f"| `{dashes}{option.name}` | {option.default} | {option.meaning} |{source}")
+    return "\n".join(lines)
+
+
+def updated(page: str, made: dict[str, str]) -> str:
+    """A page with its tables as they should be.
+
+    Args:
+        page: Its text, where each table stands between two comments.
+        made: The tables, by name.
+    """
+
+    def filled(place: re.Match[str]) -> str:
+        return f"{place[1]}\n\n{made[place[2]]}\n\n{place[3]}"
+
+    return re.sub(
+        r"(<!-- ([\w-]+): made by tools/reference_tables\.py -->).*?(<!-- end -->)",
+        filled,
+        page,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    all_tables = tables()
+    for file in PAGES:
+        file.write_text(updated(file.read_text(), all_tables))
