@@ -31,7 +31,8 @@ from lerobot_gem.training.weights import store_weights
 
 GB = 1e9
 ACTION_DIM, STATE_DIM, CHUNK = 7, 8, 32  # LIBERO
-CAMERAS, IMAGE_SIDE, TEXT_TOKENS, DEPTH_SIDE = 2, 256, 24, 256
+CAMERAS, TEXT_TOKENS, DEPTH_SIDE = 2, 24, 256
+IMAGE_SIDES = (256, 544)  # LIBERO; about as many pixels as 640 x 480
 LORA_RANK = 16
 BACKBONE = {"vision_tower", "merger", "language_model"}
 LOW = "--policy.weights=bfloat16 --policy.optimizer_name=adamw_8bit"
@@ -67,6 +68,7 @@ class Goal:
 
 
 CONFIG = "lerobot-train --config_path=configs/policy/gem_vla_{}.yaml"
+SHARDED = "accelerate launch --config_file configs/accelerate/fsdp_8x80gb.yaml $(which lerobot-train)"
 FREEZE = "--policy.backbone.freeze_vision_tower=true --policy.backbone.freeze_language_model=true"
 GOALS = (
     Goal("2b, expert alone", f"{CONFIG.format('2b')} {FREEZE} {LOW}", 8, frozen=frozenset(BACKBONE)),
@@ -76,12 +78,35 @@ GOALS = (
         10,
         lora=True,
     ),
+    Goal(
+        "2b, LoRA, in float32",
+        f"{CONFIG.format('2b')} --peft.method_type=LORA --peft.r={LORA_RANK}",
+        16,
+        weights="float32",
+        optimizer="adamw",
+        lora=True,
+    ),
+    Goal(
+        "2b, LoRA, with depth",
+        f"{CONFIG.format('2b_depth')} {LOW} --peft.method_type=LORA --peft.r={LORA_RANK}",
+        16,
+        depth=True,
+        lora=True,
+    ),
     Goal("2b, in full", f"{CONFIG.format('2b')} {LOW}", 13),
     Goal("2b, in full, with depth", f"{CONFIG.format('2b_depth')} {LOW}", 30, depth=True),
     Goal(
+        "2b, in full, with depth, sharded over 8",
+        f"{SHARDED} --config_path=configs/policy/gem_vla_2b_depth.yaml",
+        40,
+        depth=True,
+        weights="float32",
+        optimizer="adamw",
+        shards=8,
+    ),
+    Goal(
         "8b, in full, with depth, sharded over 8",
-        "accelerate launch --use_fsdp --num_processes=8 --mixed_precision=bf16 $(which lerobot-train) "
-        "--config_path=configs/policy/gem_vla_8b_depth.yaml",
+        f"{SHARDED} --config_path=configs/policy/gem_vla_8b_depth.yaml",
         40,
         preset="8b",
         depth=True,
@@ -186,10 +211,10 @@ def tensors_in(values) -> Iterator[Tensor]:
 # Activations
 
 
-def inputs_of(backbone: GemBackbone) -> tuple[Tensor, ...]:
-    """Tokens, mask, patches and sizes of one LIBERO prompt."""
+def inputs_of(backbone: GemBackbone, image_side: int) -> tuple[Tensor, ...]:
+    """Tokens, mask, patches and sizes of one prompt."""
     config, vision = backbone.config, backbone.config.vision_config
-    side = IMAGE_SIDE // vision.patch_size
+    side = image_side // vision.patch_size
     image = [config.image_token_id] * (side // vision.spatial_merge_size) ** 2
     span = [config.vision_start_token_id, *image, config.vision_end_token_id]
     ids = torch.tensor([[*span * CAMERAS, *range(100, 100 + TEXT_TOKENS)]])
@@ -216,7 +241,7 @@ def saved(module: nn.Module) -> Iterator[dict[int, int]]:
         yield kept
 
 
-def activations(*, depth: bool, checkpointing: bool) -> int:
+def activations(image_side: int, *, depth: bool, checkpointing: bool) -> int:
     """Bytes that one sample keeps for the backward pass of all of 2b."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     preset = get_preset("2b")
@@ -234,7 +259,7 @@ def activations(*, depth: bool, checkpointing: bool) -> int:
         backbone.gradient_checkpointing_enable()
         if generator is not None:
             generator.gradient_checkpointing_enable()
-    ids, mask, pixels, grid = inputs_of(backbone)
+    ids, mask, pixels, grid = inputs_of(backbone, image_side)
     pixels = fake.from_tensor(pixels)
     # It compares numbers of image tokens and features, which fake tensors can't be asked.
     backbone.model.get_placeholder_mask = lambda tokens, embeddings, image_features: (
@@ -261,10 +286,7 @@ def activations(*, depth: bool, checkpointing: bool) -> int:
     return sum(kept.values())
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--no-activations", action="store_true")
-    with_activations = not arguments.parse_args().no_activations
+def print_between_steps() -> None:
     print("GB (10^9 bytes) for each GPU\n")
     print("| training | weights | gradients | optimiser | gathered | sum | goal |")
     print("|---|---|---|---|---|---|---|")
@@ -276,15 +298,26 @@ def main() -> None:
     print("\nThe commands, with --dataset.repo_id=<yours> behind each:\n")
     for goal in GOALS:
         print(f"{goal.name}: {goal.command}")
-    if not with_activations:
-        return
-    print(f"\nActivations of one sample: {CAMERAS} images of {IMAGE_SIDE} px, depth of one, 2b\n")
-    print("| training | without checkpointing, MB | with, MB |")
-    print("|---|---|---|")
-    for depth in (False, True):
-        plain, checkpointed = (activations(depth=depth, checkpointing=with_it) for with_it in (False, True))
-        name = "2b, in full, with depth" if depth else "2b, in full"
-        print(f"| {name} | {plain / 1e6:.0f} | {checkpointed / 1e6:.0f} |", flush=True)
+
+
+def print_activations() -> None:
+    print(f"\nActivations of one sample: {CAMERAS} images, depth of one, 2b\n")
+    print("| training | side of the images, px | without checkpointing, MB | with, MB |")
+    print("|---|---|---|---|")
+    for side in IMAGE_SIDES:
+        for depth in (False, True):
+            kept = [activations(side, depth=depth, checkpointing=it) for it in (False, True)]
+            name = "2b, in full, with depth" if depth else "2b, in full"
+            print(f"| {name} | {side} | {' | '.join(f'{number / 1e6:.0f}' for number in kept)} |", flush=True)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--no-activations", action="store_true")
+    with_activations = not arguments.parse_args().no_activations
+    print_between_steps()
+    if with_activations:
+        print_activations()
 
 
 if __name__ == "__main__":
