@@ -79,6 +79,14 @@ def cameras(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert '"opencv"' in inspect.getsource(lerobot_find_cameras.main)
 
 
+def viewer(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """This parser is made in its main, too."""
+    from lerobot.scripts import lerobot_dataset_viz
+
+    for word in words:
+        assert f'"{word.partition("=")[0]}"' in inspect.getsource(lerobot_dataset_viz.main)
+
+
 def nothing(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert words == []
 
@@ -165,6 +173,7 @@ PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], Any]] = {
     "lerobot-calibrate": partial(taken, f"{SCRIPTS}.lerobot_calibrate", "CalibrateConfig"),
     "lerobot-teleoperate": partial(taken, f"{SCRIPTS}.lerobot_teleoperate", "TeleoperateConfig"),
     "lerobot-record": partial(taken, f"{SCRIPTS}.lerobot_record", "RecordConfig"),
+    "lerobot-dataset-viz": viewer,
     "lerobot-edit-dataset": partial(taken, f"{SCRIPTS}.lerobot_edit_dataset", "EditDatasetConfig"),
     "lerobot-train": train,
     "lerobot-eval": partial(taken, "lerobot.configs.eval", "EvalPipelineConfig"),
@@ -242,12 +251,26 @@ def make_checkpoints(words: list[str]) -> None:
     given = dict(word.partition("=")[::2] for word in words if "=" in word)
     paths = [given[name] for name in ("--policy.path", "--policy.distillation.teacher") if name in given]
     if file := given.get("--config_path"):
+        if not Path(file).exists():
+            make_run(Path(file).parent)
         paths.append(yaml.safe_load(Path(file).read_text()).get("policy", {}).get("path"))
     for path in filter(None, paths):
         config = GemConfig if re.search(r"gem_\w+_stage", path) else GemVLAConfig
         if not Path(path).exists():
             Path(path).mkdir(parents=True)
             config(preset="tiny", device="cpu").save_pretrained(path)
+
+
+def make_run(folder: Path) -> None:
+    """Write the configuration of a run that a command goes on with."""
+    from lerobot.configs.default import DatasetConfig
+    from lerobot.configs.train import TrainPipelineConfig
+
+    from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+
+    folder.mkdir(parents=True)
+    policy = GemVLAConfig(preset="tiny", device="cpu")
+    TrainPipelineConfig(DatasetConfig("local/data"), policy=policy).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -288,8 +311,9 @@ def test_extras_that_are_named_exist():
             assert set(extra.split(",")) <= extras.keys(), page
 
 
-def test_the_page_of_an_arm_has_a_command_of_each_step():
-    programs = {command.words[0] for command in COMMANDS if command.page == "docs/how_to/so100.md"}
+def test_the_pages_of_an_arm_have_a_command_of_each_step():
+    pages = {"docs/how_to/so100.md", "docs/how_to/fine_tune_on_your_robot.md"}
+    programs = {command.words[0] for command in COMMANDS if command.page in pages}
     assert programs == {
         "lerobot-find-port",
         "lerobot-find-cameras",
@@ -297,12 +321,14 @@ def test_the_page_of_an_arm_has_a_command_of_each_step():
         "lerobot-calibrate",
         "lerobot-teleoperate",
         "lerobot-record",
+        "lerobot-dataset-viz",
         "lerobot-gem-check",
         "lerobot-gem-label-depth",
         "lerobot-train",
         "lerobot-gem-preflight",
         "lerobot-rollout",
         "lerobot-gem-server",
+        "lerobot-gem-convert",
         "lerobot-gem-so101-demos",
         "lerobot-eval",
         "python",
