@@ -22,12 +22,12 @@ from lerobot_gem.models.presets import get_preset
 from lerobot_gem.training.stages import STAGES, part_of
 
 SAMPLES, GPUS, NODE, BATCH = 4_000_000, 32, 8, 8
-# A sample: one image of the longest side that depth pictures have, a conversation, JPEG and 16-bit depth as in docs/how_to/import_data.md.
+# A sample: one image of the longest side that depth pictures have, a conversation, JPEG and 16-bit depth as in docs/results/importing.md.
 SIDE, TEXT_TOKENS, IMAGE_BYTES, DEPTH_BYTES = 448, 100, 61e3, 39e3
 # Nvidia's figures for an A800 (bfloat16, float32), the share of them that training reaches, GB/s of the network for each GPU.
 BFLOAT16, FLOAT32, REACHED, NETWORK = 312e12, 19.5e12, 0.35, 25e9
 # Measured elsewhere: CPU ms to read a sample of `lerobot-gem-import` of 256 px (docs/results/reading_speed.md), records imported in a CPU-second
-# (docs/how_to/import_data.md).
+# (docs/results/importing.md).
 READ_MS, IMPORTED = 3.97 + 0.28, 40.3
 RECORDS_OF_A_PART = 500
 

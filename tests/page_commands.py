@@ -12,7 +12,8 @@ BLOCK = re.compile(r'^```bash(?: title="([^"]*)")?\n(.*?)^```', re.MULTILINE | r
 
 # What is in a command that needs it. Models and files of `tiny` run on CPUs; `gem_vla` without a file is `2b`.
 _SIGNS = {
-    "GPU": r"_[28]b|=[28]b\b|gpu-check|-m gpu\b|--policy\.type=gem_vla(?!.*tiny)|policy_device=cuda|--multi_gpu|fsdp_8x",
+    "GPU": r"_[28]b|=[28]b\b|gpu-check|-m gpu\b|--policy\.type=gem_vla(?!.*tiny)|policy_device=cuda|--multi_gpu|fsdp_8x"
+    r"|lerobot-(?:train|eval)\b.*outputs/train/(?!so101\b|gem_tiny|gem_vla_tiny)",
     "Hub": r"(?<![\w/])(?:you|me|zzzrw|Qwen)/\w|(?:^|\s)hf\s|--job\.",
     "robot": r"--robot\.|--teleop\.|lerobot-find-|lerobot-gem-server|robot_client|lerobot-rollout",
     "cluster": r"--executor=slurm",
