@@ -99,9 +99,9 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "results").rglob("*.md")], ids=name)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+    for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\s\"]+)", page.read_text()):
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
         assert target.exists(), link

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -302,6 +303,36 @@ def test_what_a_cpu_can_do_is_executed():
     for program in programs - NOT_OURS - {".venv/bin/pytest", "python"}:
         test, called = EXECUTED[program]
         assert called in (ROOT / test).read_text(), program
+
+
+# As little as each program can do.
+CHEAPEST = {
+    "lerobot-gem-libero-demos": ("--episodes_per_task=1", "--scenes_per_task=4", "--num_workers=1"),
+    "lerobot-train": ("--steps=2", "--save_freq=2", "--log_freq=1", "--batch_size=2", "--num_workers=0"),
+    "lerobot-eval": ("--env.episode_length=4", "--eval.n_episodes=1", "--eval.batch_size=1"),
+    "lerobot-gem-depth-viz": ("--num_frames=1", "--policy.depth.num_inference_steps=1"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.libero
+def test_all_stages_as_the_page_has_them():
+    """From data to painted depth and a policy that acts, each command reading what the one before it wrote."""
+    bin_folder = Path(sys.executable).parent
+    for page, title, text in blocks():
+        if page == "docs/how_to/pretrain.md" and not title:
+            for command in commands(page, text):
+                program, *words = command.words
+                run = [str(bin_folder / program), *words, *CHEAPEST[program]]
+                done = subprocess.run(run, capture_output=True, text=True)
+                assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    assert (
+        json.loads(Path("outputs/eval/gem_vla_tiny_depth/eval_info.json").read_text())["overall"][
+            "n_episodes"
+        ]
+        == 1
+    )
+    assert Path("outputs/depth/metrics.json").exists()
 
 
 def test_extras_that_are_named_exist():
