@@ -12,6 +12,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 # Where those files are in the site.
 OUTSIDE = "repository"
+# A badge, or another picture that a reader's browser would load from another host.
+FOREIGN_PICTURE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
 # The target of a link or of a picture, in Markdown or HTML, without its anchor.
 LINK = re.compile(r"(?:(?<=\]\()|(?<=src=\"))(?!\w+:|#)[^)\"\s#]+")
 
@@ -33,7 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Let links lead to where their files are in the site."""
+    """Let links lead to where their files are in the site; badges are their text."""
     place = page.file.src_uri
     source = place.removeprefix(f"{OUTSIDE}/") if place.startswith(f"{OUTSIDE}/") else f"docs/{place}"
 
@@ -41,7 +43,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         target = site_place(resolved(source, link[0]))
         return posixpath.relpath(target, posixpath.dirname(place) or ".")
 
-    return LINK.sub(moved, markdown)
+    return LINK.sub(moved, FOREIGN_PICTURE.sub(r"\1", markdown))
 
 
 def targets(source: str, markdown: str) -> Iterable[str]:
