@@ -49,3 +49,9 @@ def test_the_page_quotes_what_it_prints(needed):
     for spread in (0.3, 0.5, 1):
         seeds = needed.seeds(WITH, WITHOUT, 0.75 * chance, spread / 100)
         assert f"| {spread} | {seeds} |" in page
+
+
+def test_the_command_of_the_page(needed, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["episodes_needed.py", "94.9", "96.1"])
+    needed.main()
+    assert "Unpaired: 4684 episodes for each policy." in capsys.readouterr().out
