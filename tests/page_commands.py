@@ -63,7 +63,7 @@ def commands(page: str, text: str) -> Iterator[Command]:
     """The commands of a block."""
     text = text.replace("\\\n", " ").replace("$(which lerobot-train)", "lerobot-train")
     text = re.sub(r"\$\(lerobot-gem-config (\w+)\)", r"configs/policy/\1.yaml", text)
-    for line in text.splitlines():
+    for line in text.replace(" && ", "\n").splitlines():
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             del words[0]
