@@ -64,6 +64,14 @@ def test_the_python_of_the_front_page_acts(checkpoint):
     assert names["actions"].shape == actions.shape and names["actions"].isfinite().all()
 
 
+def test_the_observation_of_the_front_page_has_what_a_policy_reads():
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    [given] = re.findall(r"^`observation` is `({.*?})`", page, re.MULTILINE)
+    keys = set(re.findall(r'"([\w.]+)":', given))
+    cameras = {key for key in keys if key.startswith("observation.images.")}
+    assert cameras and keys - cameras == OBSERVATION.keys() - set(CAMERAS)
+
+
 def test_a_new_process_without_hub_or_cache_acts_bit_equally(checkpoint, tmp_path: Path):
     folder, noise, actions = checkpoint
     torch.save({"observation": OBSERVATION, "noise": noise}, tmp_path / "in.pt")
