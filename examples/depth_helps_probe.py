@@ -2,7 +2,7 @@
 
     python examples/depth_helps_probe.py --arms a c
 
-writes results/depth_helps/probe.png: unseen scenes, their depth, what is left of it at the size of the tokens, and what each arm's tokens
+writes probe.png into results/depth_helps/: unseen scenes, their depth, what is left of it at the size of the tokens, and what each arm's tokens
 tell a linear map, which is fitted on other scenes.
 """
 

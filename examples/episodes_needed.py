@@ -10,7 +10,7 @@ nothing but the seed have different success rates.
 """
 
 import argparse
-from math import sqrt
+from math import ceil, sqrt
 
 from scipy.stats import nct, norm, t
 
@@ -64,10 +64,10 @@ def main() -> None:
     if p == q or not (0 < p < 1 and 0 < q < 1):
         arguments.error(f"{100 * p:g} and {100 * q:g}: expected two different rates between 0 and 100.")
     alone = independent_share(p, q)
-    print(f"Unpaired: {unpaired(p, q):.0f} episodes for each policy.\n")
+    print(f"Unpaired: {ceil(unpaired(p, q))} episodes for each policy.\n")
     print("| solved by exactly one policy | pairs of episodes |\n|---|---|")
     for part in SHARES:
-        print(f"| {part * alone:.1%} ({part:g} of independent) | {paired(p, q, part * alone):.0f} |")
+        print(f"| {part * alone:.1%} ({part:g} of independent) | {ceil(paired(p, q, part * alone))} |")
     print(f"\n| spread over training seeds, points | seeds of {EPISODES} episodes each |\n|---|---|")
     for spread in SEED_SPREADS:
         print(f"| {spread:g} | {seeds(p, q, SHARES[1] * alone, spread / 100)} |")

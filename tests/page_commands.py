@@ -7,17 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "results").rglob("*.md")),
+    *sorted((ROOT / "lerobot_gem").rglob("*.md")),
+]
 BLOCK = re.compile(r'^```bash(?: title="([^"]*)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
-# What is in a command that needs it. Models and files of `tiny` run on CPUs; `gem_vla` without a file is `2b`.
-_SIGNS = {
-    "GPU": r"_[28]b|=[28]b\b|gpu-check|-m gpu\b|--policy\.type=gem_vla(?!.*tiny)|policy_device=cuda|--multi_gpu|fsdp_8x"
-    r"|lerobot-(?:train|eval)\b.*outputs/train/(?!so101\b|gem_tiny|gem_vla_tiny)",
-    "Hub": r"(?<![\w/])(?:you|me|zzzrw|Qwen)/\w|(?:^|\s)hf\s|--job\.",
-    "robot": r"--robot\.|--teleop\.|lerobot-find-|lerobot-gem-server|robot_client|lerobot-rollout",
-    "cluster": r"--executor=slurm",
+# Programs that compute on a GPU if the models of their inputs are large. All others are work for CPUs: checks, conversions, data.
+_WITH_MODELS = {
+    "lerobot-train",
+    "lerobot-eval",
+    "lerobot-gem-depth-viz",
+    "lerobot-gem-eval-vqa",
+    "torchrun",
+    "accelerate",
 }
+# What the large models are called: `gem_vla` without a preset is `2b`; of the runs in outputs/train/, these are `tiny`.
+_LARGE = (
+    r"_[28]b|=[28]b\b|\b(?:zzzrw|Qwen)/|--policy\.type=gem_vla(?!.*tiny)"
+    r"|outputs/train/(?!so101\b|gem_tiny|gem_vla_tiny)"
+)
+_OUTPUTS = ("--output", "--job_name=", "--html=")
+_ACCOUNTS = r"(?:you|me|zzzrw|Qwen|lerobot)/\w"
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ def commands(page: str, text: str) -> Iterator[Command]:
     """The commands of a block."""
     text = text.replace("\\\n", " ").replace("$(which lerobot-train)", "lerobot-train")
     text = re.sub(r"\$\(lerobot-gem-config (\w+)\)", r"configs/policy/\1.yaml", text)
-    for line in text.splitlines():
+    for line in text.replace(" && ", "\n").splitlines():
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             del words[0]
@@ -57,10 +71,64 @@ def commands(page: str, text: str) -> Iterator[Command]:
             yield Command(page, tuple(words), any("…" in word for word in words))
 
 
+def _needs_gpu(words: tuple[str, ...]) -> bool:
+    inputs = " ".join(word for word in words if not word.startswith((*_OUTPUTS, "--dataset.")))
+    if re.search(r"gpu-check|-m gpu\b|--multi_gpu|--cluster\.gpus_per_task=[1-9]", inputs):
+        return True
+    if words[0] in {"lerobot-gem-server", "lmms-eval"}:
+        return True
+    return words[0] in _WITH_MODELS and bool(re.search(_LARGE, inputs))
+
+
+def _needs_hub(words: tuple[str, ...]) -> bool:
+    given = dict(word.partition("=")[::2] for word in words[1:])
+    if words[0] in {"hf", "lmms-eval"} or given.get("--policy.push_to_hub") == "true":
+        return True
+    if (
+        any("label-depth" in word or "label_depth" in word for word in words)
+        and "--model.pretrained" not in given
+    ):
+        return True  # the labeller is downloaded
+    here = {
+        repo
+        for repo, root in (("--dataset.repo_id", "--dataset.root"), ("--repo-id", "--root"))
+        if root in given
+    }
+    read = [
+        value or name for name, value in given.items() if name not in here and not name.startswith(_OUTPUTS)
+    ]
+    return any(re.match(_ACCOUNTS, value) for value in read) or any(
+        name.startswith("--job.") for name in given
+    )
+
+
+def _needs_robot(words: tuple[str, ...]) -> bool:
+    is_program = words[0] == "lerobot-rollout" or words[0].startswith("lerobot-find-")
+    return is_program or any(word.startswith(("--robot.", "--teleop.")) for word in words)
+
+
+def _needs_cluster(words: tuple[str, ...]) -> bool:
+    return "--executor=slurm" in words
+
+
+_NEEDS = {"GPU": _needs_gpu, "Hub": _needs_hub, "robot": _needs_robot, "cluster": _needs_cluster}
+
+
 def needs(page: str, text: str) -> str:
-    """The title of a block: what its commands need beside a CPU."""
-    lines = [" ".join(command.words) for command in commands(page, text)]
-    return ", ".join(need for need, sign in _SIGNS.items() if any(re.search(sign, line) for line in lines))
+    """The title of a block: what its commands need beside a CPU, and which do if not all."""
+    all_words = [command.words for command in commands(page, text)]
+    parts = []
+    for need, is_needed in _NEEDS.items():
+        programs = [_program(words) for words in all_words if is_needed(words)]
+        if len(programs) == len(all_words):
+            parts.append(need)
+        elif programs:
+            parts.append(f"{need} ({', '.join(dict.fromkeys(programs))})")
+    return ", ".join(parts)
+
+
+def _program(words: tuple[str, ...]) -> str:
+    return words[2].rpartition(".")[2] if words[:2] == ("python", "-m") else words[0]
 
 
 def mark() -> None:

@@ -14,9 +14,12 @@ from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("lerobot_gem", "docs", "configs", "examples", "benchmarks", "tests", "tools")
+FOLDERS = ("lerobot_gem", "docs", "configs", "examples", "benchmarks", "tests", "tools", "results")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
-PAGES = [*sorted(ROOT.glob("*.md")), *(ROOT / "docs").rglob("*.md"), *(ROOT / "lerobot_gem").rglob("*.md")]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(path for folder in ("docs", "lerobot_gem", "results") for path in (ROOT / folder).rglob("*.md")),
+]
 SOURCES = [path for path in FILES if path.suffix == ".py" and path.is_relative_to(ROOT / "lerobot_gem")]
 TESTS = [path for path in FILES if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")]
 PYTHON = [path for path in FILES if path.suffix == ".py"]
@@ -99,7 +102,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "results").rglob("*.md")], ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\s\"]+)", page.read_text()):
         path, _, anchor = link.partition("#")
@@ -115,7 +118,8 @@ def test_files_that_are_named_exist(path):
     text = path.read_text()
     whole = re.findall(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./*-]*\.(?:py|md|ya?ml|json|png|sh)\b", text)
     for pattern in whole:
-        assert any(fnmatch(file, pattern) for file in names), pattern
+        # Links start from their page's folder.
+        assert any(fnmatch(file, pattern) for file in names) or (path.parent / pattern).exists(), pattern
     if path not in TESTS:  # those name files of LeRobot, too
         for end in re.findall(r"(?<![\w/.*{}-])(?!lerobot/)[a-z_]+/[a-z_/]+\.py\b", text):
             assert any(f"/{file}".endswith(f"/{end}") for file in names), end

@@ -1,6 +1,7 @@
 """What examples/episodes_needed.py computes: against drawn episodes, and against the numbers that the page quotes."""
 
 import importlib.util
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def needed():
 def test_pairs_have_the_power(needed):
     share = 0.75 * needed.independent_share(WITH, WITHOUT)
     first, second = (share + WITH - WITHOUT) / 2, (share - WITH + WITHOUT) / 2
-    pairs = round(needed.paired(WITH, WITHOUT, share))
+    pairs = ceil(needed.paired(WITH, WITHOUT, share))
     draws = np.random.default_rng(0).multinomial(pairs, [first, second, 1 - share], size=400)
     found = np.mean([binomtest(int(a), int(a + b)).pvalue < 0.05 for a, b, _ in draws])
     assert 0.73 < found < 0.86  # the exact test is a little careful
@@ -44,7 +45,13 @@ def test_the_page_quotes_what_it_prints(needed):
         *(needed.paired(WITH, WITHOUT, part * chance) for part in (0.75, 0.5)),
     ]
     for number in numbers:
-        assert f"| {number:,.0f} |" in page
+        assert f"| {ceil(number):,} |" in page
     for spread in (0.3, 0.5, 1):
         seeds = needed.seeds(WITH, WITHOUT, 0.75 * chance, spread / 100)
         assert f"| {spread} | {seeds} |" in page
+
+
+def test_the_command_of_the_page(needed, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["episodes_needed.py", "94.9", "96.1"])
+    needed.main()
+    assert "Unpaired: 4684 episodes for each policy." in capsys.readouterr().out

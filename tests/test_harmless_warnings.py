@@ -10,8 +10,8 @@ import pytest
 
 from lerobot_gem import harmless_warnings
 
-# Of torchcodec, torchao, robosuite and EGL, whether at their loggers or printed.
-HARMLESS = ("torchcodec", "torchao", "macro", "SyntaxWarning", "make sure gym", "EGL")
+# Of torchao, robosuite and EGL, whether at their loggers or printed.
+HARMLESS = ("torchao", "macro", "SyntaxWarning", "make sure gym", "EGL")
 
 
 @pytest.mark.parametrize("logger", list(harmless_warnings._MESSAGES))
@@ -21,6 +21,22 @@ def test_a_logger_leaves_out_those_messages_alone(logger, caplog):
     assert not caplog.records
     logging.getLogger(logger).warning("another")
     assert caplog.messages == ["another"]
+
+
+def test_torchcodec_that_cannot_be_loaded_is_told_in_one_line_once(caplog):
+    logger = logging.Logger("as LeRobot's")
+    logger.addFilter(harmless_warnings.one_line_once())
+    logger.addHandler(caplog.handler)
+    error = "No FFmpeg 8\nNo FFmpeg 7\n"
+    for _ in range(2):
+        logger.warning(
+            f"{error}'torchcodec' is installed but cannot be loaded (see the error above). Falling"
+        )
+    logger.warning("another")
+    assert caplog.messages == [
+        "torchcodec can't be loaded, mostly for lack of FFmpeg (apt-get install ffmpeg): videos are decoded with 'pyav'",
+        "another",
+    ]
 
 
 @pytest.mark.parametrize(("package", "is_shown"), [("robosuite", False), ("another", True)])
@@ -67,6 +83,7 @@ def test_a_command_says_nothing_of_them():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode != 0 and "No folder ./nothing" in result.stderr
     assert not [word for word in HARMLESS if word in result.stderr]
+    assert result.stderr.count("torchcodec") <= 1
 
 
 @pytest.mark.libero
@@ -77,3 +94,4 @@ def test_the_simulator_says_nothing_of_them(tmp_path):
         [*command, *options, f"--output.root={tmp_path / 'data'}"], capture_output=True, text=True, check=True
     )
     assert not [word for word in HARMLESS if word in result.stdout + result.stderr]
+    assert (result.stdout + result.stderr).count("torchcodec") <= 1

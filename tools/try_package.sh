@@ -14,10 +14,11 @@ if [ $# -gt 0 ]; then
     mkdir -p "$1"
     cp "$work"/dist/*.whl "$work"/dist/*.tar.gz "$1"
 fi
-"$uv" venv -q --python "$python" "$work/env"
 cd "$work"
 for package in dist/*.tar.gz dist/*.whl; do
-    "$uv" pip install -q --reinstall-package lerobot_policy_gem --python env/bin/python "$package"
+    rm -rf env
+    "$uv" venv -q --python "$python" env # cheap: uv links the other packages from its cache
+    "$uv" pip install -q --python env/bin/python "$package"
     env/bin/python - <<'PYTHON'
 from importlib.metadata import files
 
@@ -31,12 +32,13 @@ needed = {
 missing = needed - {str(path).removeprefix("lerobot_gem/") for path in files("lerobot_policy_gem")}
 assert not missing, f"not in the package: {missing}"
 PYTHON
-    echo "$package: installed, and all its files are there"
+    config=$(env/bin/lerobot-gem-config gem_vla_tiny)
+    case "$config" in "$work"/env/*) ;; *) echo "$config is not in the fresh environment" >&2; exit 1 ;; esac
+    env/bin/python -c "import lerobot_policy_gem"
+    echo "$package: installed by itself, and all its files are there"
 done
 
-config=$(env/bin/lerobot-gem-config gem_vla_tiny)
-case "$config" in "$work"/env/*) ;; *) echo "$config is not in the fresh environment" >&2; exit 1 ;; esac
-# LeRobot finds the policy and parses the file: what ends the command is that there is no such dataset.
+# In the wheel's environment, LeRobot finds the policy and parses the file: what ends the command is that there is no such dataset.
 HF_HUB_OFFLINE=1 env/bin/lerobot-train --config_path="$config" --dataset.root="$work/no_dataset" >train.log 2>&1 && exit 1
 grep -q no_dataset train.log || { cat train.log >&2; exit 1; }
 echo "lerobot-train --config_path=$config: reads the file, and asks for the dataset"

@@ -68,8 +68,8 @@ class ExecutorOptions:
 
     Attributes:
         executor: `local` for this machine, `slurm` or `ray`; the result is the same.
-        tasks: Tasks that share the work, of which a cluster runs each by itself. None leaves it to this machine, and is too little for
-            a cluster.
+        tasks: Tasks that share the work; a cluster runs each task by itself. None leaves the number to this machine; a cluster needs
+            one.
         cluster: What each task gets on a cluster.
     """
 
@@ -291,7 +291,8 @@ def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, notes: Path)
         import ray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "executor=ray needs Ray, which is not installed: pip install 'lerobot_policy_gem[ray]'."
+            "executor=ray needs Ray, which is not installed: pip install 'lerobot_policy_gem[ray]' "
+            "(in a clone: pip install -e '.[ray]')"
         ) from error
     ray.init(ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or this machine
     executor = RayPipelineExecutor(

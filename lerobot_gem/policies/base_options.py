@@ -23,10 +23,10 @@ class BackboneConfig(OldBackboneFields):
         conditioning: Which states the expert reads: "layer_inputs", what decoder layer i reads (transformers 4.57.3,
             which the release pins), or "hidden_states" (transformers 5); see models/backbone.py.
         freeze_vision_tower: Freeze the vision tower, its patch mergers included; false makes both trainable. None is as the stage says
-            (docs/how_to/pretrain.md): frozen but for the mergers in `joint`, trainable in `gem_vla`.
+            (docs/how_to/pretrain.md): frozen, except the mergers, in `joint`, trainable in `gem_vla`.
         freeze_language_model: Freeze the decoder and its embeddings. None is as the stage says.
         gradient_checkpointing: Recompute activations in the backward pass, those of the depth generator too: less memory,
-            about a third more time. True in the files for `gem_vla` and for stage 3.
+            about a third more time. True in the `2b` and `8b` files for `gem_vla` and for stage 3.
     """
 
     pretrained: str | None = None

@@ -15,7 +15,7 @@ class ActionTokensConfig:
     Attributes:
         loss_weight: Weight of the tokens' cross-entropy beside the flow loss. 0 learns none, and builds no layer that the expert does
             not read; 1 in knowledge insulation (arXiv 2505.23705).
-        vocabulary: Action tokens at most; Qwen3-VL's embedding has room for 266.
+        vocabulary: Largest number of action tokens; Qwen3-VL's embedding has room for 266.
         scale: What a coefficient of a chunk's cosine transform is multiplied by before it is rounded; 10 in FAST (arXiv 2501.09747).
         insulate: The expert reads detached states, so that the backbone learns from tokens, language and depth, not from the flow
             (knowledge insulation, arXiv 2505.23705).

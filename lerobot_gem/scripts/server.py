@@ -10,7 +10,10 @@ def main() -> None:
     try:
         from lerobot_gem.robots.policy_server import ServerConfig, serve
     except ImportError as error:
-        sys.exit(f'error: {error}\nThe server needs pip install "lerobot_policy_gem[server]".')
+        sys.exit(
+            f"error: {error}\nThe server's packages are an extra: pip install 'lerobot_policy_gem[server]' "
+            "(in a clone: pip install -e '.[server]')"
+        )
     serve(parse_options(ServerConfig))
 
 

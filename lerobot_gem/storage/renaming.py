@@ -22,7 +22,7 @@ class RenameConfig:
     Attributes:
         dataset: The dataset, as a whole.
         output: The copy to write.
-        names: Old name -> new name of features: '{"image": "observation.images.image", "actions": "action"}'.
+        names: Old name -> new name of features: `{"image": "observation.images.image", "actions": "action"}`.
         overwrite: Replace the dataset at `output.root`.
     """
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,25 @@ def checkpoint(make_policy, tmp_path: Path):
     postprocess.save_pretrained(folder)
     noise = torch.randn(1, 4, ACTION_DIM)
     return folder, noise, postprocess(policy.predict_action_chunk(preprocess(dict(OBSERVATION)), noise=noise))
+
+
+def test_the_python_of_the_front_page_acts(checkpoint):
+    """The block as it stands there, with a tiny policy that reads a state."""
+    folder, _, actions = checkpoint
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert "you/your_policy" in code
+    names = {"observation": dict(OBSERVATION)}
+    exec(code.replace("you/your_policy", str(folder)), names)
+    assert names["actions"].shape == actions.shape and names["actions"].isfinite().all()
+
+
+def test_the_observation_of_the_front_page_has_what_a_policy_reads():
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    [given] = re.findall(r"^`observation` is `({.*?})`", page, re.MULTILINE)
+    keys = set(re.findall(r'"([\w.]+)":', given))
+    cameras = {key for key in keys if key.startswith("observation.images.")}
+    assert cameras and keys - cameras == OBSERVATION.keys() - set(CAMERAS)
 
 
 def test_a_new_process_without_hub_or_cache_acts_bit_equally(checkpoint, tmp_path: Path):

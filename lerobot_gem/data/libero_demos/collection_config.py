@@ -26,8 +26,8 @@ class LiberoDemosConfig(ExecutorOptions):
         task_ids: Tasks of the suite; all of them when empty.
         mode: `demonstrations`, or `scenes` alone: no demonstrations, meshes drawn with as many triangles as the
             image can show, an object that is held placed between the fingers instead of gripped.
-        episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode. With `source` as many at most, in
-            the file's order.
+        episodes_per_task: Successful demonstrations for each task; 0 in `scenes` mode. With `source` at most this
+            many, in the file's order.
         scenes_per_task: Episodes of one frame for each task, behind its demonstrations: a random wide placement seen
             from the robot's first pose or a random one, free or holding the target, and labelled with the
             scripted policy's action.

@@ -131,11 +131,11 @@ class GemVLAConfig(BaseGemConfig):
             nearly, is read as its mean. None does neither.
         optimizer_name: "adamw"; "adamw_8bit", torchao's, whose state takes a quarter of the memory; or "muon", which learns from
             scratch with fewer samples (docs/tutorials/demo.md).
-        optimizer_lr: Learning rate of the expert.
+        optimizer_lr: Learning rate of the expert, of the depth generator, and of the backbone unless `optimizer_lr_backbone` is set.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
         optimizer_betas: AdamW's betas (torch's default; the release states none).
         optimizer_eps: AdamW's epsilon.
-        optimizer_weight_decay: Weight decay; 0.01 in the release's VLA scripts and in `gem_vla_2b*.yaml`.
+        optimizer_weight_decay: Weight decay; 0.01 in the release's VLA scripts and in the `2b` and `8b` files.
         optimizer_grad_clip_norm: Largest norm of the gradient.
         scheduler_name: "constant_with_warmup" (the release, with no warm-up), "cosine" or "linear".
         scheduler_warmup_steps: Steps over which the learning rate rises to its value.
