@@ -246,6 +246,7 @@ NOT_EXECUTED = {
     ("docs/how_to/train_with_lora.md", "--format=policy"),
     ("docs/results/acting.md", "benchmarks/acting.py"),
     ("docs/results/acting.md", "acting_faster.py"),
+    ("docs/results/action_experts.md", "action_experts.py"),
     ("docs/results/collecting.md", "count_object"),
     ("docs/results/depth_helps.md", "depth_helps_report.py"),
     ("docs/results/training.md", "benchmarks/training.py"),
