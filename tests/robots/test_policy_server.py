@@ -194,7 +194,7 @@ def test_lerobots_unmodified_client_moves_an_arm(
         while len(bus.goals()) < 3 * CHUNK and client.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
         client.send_signal(signal.SIGINT)
-        said = client.communicate(timeout=60)[0].decode()
+        said = client.communicate(timeout=300)[0].decode()
         goals = np.array([places for _, places in bus.goals()])
         assert len(goals) >= 3 * CHUNK, said[-3000:]
         assert np.abs(goals - MIDDLE).max() > 20, "the arm moves"
@@ -394,5 +394,5 @@ def test_the_deadline_and_the_end(arm_policy: Path, tmp_path: Path):
             client.acts(arm_policy)
         server.wait_for("and the deadline is 1 ms. Late so far: 1 of 1.")
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
         assert re.search(r"had 1 chunks, 1 of them late; the slowest took \d+ ms", server.log.read_text())
