@@ -1,22 +1,15 @@
 """Demonstrations and scenes from the LIBERO simulator, with metric depth and questions, as a LeRobotDataset v3.0.
 
 Demonstrations are those of a scripted policy, or LIBERO's own ones shown again (`source`).
-Every attempt is a function of (seed, task, attempt number) alone, so that it does not matter how many processes share
-the work or how often the run was interrupted. A finished attempt is kept on disk at once, in a folder beside the
-dataset. When there are enough of them, the dataset is written from those files, and the folder disappears.
-
-Attempts are made in rounds (data/rounds.py).
+Every attempt is a function of (seed, task, attempt number) alone, so that it does not matter how many tasks share the work or how
+often the run was interrupted (data/rounds.py).
 """
 
-import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
-from itertools import count, groupby
+from itertools import groupby
 from pathlib import Path
 
-from lerobot_gem.data.executors import Stage, run_stages
 from lerobot_gem.data.libero_demos.attempt_files import (
     SCENES_PER_BATCH,
     Attempt,
@@ -29,11 +22,10 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.dataset_writing import StoredAttempt, TaskReport, write_dataset
 from lerobot_gem.data.libero_demos.replaying import replay_demonstration
 from lerobot_gem.data.libero_demos.source_files import count_demonstrations, source_file
-from lerobot_gem.data.rounds import SHARED_ROUNDS, attempts_of_round, share
+from lerobot_gem.data.rounds import Collection, attempts_of_round
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import require_wide
 from lerobot_gem.simulation.scripted_policies import SCRIPTED_POLICIES
-from lerobot_gem.storage.output_folder import DATASET, begin_or_resume, check_output, explained_full_disk
 
 # A scripted policy that fails more often than this is broken, and collecting would never end.
 _MIN_SUCCESS = 1 / 4
@@ -94,68 +86,15 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport] | None:
             )
         if config.placement == "wide" or config.scenes_per_task > 0 or config.random_start:
             require_wide(config.suite)
-    work = _Collection(config, tasks)
-    work.begin()
-    stages = [
-        Stage(f"round{number}", partial(work.share_round, number), count=partial(work.count, number))
-        for number in range(SHARED_ROUNDS)
-    ]
-    return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
+    return _Collection(config, tasks).run()
 
 
 @dataclass(frozen=True)
-class _Collection:
-    """The steps of a collection; each can be another process's, on another machine."""
-
-    config: LiberoDemosConfig
+class _Collection(Collection[LiberoDemosConfig, Attempt, list[TaskReport]]):
     tasks: list[_Task]
 
-    @property
-    def staging(self) -> Path:
-        """The folder of finished attempts."""
-        root = self.config.output.root
-        return root.with_name(root.name + ".attempts")
-
-    def begin(self) -> None:
-        """Make the folder of finished attempts, or check it; a dataset at `output.root` is never touched without being told."""
-        check_output(self.config.output.root, self.config.overwrite, DATASET)
-        begin_or_resume(
-            self.staging,
-            self.config.content(),
-            resume=self.config.resume,
-            overwrite=self.config.overwrite,
-            work="collection",
-            decided_by="settings",
-        )
-
-    def share_round(self, number: int, rank: int, tasks: int) -> None:
-        """Make a task's share of a round's attempts. Building the scene of another LIBERO task takes ten seconds."""
-        attempts = self.attempts(number)
-        self._make(attempts[share(len(attempts), rank, tasks)], is_alone=tasks == 1)
-
-    def finish(self) -> list[TaskReport]:
-        """Make what failed in all rounds, and write the dataset."""
-        for number in count():
-            attempts = self.attempts(number)
-            if not attempts:
-                break
-            self._make(attempts, is_alone=True)
-        stored, reports = self.outcome()
-        with self._explained():
-            write_dataset(self.config, stored, reports)
-        shutil.rmtree(self.staging)
-        return reports
-
-    def count(self, number: int) -> int:
-        """How many attempts a round has."""
-        return len(self.attempts(number))
-
     def attempts(self, number: int) -> list[Attempt]:
-        """All attempts of a round, by task, demonstrations before scenes, which never fail.
-
-        Args:
-            number: Of the round, from 0; all before it are over.
-        """
+        """All attempts of a round, by task, demonstrations before scenes, which never fail."""
         wanted = self.config.scenes_per_task
         scenes = range(-(-wanted // SCENES_PER_BATCH)) if number == 0 else ()
         return [
@@ -169,6 +108,12 @@ class _Collection:
                 ),
             )
         ]
+
+    def write(self) -> list[TaskReport]:
+        """Write the dataset; returns the report on each task's demonstrations."""
+        stored, reports = self.outcome()
+        write_dataset(self.config, stored, reports)
+        return reports
 
     def outcome(self) -> tuple[list[StoredAttempt], list[TaskReport]]:
         """The successful attempts of all tasks, in the order of the dataset, and a report on each task's demonstrations."""
@@ -212,29 +157,24 @@ class _Collection:
                 "--action_noise, or leave this task out with --task_ids."
             )
 
-    def _make(self, attempts: Sequence[Attempt], is_alone: bool) -> None:
+    def make(self, attempts: Sequence[Attempt], is_alone: bool) -> None:
         """Make those attempts that are not there."""
         from tqdm.auto import tqdm
 
         missing = [one for one in attempts if not (self.staging / one.name).exists()]
-        with self._explained():
-            for (task, is_scenes), group in groupby(missing, key=lambda one: (one.task_id, one.scenes > 0)):
-                pieces = list(group)
-                # A bar for each: a demonstration takes as long as dozens of scenes, and no rate holds for both.
-                unit = "scene" if is_scenes else "demonstration"
-                with tqdm(
-                    total=sum(one.scenes or 1 for one in pieces),
-                    unit=unit,
-                    desc=f"task {task}, {unit}s",
-                    disable=not is_alone,
-                ) as progress:
-                    for attempt in pieces:
-                        run_attempt(self.config, attempt, self.staging)
-                        progress.update(attempt.scenes or 1)
-
-    def _explained(self) -> AbstractContextManager[None]:
-        advice = f"Finished attempts are kept in {self.staging}: free some space and run the same command with --resume=true."
-        return explained_full_disk(self.config.output.root, advice)
+        for (task, is_scenes), group in groupby(missing, key=lambda one: (one.task_id, one.scenes > 0)):
+            pieces = list(group)
+            # A bar for each: a demonstration takes as long as dozens of scenes, and no rate holds for both.
+            unit = "scene" if is_scenes else "demonstration"
+            with tqdm(
+                total=sum(one.scenes or 1 for one in pieces),
+                unit=unit,
+                desc=f"task {task}, {unit}s",
+                disable=not is_alone,
+            ) as progress:
+                for attempt in pieces:
+                    run_attempt(self.config, attempt, self.staging)
+                    progress.update(attempt.scenes or 1)
 
 
 def _tasks(config: LiberoDemosConfig) -> list[_Task]:

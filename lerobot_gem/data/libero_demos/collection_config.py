@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lerobot_gem.data.executors import EXECUTOR_FIELDS, ExecutorOptions
+from lerobot_gem.data.executors import EXECUTOR_FIELDS
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
+from lerobot_gem.data.rounds import CollectionOptions
 from lerobot_gem.simulation.placements import PLACEMENTS
 from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, Amount, SceneChanges
 from lerobot_gem.storage.output_folder import OutputDataset
@@ -14,7 +15,7 @@ MODES = ("demonstrations", "scenes")
 
 
 @dataclass
-class LiberoDemosConfig(ExecutorOptions):
+class LiberoDemosConfig(CollectionOptions):
     """What to collect, and where to put it.
 
     Attributes:

@@ -1,32 +1,27 @@
 """Demonstrations of a simulated SO-101 arm with metric depth, as a LeRobotDataset v3.0.
 
 The scripted expert of `lerobot-env-so101` demonstrates. An attempt is a function of (seed, its number) alone, so that it does not matter
-how many tasks share the work (data/executors.py) or how often the run was interrupted. A finished attempt is kept on disk at once, in
-a folder beside the dataset; when enough of them succeeded, the dataset is written from those files, and the folder disappears.
+how many tasks share the work or how often the run was interrupted (data/rounds.py).
 """
 
 import atexit
 import shutil
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from lerobot_gem.data.executors import EXECUTOR_FIELDS, ExecutorOptions, Stage, run_stages
-from lerobot_gem.data.rounds import SHARED_ROUNDS, attempts_of_round, share
+from lerobot_gem.data.executors import EXECUTOR_FIELDS
+from lerobot_gem.data.rounds import Collection, CollectionOptions, attempts_of_round
 from lerobot_gem.simulation.so101_setup import require_so101
 from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
-    begin_or_resume,
-    check_output,
     complete_or_absent,
-    explained_full_disk,
     publish,
     removed_on_error,
 )
@@ -37,7 +32,7 @@ _TIME_LIMIT = 12.0
 
 
 @dataclass(kw_only=True)
-class SO101DemosConfig(ExecutorOptions):
+class SO101DemosConfig(CollectionOptions):
     """What to collect, and where to put it.
 
     Attributes:
@@ -99,42 +94,13 @@ def collect(config: SO101DemosConfig) -> int | None:
         OSError: The disk is full.
     """
     require_so101()
-    work = _Collection(config)
-    work.begin()
-    stages = [
-        Stage(f"round{number}", partial(work.share_round, number), count=partial(work.count, number))
-        for number in range(SHARED_ROUNDS)
-    ]
-    return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
+    return _Collection(config).run()
 
 
-@dataclass(frozen=True)
-class _Collection:
-    """The steps of a collection; each can be another process's, on another machine."""
-
-    config: SO101DemosConfig
-
-    @property
-    def staging(self) -> Path:
-        """The folder of finished attempts."""
-        root = self.config.output.root
-        return root.with_name(root.name + ".attempts")
-
+class _Collection(Collection[SO101DemosConfig, int, int]):
     def folder(self, attempt: int) -> Path:
         """Of a finished attempt; without an episode if it did not succeed."""
         return self.staging / f"attempt{attempt:06d}"
-
-    def begin(self) -> None:
-        """Make the folder of finished attempts, or check it; a dataset at `output.root` is never touched without being told."""
-        check_output(self.config.output.root, self.config.overwrite)
-        begin_or_resume(
-            self.staging,
-            self.config.content(),
-            resume=self.config.resume,
-            overwrite=self.config.overwrite,
-            work="collection",
-            decided_by="settings",
-        )
 
     def attempts(self, number: int) -> range:
         """Numbers of a round's attempts."""
@@ -145,29 +111,13 @@ class _Collection:
             self._give_up_if_hopeless,
         )
 
-    def count(self, number: int) -> int:
-        """How many attempts a round has."""
-        return len(self.attempts(number))
-
-    def share_round(self, number: int, rank: int, tasks: int) -> None:
-        """Make a task's share of a round's attempts."""
-        attempts = self.attempts(number)
-        self._make(attempts[share(len(attempts), rank, tasks)], is_alone=tasks == 1)
-
-    def finish(self) -> int:
-        """Make what failed in all rounds, and write the dataset."""
-        for number in count():
-            attempts = self.attempts(number)
-            if not attempts:
-                break
-            self._make(attempts, is_alone=True)
-        made = range(attempts.start)
-        with self._explained():
-            _write(self.config, [self.folder(one) for one in made if has_episode(self.folder(one))])
-        shutil.rmtree(self.staging)
+    def write(self) -> int:
+        """Write the dataset; returns the number of attempts."""
+        made = range(next(one.start for number in count() if not (one := self.attempts(number))))
+        _write(self.config, [self.folder(one) for one in made if has_episode(self.folder(one))])
         return len(made)
 
-    def _make(self, attempts: Iterable[int], is_alone: bool) -> None:
+    def make(self, attempts: Sequence[int], is_alone: bool) -> None:
         """Make those attempts that are not there."""
         from tqdm.auto import tqdm
 
@@ -175,12 +125,11 @@ class _Collection:
         if not missing:
             return
         scene = _scene(self.config.fps, self.config.image_size, self.config.quick)
-        with self._explained():
-            for attempt in tqdm(missing, unit="demonstration", disable=not is_alone):
-                frames = demonstrate(scene, self.config, attempt)
-                with complete_or_absent(self.folder(attempt)) as folder:
-                    if frames is not None:
-                        write_episode(frames, folder)
+        for attempt in tqdm(missing, unit="demonstration", disable=not is_alone):
+            frames = demonstrate(scene, self.config, attempt)
+            with complete_or_absent(self.folder(attempt)) as folder:
+                if frames is not None:
+                    write_episode(frames, folder)
 
     def _give_up_if_hopeless(self, failures: int) -> None:
         if failures > max(self.config.episodes, 10):
@@ -188,10 +137,6 @@ class _Collection:
                 f"The scripted expert failed {failures} times while {self.config.episodes} successes were wanted, with "
                 f"action_noise={self.config.action_noise}: expected at least every second attempt to succeed. Lower --action_noise."
             )
-
-    def _explained(self) -> AbstractContextManager[None]:
-        advice = f"Finished attempts are kept in {self.staging}: free some space and run the same command with --resume=true."
-        return explained_full_disk(self.config.output.root, advice)
 
 
 @cache
