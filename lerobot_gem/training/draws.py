@@ -28,3 +28,16 @@ def drawing_by(seed: int, step: int, rank: int, device: torch.device) -> Iterato
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(mixed)
         yield
+
+
+@contextmanager
+def drawing_apart() -> Iterator[None]:
+    """Let torch's generator move by one draw, however much is drawn within.
+
+    LeRobot seeds the DataLoader's workers from this generator once the policy is built. So the workers augment pictures alike in two
+    runs whose policies differ, in a depth generator for instance.
+    """
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.checkpoints import formats
@@ -41,3 +42,20 @@ def test_a_source_is_opened_once_for_policy_and_processors(
     )
     assert policy.generator is not None
     assert opened == [source]
+
+
+def test_workers_of_runs_with_and_without_depth_are_seeded_alike(
+    make_policy,
+    gem_checkpoint: Path,  # noqa: F811
+    depth_dataset_root: Path,
+) -> None:
+    """LeRobot draws their seed from torch's generator after the policy was built."""
+    backbone = BackboneConfig(pretrained=str(gem_checkpoint))
+    seeds, weights = [], []
+    for weight in (0, 0.1):
+        torch.manual_seed(7)
+        policy, *_ = make_policy(depth_dataset_root, backbone=backbone, depth=DepthConfig(loss_weight=weight))
+        seeds.append(int(torch.empty((), dtype=torch.int64).random_()))
+        weights.append(policy.expert.register_tokens)
+    assert seeds[0] == seeds[1]
+    assert weights[0].equal(weights[1])

@@ -3,7 +3,7 @@
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from lerobot_gem.training.draws import drawing_by
+from lerobot_gem.training.draws import drawing_apart, drawing_by
 
 CPU = torch.device("cpu")
 
@@ -34,3 +34,18 @@ def test_what_is_computed_again_in_the_backward_pass_is_drawn_again():
         loss = checkpoint(lambda values: (values * torch.randn(8)).sum(), weight, use_reentrant=False)
     loss.backward()
     assert weight.grad is not None and weight.grad.equal(drawn())
+
+
+def test_however_much_is_drawn_apart_torchs_generator_moves_alike():
+    def drawn_and_behind(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        with drawing_apart():
+            within = torch.randn(count)
+        return within, torch.get_rng_state()
+
+    before = torch.get_rng_state()
+    little, after_little = drawn_and_behind(32)
+    torch.set_rng_state(before)
+    much, after_much = drawn_and_behind(3200)
+    assert after_little.equal(after_much) and not after_little.equal(before)
+    assert much[:32].equal(little)
+    assert not drawn_and_behind(32)[0].equal(little), "a second model must have other weights"

@@ -25,6 +25,7 @@ from lerobot_gem.processing.steps import (
     LanguageRowsStep,
 )
 from lerobot_gem.storage.language_rows import bound_language
+from lerobot_gem.training.draws import drawing_apart
 from lerobot_gem.training.trainable import trainable_parameters
 
 
@@ -45,6 +46,7 @@ class GemPolicy(BaseGemPolicy):
 
     config: GemConfig
 
+    @drawing_apart()
     def __init__(
         self, config: GemConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
     ) -> None:

@@ -38,6 +38,7 @@ from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.prompt_dropout import draw_kept, leave_out
 from lerobot_gem.processing.statistics import stands_still
 from lerobot_gem.processing.steps import IGNORED, OBS_GRID_THW, OBS_PIXEL_VALUES, OBS_QUESTIONS
+from lerobot_gem.training.draws import drawing_apart
 from lerobot_gem.training.stages import STAGES, skipped_before
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class GemVLAPolicy(BaseGemPolicy):
     config: GemVLAConfig
     expert: ActionExpert
 
+    @drawing_apart()
     def __init__(
         self, config: GemVLAConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
     ) -> None:
