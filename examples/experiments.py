@@ -123,8 +123,9 @@ class Experiment:
         )
 
     def action_episodes(self, demonstrations: int = ALL_DEMONSTRATIONS) -> str:
-        """Option of training: the first demonstrations, and all single frames, which follow the demonstrations in the dataset."""
-        episodes = [*range(demonstrations), *range(ALL_DEMONSTRATIONS, ALL_DEMONSTRATIONS + ACTION_SCENES)]
+        """Option of training: the first demonstrations, and the same share of the single frames, which follow all demonstrations."""
+        scenes = ACTION_SCENES * demonstrations // ALL_DEMONSTRATIONS
+        episodes = [*range(demonstrations), *range(ALL_DEMONSTRATIONS, ALL_DEMONSTRATIONS + scenes)]
         return f"--dataset.episodes={episodes}"
 
     def training(self, name: str, config: str, data: str, steps: int, seed: int, *arguments: str) -> Cell:

@@ -54,6 +54,13 @@ def ours(module: str, name: str, words: list[str], monkeypatch: pytest.MonkeyPat
     return parse_options(getattr(importlib.import_module(module), name), words)
 
 
+def card(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """It looks for the run of the checkpoint."""
+    [folder] = [Path(word.partition("=")[2]) for word in words if word.startswith("--policy.path=")]
+    make_run(folder)
+    return ours("lerobot_gem.scripts.card", "CardConfig", words, monkeypatch)
+
+
 def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     from lerobot_gem.scripts.check import name_dataset
 
@@ -180,6 +187,7 @@ PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], Any]] = {
     "lerobot-eval": partial(taken, "lerobot.configs.eval", "EvalPipelineConfig"),
     "lerobot-rollout": partial(taken, "lerobot.rollout", "RolloutConfig"),
     "lerobot-gem-preflight": partial(taken, "lerobot_gem.robots.preflight", "PreflightConfig"),
+    "lerobot-gem-card": card,
     "lerobot-gem-check": check,
     "lerobot-gem-convert": partial(ours, "lerobot_gem.checkpoints.convert", "ConvertConfig"),
     "lerobot-gem-depth-viz": partial(taken, "lerobot_gem.evaluation.depth_report", "DepthReportConfig"),
@@ -305,7 +313,7 @@ def make_run(folder: Path) -> None:
 
     from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     policy = GemVLAConfig(preset="tiny", device="cpu")
     TrainPipelineConfig(DatasetConfig("local/data"), policy=policy).save_pretrained(folder)
 

@@ -28,6 +28,7 @@ SOURCES = ROOT / "tools" / "field_sources.yaml"
 SET_BY_LEROBOT = {"rtc_config", "action_feature_names"}
 # The options of each command: a configuration, and what of LeRobot's it adds to. Two have an option or none, and are explained by hand.
 COMMANDS = {
+    "card": ("scripts.card.CardConfig", None),
     "check": ("data.check.inspector.CheckConfig", "lerobot.configs.train.TrainPipelineConfig"),
     "convert": ("checkpoints.convert.ConvertConfig", None),
     "depth-viz": ("evaluation.depth_report.DepthReportConfig", None),

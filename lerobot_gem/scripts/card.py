@@ -1,0 +1,102 @@
+"""`lerobot-gem-card`: write the card of a trained checkpoint, with its pictures, into its folder."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lerobot.configs import PreTrainedConfig
+from lerobot.configs.train import TRAIN_CONFIG_NAME, TrainPipelineConfig
+
+from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.policies.card_pictures import write_card_pictures
+from lerobot_gem.policies.model_card import make_model_card
+from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
+from lerobot_gem.storage.opening import DatasetOptions, open_metadata
+
+CARD = "README.md"
+
+
+@dataclass
+class TrainedCheckpoint:
+    """The checkpoint that the card is about: `--policy.*`.
+
+    Attributes:
+        path: Folder `pretrained_model` of a training run.
+    """
+
+    path: Path
+
+
+@dataclass
+class TrainingData:
+    """Where the training dataset is: `--dataset.*`.
+
+    Attributes:
+        root: Its folder; None for the place in `train_config.json`.
+    """
+
+    root: Path | None = None
+
+
+@dataclass
+class CardConfig:
+    """Whose card, and what its commands name.
+
+    Attributes:
+        policy: The checkpoint.
+        dataset: What it was trained on.
+        repo_id: Hub id that the policy will have, such as you/your_policy. The card's commands
+            name it.
+    """
+
+    policy: TrainedCheckpoint
+    repo_id: str
+    dataset: TrainingData = field(default_factory=TrainingData)
+
+    def __post_init__(self) -> None:
+        if not (self.policy.path / TRAIN_CONFIG_NAME).is_file():
+            raise ValueError(
+                f"--policy.path={self.policy.path} has no {TRAIN_CONFIG_NAME}: expected the folder pretrained_model of a training run."
+            )
+        if (self.policy.path / CARD).exists():
+            raise ValueError(
+                f"{self.policy.path / CARD} is there: expected no card. Remove it, if no text of yours is in it."
+            )
+
+
+def write_card(config: CardConfig) -> Path:
+    """Write README.md and assets/ into the checkpoint's folder.
+
+    What lies in the run's folder (evaluations, videos, generated depth) joins the card, as when LeRobot pushes.
+
+    Args:
+        config: Whose card.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: The policy is none of ours.
+    """
+    folder = config.policy.path.resolve()
+    cfg = TrainPipelineConfig.from_pretrained(folder)
+    saved = PreTrainedConfig.from_pretrained(folder)
+    if not isinstance(saved, BaseGemConfig):
+        raise ValueError(f"{folder} is a policy of type {saved.type!r}: expected 'gem' or 'gem_vla'.")
+    cfg.output_dir = folder.parents[2]  # of this machine: <run>/checkpoints/<step>/pretrained_model
+    root = config.dataset.root or cfg.dataset.root
+    meta = open_metadata(DatasetOptions(cfg.dataset.repo_id, root=None if root is None else Path(root)))
+    saved.repo_id = config.repo_id
+    pictures = write_card_pictures(cfg.output_dir, folder)
+    card = make_model_card(saved, dataset=cfg.dataset.repo_id, cfg=cfg, dataset_meta=meta, pictures=pictures)
+    card.save(folder / CARD)
+    return folder / CARD
+
+
+@mistakes_in_one_line()
+def main() -> None:
+    config = parse_options(CardConfig)
+    print(f"{write_card(config)}: hf upload {config.repo_id} {config.policy.path}")
+
+
+if __name__ == "__main__":
+    main()

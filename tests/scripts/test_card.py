@@ -1,0 +1,53 @@
+"""`lerobot-gem-card` writes what LeRobot would push, into the checkpoint's folder."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from lerobot.configs.default import DatasetConfig
+from lerobot.configs.train import TrainPipelineConfig
+
+from lerobot_gem.scripts.card import main
+from tests.results.test_eval_info import write_eval_info
+
+
+@pytest.fixture
+def checkpoint(make_policy, dataset_root: Path, tmp_path: Path) -> Path:
+    """A run's last checkpoint, with an evaluation below the run's folder; trained elsewhere."""
+    policy, *_ = make_policy()
+    folder = tmp_path / "run" / "checkpoints" / "000002" / "pretrained_model"
+    policy.save_pretrained(folder)
+    dataset = DatasetConfig("me/data", root=str(dataset_root))
+    TrainPipelineConfig(
+        dataset, policy=policy.config, steps=7, output_dir=Path("/elsewhere")
+    ).save_pretrained(folder)
+    folder.parent.with_name("last").symlink_to("000002")
+    write_eval_info(tmp_path / "run" / "eval", {("libero_object", 9): [True] * 26 + [False] * 4})
+    return folder.parent.with_name("last") / "pretrained_model"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["lerobot-gem-card", "--repo_id=me/mine", *arguments])
+    main()
+
+
+def test_the_card_tells_of_training_and_of_the_evaluation_beside_it(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, f"--policy.path={checkpoint}")
+    card = (checkpoint / "README.md").read_text()
+    assert "| eval | libero_object | 9 | 30 | 86.7% | 70.3% to 94.7% |" in card
+    assert "--policy.path=me/mine" in card and "datasets/me/data" in card and "| steps | 7 |" in card
+    assert f"hf upload me/mine {checkpoint}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"README\.md is there: expected no card"):
+        run(monkeypatch, f"--policy.path={checkpoint}")
+
+
+def test_mistakes_are_one_sentence(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        SystemExit, match=r"run has no train_config\.json: expected the folder pretrained_model"
+    ):
+        run(monkeypatch, f"--policy.path={tmp_path / 'run'}")
+    with pytest.raises(SystemExit, match="nowhere"):
+        run(monkeypatch, f"--policy.path={checkpoint}", "--dataset.root=nowhere")
+    assert not (checkpoint / "README.md").exists()
