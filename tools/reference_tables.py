@@ -8,18 +8,17 @@ tests/test_reference_tables.py fails where a page is not what this would write.
 
 import json
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import yaml
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.scripts.options import attribute_meanings
+from lerobot_gem.scripts.options import Option, options_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / "reference" / name for name in ("configuration.md", "commands.md")]
@@ -44,47 +43,6 @@ COMMANDS = {
     "so101-demos": ("data.so101_demos.collecting.SO101DemosConfig", None),
 }
 OTHERS = {"config", "libero-setup"}
-
-
-@dataclass(frozen=True)
-class Option:
-    """A field as the page shows it.
-
-    Attributes:
-        name: With dots, as behind `--policy.`.
-        default: As on the command line.
-        meaning: In Markdown.
-    """
-
-    name: str
-    default: str
-    meaning: str
-
-
-def options(config: type, *, prefix: str = "", without: Collection[str] = ()) -> Iterator[Option]:
-    """The options of a configuration, those of nested blocks in their place.
-
-    Args:
-        config: A configuration, or a block of one.
-        prefix: Of the block's fields, such as "depth.".
-        without: Names of fields that are left out.
-    """
-    meanings = attribute_meanings(config)
-    types = get_type_hints(config)
-    for field in fields(config):
-        if not field.init or field.name in without:
-            continue
-        choices = (types[field.name], *get_args(types[field.name]))
-        if parts := [choice for choice in choices if is_dataclass(choice) and choice is not PreTrainedConfig]:
-            yield from options(parts[0], prefix=f"{prefix}{field.name}.")
-        else:
-            meaning = markdown(meanings.get(field.name, ""))
-            yield Option(prefix + field.name, shown(default_of(field)), meaning)
-
-
-def default_of(field: Field) -> Any:
-    """The value that a field has when none is given; MISSING where one must be."""
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def shown(value: Any) -> str:
@@ -126,7 +84,7 @@ def policy_tables() -> dict[str, str]:
     sources = yaml.safe_load(SOURCES.read_text())
     lerobots = {field.name for field in fields(PreTrainedConfig)} - {"push_to_hub"} | SET_BY_LEROBOT
     gem, gem_vla = (
-        {option.name: option for option in options(config, without=lerobots)}
+        {option.name: option for option in options_of(config, without=lerobots)}
         for config in (GemConfig, GemVLAConfig)
     )
     both = {name for name in gem if gem[name] == gem_vla.get(name)}
@@ -148,7 +106,8 @@ def command_table(path: str, base: str | None) -> str:
         base: LeRobot's configuration that it adds to, whose options are not told again.
     """
     inherited = {field.name for field in fields(named(base))} if base else set()
-    return table(list(options(named(f"lerobot_gem.{path}"), without=inherited)))
+    config = named(f"lerobot_gem.{path}")
+    return table(list(options_of(config, without=inherited, closed=[PreTrainedConfig])))
 
 
 def named(path: str) -> type:
@@ -166,7 +125,8 @@ def table(chosen: list[Option], sources: dict[str, str] | None = None) -> str:
     lines.append("|---" * (4 if sources is not None else 3) + "|")
     for option in chosen:
         source = f" {sources[option.name]} |" if sources is not None else ""
-        lines.append(f"| `{dashes}{option.name}` | {option.default} | {option.meaning} |{source}")
+        default, meaning = shown(option.default), markdown(option.meaning)
+        lines.append(f"| `{dashes}{option.name}` | {default} | {meaning} |{source}")
     return "\n".join(lines)
 
 

@@ -4,10 +4,10 @@ import inspect
 import re
 import sys
 from argparse import Action
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
-from typing import get_args, get_type_hints
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 from draccus.argparsing import ArgumentParser
 from draccus.help_formatter import SimpleHelpFormatter
@@ -57,26 +57,43 @@ def mistakes_in_one_line(*others: type[Exception]) -> Iterator[None]:
         sys.exit(f"error: {refusal(error)}")
 
 
-def option_help(config_class: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """What each option means: the "Attributes" in the docstrings of a dataclass and of those in its fields.
+@dataclass(frozen=True)
+class Option:
+    """An option of a command line.
+
+    Attributes:
+        name: With dots, as behind `--`.
+        default: The value that it has when none is given; MISSING where one must be.
+        meaning: From the "Attributes" in the docstring of the dataclass that has it; empty where it tells none.
+    """
+
+    name: str
+    default: Any
+    meaning: str
+
+
+def options_of(
+    config_class: type, prefix: str = "", *, without: Collection[str] = (), closed: Collection[type] = ()
+) -> Iterator[Option]:
+    """The options of a dataclass, those of the dataclasses in its fields in their place.
 
     Args:
         config_class: A dataclass.
         prefix: Of the options' names, such as "dataset.".
-
-    Yields:
-        Name and meaning, with the default.
+        without: Names of fields that are left out.
+        closed: Dataclasses that are one option, whatever they hold.
     """
     meanings = attribute_meanings(config_class)
     types = get_type_hints(config_class)
     for field in fields(config_class):
-        choices = (types[field.name], *get_args(types[field.name]))  # of an optional part, too
-        if parts := [choice for choice in choices if isinstance(choice, type) and is_dataclass(choice)]:
-            yield from option_help(parts[0], f"{prefix}{field.name}.")
+        if not field.init or field.name in without:
             continue
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
-        told = "required" if default is MISSING else f"default: {default}"
-        yield prefix + field.name, f"{meanings.get(field.name, '')} ({told})".lstrip()
+        choices = (types[field.name], *get_args(types[field.name]))  # of an optional part, too
+        if parts := [c for c in choices if isinstance(c, type) and is_dataclass(c) and c not in closed]:
+            yield from options_of(parts[0], f"{prefix}{field.name}.", closed=closed)
+        else:
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            yield Option(prefix + field.name, default, meanings.get(field.name, ""))
 
 
 def attribute_meanings(config_class: type) -> dict[str, str]:
@@ -93,12 +110,17 @@ def attribute_meanings(config_class: type) -> dict[str, str]:
     return meanings
 
 
+def _help(option: Option) -> str:
+    told = "required" if option.default is MISSING else f"default: {option.default}"
+    return f"{option.meaning} ({told})".lstrip()
+
+
 def _formatter(config_class: type) -> type[SimpleHelpFormatter]:
     """A formatter like draccus's, with the meanings from the docstrings.
 
     draccus looks for comments at the fields instead, and prints the docstrings as they are, or parts of the source.
     """
-    meanings = dict(option_help(config_class))
+    meanings = {option.name: _help(option) for option in options_of(config_class)}
 
     class Formatter(SimpleHelpFormatter):
         def add_argument(self, action: Action) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from lerobot_gem.data.depth_labels.labelling import LabelDepthConfig
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
-from lerobot_gem.scripts.options import option_help, parse_options
+from lerobot_gem.scripts.options import options_of, parse_options
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_help_tells_what_each_option_means(
 
 @pytest.mark.parametrize("config_class", [LabelDepthConfig, LiberoDemosConfig])
 def test_no_option_is_without_a_meaning(config_class: type) -> None:
-    meanings = dict(option_help(config_class))
-    assert meanings and [name for name, meaning in meanings.items() if meaning.startswith("(")] == []
+    options = list(options_of(config_class))
+    assert options and [option.name for option in options if not option.meaning] == []
 
 
 def test_optional_parts_have_their_meanings() -> None:
-    meanings = dict(option_help(LiberoDemosConfig))
-    assert "qa" not in meanings and "qa.kinds" in meanings
+    names = {option.name for option in options_of(LiberoDemosConfig)}
+    assert "qa" not in names and "qa.kinds" in names
