@@ -221,7 +221,7 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     def get_optim_params(self) -> list[dict[str, Any]]:
         """The optimiser's groups: the backbone at its own learning rate, and all else; without what is frozen."""
-        # Adapters that LeRobot loaded, as in a run that is resumed, come in float32, and what they change as it was trained before.
+        # Adapters, which LeRobot has put on the policy by now, come in float32, and what they change is stored as if it were trained.
         drop_originals(self)
         self.store_weights()
         config = self.config
@@ -243,10 +243,7 @@ class BaseGemPolicy(PreTrainedPolicy):
         """
         if not self.config.pretrained_path:
             self.name_or_path = self.config.backbone.pretrained
-        adapted = super().wrap_with_peft(peft_config, peft_cli_overrides)
-        drop_originals(adapted)
-        self.store_weights()  # what the adapters change is frozen now
-        return adapted
+        return super().wrap_with_peft(peft_config, peft_cli_overrides)
 
     def _get_default_peft_targets(self) -> dict[str, Any]:
         return lora_targets(self, self.config.trainable_parts, self.random_parts)
