@@ -7,7 +7,7 @@
 |---|---|
 | a | none |
 | b | stage 3 with language alone |
-| c | stages 1 to 3 with depth (GEM); c900 and c5000 with other numbers of steps |
+| c | stages 1 to 3 with depth (GEM); c900 and c5000 with other numbers of steps, c1 with depth weighted 1 in place of 0.1 |
 | d | stages 1 to 3 with the same generator, taught to paint the picture itself (GEM's own control) |
 | e | as c, and depth is learned in stage 4 too |
 | f | none, and the steps of pre-training are spent on actions too |
@@ -34,7 +34,7 @@ AUTOENCODER = OUTPUT / "autoencoder"
 # With as many scenes of each task, those of the acted one were seen too rarely to help (results/depth_helps/README.md).
 PRETRAINING_TASKS, SCENES_OF_EACH, SCENES_OF_OTHERS = (0, 3, 6, TASK_ID), 3000, 400
 QUESTION_SCENES_OF_EACH, QUESTIONS = 50, 600
-DEMONSTRATIONS = (25, ALL_DEMONSTRATIONS)
+DEMONSTRATIONS = (25, 50, ALL_DEMONSTRATIONS)
 
 CONNECTOR_STEPS, GENERATOR_STEPS = 60, 250
 
@@ -46,15 +46,18 @@ class Pretraining:
     Attributes:
         painted: What the generator paints, "depth" or "rgb"; None for language alone.
         steps: Of stage 3.
+        weight: Of what is painted, beside language with 1.
     """
 
     painted: str | None
     steps: int = 2400
+    weight: float = 0.1
 
     @property
     def name(self) -> str:
-        """Of the folder."""
-        return f"{self.painted or 'language'}{self.steps}"
+        """Of the folder of stage 3."""
+        weight = "" if self.weight == Pretraining.weight else f"w{self.weight:g}"
+        return f"{self.painted or 'language'}{self.steps}{weight}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ ARMS = {
     "f": Arm(more_steps=Pretraining("depth").steps),
     "c900": Arm(Pretraining("depth", 900)),
     "c5000": Arm(Pretraining("depth", 5000)),
+    "c1": Arm(Pretraining("depth", weight=1)),
 }
 
 
@@ -182,10 +186,11 @@ class Experiment(experiments.Experiment):
     def pretraining(self, kind: Pretraining, seed: int) -> Iterator[Cell]:
         """Stages 1 to 3, or the third alone where no generator is trained."""
         folder, episodes = f"{kind.name}_s{seed}", f"--dataset.episodes={pretraining_episodes()}"
+        folders = dict.fromkeys((1, 2), f"{kind.painted}_s{seed}") | {3: folder}
 
         def stage(number: int, steps: int, *arguments: str) -> Cell:
             return self.training(
-                f"{folder}/stage{number}",
+                f"{folders[number]}/stage{number}",
                 f"gem_tiny_stage{number}",
                 "pretraining",
                 steps,
@@ -195,7 +200,7 @@ class Experiment(experiments.Experiment):
             )
 
         def before(number: int) -> str:
-            return f"--policy.path={checkpoint(self.output, f'{folder}/stage{number}')}"
+            return f"--policy.path={checkpoint(self.output, f'{folders[number]}/stage{number}')}"
 
         if kind.painted is None:
             yield self.training(
@@ -216,7 +221,7 @@ class Experiment(experiments.Experiment):
         painter = f"--policy.depth.autoencoder={AUTOENCODER}", f"--policy.depth.target={kind.painted}"
         yield stage(1, CONNECTOR_STEPS, *painter, *self.setting.policy)
         yield stage(2, GENERATOR_STEPS, before(1))
-        yield stage(3, kind.steps, before(2))
+        yield stage(3, kind.steps, before(2), f"--policy.depth.loss_weight={kind.weight}")
         yield self.asking(folder)
 
     def asking(self, folder: str) -> Cell:

@@ -26,6 +26,7 @@ NAMES = {
     "c": "c: language and depth (GEM)",
     "c900": "c900: the same, fewer steps",
     "c5000": "c5000: the same, more steps",
+    "c1": "c1: the same, depth weighted 1",
     "d": "d: language and RGB",
     "e": "e: as c, depth learned on",
     "f": "f: none, more steps of actions",
