@@ -115,7 +115,7 @@ class BaseGemConfig(PreTrainedConfig):
             )
         require(self.dtype, DTYPES, "dtype")
         require(self.weights, DTYPES, "weights")
-        require_at_least(self, micro_batch_size=1)
+        require_at_least(self, micro_batch_size=1, optimizer_lr=0, optimizer_lr_backbone=0)
         require(self.optimizer_name, tuple(OPTIMIZERS), "optimizer_name")
         require(self.scheduler_name, SCHEDULERS, "scheduler_name")
         if self.backbone.pretrained is None and self.preset != "tiny":

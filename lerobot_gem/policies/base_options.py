@@ -108,7 +108,7 @@ class DepthConfig(OldDepthFields):
         require(self.target, get_args(Target), "depth.target")
         require(self.colormap, (None, *get_args(Colormap)), "depth.colormap")
         require(self.unit, tuple(METRES), "depth.unit")
-        if self.loss_weight is not None and self.loss_weight < 0:
+        if self.loss_weight is not None and not self.loss_weight >= 0:
             raise ValueError(f"depth.loss_weight={self.loss_weight}: expected 0 or more (0.1 in the paper).")
         if not 0 < self.share <= 1:
             raise ValueError(

@@ -46,6 +46,14 @@ def test_sizes_of_the_expert_in_place_of_the_presets():
         ExpertConfig(architecture={"width": 2})
 
 
+@pytest.mark.parametrize("wrong", [-1e-4, float("nan")])
+@pytest.mark.parametrize("field", ["optimizer_lr", "optimizer_lr_backbone"])
+def test_a_rate_that_would_climb_the_loss_is_named(field: str, wrong: float):
+    """torch looks at the optimiser's own rate, and not at those of its groups."""
+    with pytest.raises(ConfigurationError, match=f"{field}={wrong}: expected at least 0"):
+        GemConfig(**TINY, **{field: wrong})
+
+
 def test_images_are_not_known_before_the_policy_is_built():
     with pytest.raises(ValueError, match="images of the prompt are not known yet.*Build the policy first"):
         _ = GemConfig(**TINY).images
