@@ -18,6 +18,7 @@ from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weig
 
 CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
+_INITS_THAT_KEEP_THE_BASE = ("gaussian", "orthogonal")
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -108,6 +109,9 @@ def check_plain(folder: Path, config: Mapping[str, Any]) -> None:
         }.items()
         if config.get(name, plain) != plain
     }
+    # Others (pissa, olora, ...) change the base's weights before training, and the base in its folder stays as it was.
+    if config.get("init_lora_weights", True) not in (True, False, *_INITS_THAT_KEEP_THE_BASE):
+        other["init_lora_weights"] = config["init_lora_weights"]
     if other:
         raise ValueError(
             f"{folder} has the adapter settings {other}, which can't be merged here: expected plain LoRA "

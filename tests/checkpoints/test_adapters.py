@@ -74,6 +74,7 @@ def test_another_base_is_named(adapted):
     [
         ({"use_dora": True}, "plain LoRA"),
         ({"peft_type": "MISS"}, "plain LoRA"),
+        ({"init_lora_weights": "pissa"}, "'init_lora_weights': 'pissa'.* can't be merged here"),
         ({"base_model_name_or_path": None}, "names no base"),
     ],
 )
