@@ -6,7 +6,7 @@ float32 of what is computed in bfloat16. What is written without them loads as a
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,18 @@ from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.models.presets import ExpertArchitecture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CastTensor(StoredTensor):
-    """A stored tensor that is read in another type, its `dtype`."""
+    """A stored tensor that is read in another type, its `dtype`.
+
+    Args:
+        source: As it is stored, merged with an adapter or not.
+    """
+
+    source: StoredTensor
 
     def read(self) -> Tensor:
-        return super().read().to(self.dtype)
+        return self.source.read().to(self.dtype)[self.rows]
 
 
 def write_acting(source: Checkpoint, output_dir: Path) -> None:
@@ -49,7 +55,12 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
     cast = autocast_weights(parts) | {
         name for name in token_tables(parts) if _is_exact(weights[name].read(), dtype)
     }
-    weights |= {name: CastTensor(**vars(replace(weights[name], dtype=dtype))) for name in cast}
+    weights |= {
+        name: CastTensor(
+            file=source.path, name=name, shape=weights[name].shape, dtype=dtype, source=weights[name]
+        )
+        for name in cast
+    }
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "config.json").write_text(json.dumps(config, indent=4) + "\n")
     for file in source.path.glob("policy_*processor*"):
@@ -129,6 +140,9 @@ def _acting_config(source: Checkpoint, *, by_tokens: bool) -> dict[str, Any]:
     }
     return config | {
         "weights": config["dtype"],
+        # An adapter's weights are merged.
+        "use_peft": False,
+        "pretrained_path": None,
         "built": built,
         **learned,
     }

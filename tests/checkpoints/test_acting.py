@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
@@ -12,8 +13,10 @@ from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
+from tests.conftest import build_policy
 from tests.policies.gem.test_modeling_gem import save, warm
 from tests.policies.gem_vla.test_modeling_gem_vla import ACTION_DIM
+from tests.policies.test_adapters import save_adapter
 
 
 @pytest.fixture(params=[True, False], ids=["bfloat16_table", "float32_table"])
@@ -34,6 +37,20 @@ def trained(request, make_policy, make_gem, depth_dataset_root: Path, tmp_path: 
 def converted(source: Path, output_dir: Path) -> Path:
     convert(ConvertConfig(SourceCheckpoint(str(source)), output_dir, format="acting"))
     return output_dir
+
+
+def test_an_adapter_is_merged(trained: Path, depth_dataset_root: Path, tmp_path: Path, depth_batch: dict):
+    config = PreTrainedConfig.from_pretrained(trained)
+    config.pretrained_path = trained
+    policy, preprocess, postprocess = build_policy(config, depth_dataset_root)
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    adapter = Path(save_adapter(tmp_path / "adapter", adapted, preprocess, postprocess))
+    whole = tmp_path / "whole"
+    convert(ConvertConfig(SourceCheckpoint(str(adapter)), whole, format="policy"))
+    noise, inputs = torch.randn(3, 4, ACTION_DIM), preprocess(dict(depth_batch))
+    expected = GemVLAPolicy.from_pretrained(whole).predict_action_chunk(inputs, noise=noise)
+    acting = GemVLAPolicy.from_pretrained(converted(adapter, tmp_path / "acting"))
+    assert acting.predict_action_chunk(inputs, noise=noise).equal(expected)
 
 
 def test_it_acts_bit_for_bit_with_less(trained: Path, tmp_path: Path, depth_batch: dict):
