@@ -28,7 +28,7 @@ from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.draws import drawing_by
-from lerobot_gem.training.lora import check_adaptable, drop_originals, lora_targets
+from lerobot_gem.training.lora import check_adaptable, check_saved, drop_originals, lora_targets
 from lerobot_gem.training.micro_batches import in_parts
 from lerobot_gem.training.processes import is_sharded, process_rank
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
@@ -250,6 +250,7 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     def _validate_peft_config(self, peft_config: Any) -> None:
         check_adaptable(self.config.trainable_parts, self.random_parts)
+        check_saved(self, self.random_parts, peft_config.modules_to_save or ())
 
     def _preprocess_peft_cli_overrides(self, cli_overrides: dict, peft_method_type: Any) -> dict:
         overrides = super()._preprocess_peft_cli_overrides(cli_overrides, peft_method_type)

@@ -66,6 +66,29 @@ def check_adaptable(trainable: Collection[str], random: Collection[str]) -> None
         )
 
 
+def check_saved(policy: nn.Module, random: Collection[str], in_full: Collection[str]) -> None:
+    """Raise a ValueError if an adapter, as it was asked for by hand, would hold nothing of parts with random weights.
+
+    Args:
+        policy: One of ours.
+        random: Parts whose weights are random.
+        in_full: Modules that are trained and saved in full; PEFT knows them by the ends of their names.
+    """
+    lost = [
+        path
+        for part in sorted(random)
+        for path in (prefix.removesuffix(".") for prefix in PARTS[part])
+        if _has_module(policy, path)
+        and not any(parent.endswith(tuple(in_full)) for parent in (path, path.partition(".")[0]))
+    ]
+    if lost:
+        raise ValueError(
+            f"--peft.full_training_modules={list(in_full)} leaves out {', '.join(lost)}, whose weights are random: they would be neither "
+            "trained nor saved, and whoever loads the adapter would get others. Expected them in it, or no --peft.full_training_modules, "
+            "or pretrained weights for them."
+        )
+
+
 def drop_originals(adapted: nn.Module) -> None:
     """Forget the originals of what is trained in full: PEFT trains a copy, and keeps them for a return, as much memory again.
 
