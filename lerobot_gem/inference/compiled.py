@@ -18,6 +18,7 @@ from torch._dynamo import config as dynamo_config
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lerobot_gem.inference.acting import ChunkInputs, ChunkSampler, denoise, read, see
+from lerobot_gem.models.action_expert import Integrator
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,10 @@ class CompiledSampler:
         """Whether compiled chunks have been as eager ones so far."""
         return self._compiled is not None
 
-    def __call__(self, inputs: ChunkInputs, steps: int) -> Tensor:
+    def __call__(self, inputs: ChunkInputs, steps: int, integrate: Integrator | None = None) -> Tensor:
         """Sample a chunk; arguments and result are `ChunkSampler`'s.
+
+        Another integrator runs eagerly, behind the vision tower and the decoder, and without a CUDA graph.
 
         Raises:
             ValueError: The shapes keep changing.
@@ -64,14 +67,14 @@ class CompiledSampler:
         # Graphs belong to one mode, whoever calls; nothing here is differentiated.
         with torch.inference_mode(False), torch.no_grad():
             if self._compiled is None:
-                return self._eager(inputs, steps)
-            key = _shapes(inputs), steps, _addresses(self._eager)
+                return self._eager(inputs, steps, integrate)
+            key = _shapes(inputs), steps, integrate is not None, _addresses(self._eager)
             if key not in self._shapes:
-                return self._first(key, inputs, steps)
+                return self._first(key, inputs, steps, integrate)
             graph = self._shapes[key]
-            return graph(inputs) if graph is not None else self._run(inputs, steps)
+            return graph(inputs) if graph is not None else self._run(inputs, steps, integrate)
 
-    def _first(self, key: Any, inputs: ChunkInputs, steps: int) -> Tensor:
+    def _first(self, key: Any, inputs: ChunkInputs, steps: int, integrate: Integrator | None) -> Tensor:
         """The first chunk of a shape, compiled and eagerly."""
         if len(self._shapes) == MAX_SHAPES:
             raise ValueError(
@@ -79,12 +82,12 @@ class CompiledSampler:
                 f"{tuple(inputs.mask.shape)} with {len(inputs.pixel_values)} patches: expected a robot's constant cameras and few "
                 "instructions and batch sizes. Set --policy.compile_model=false."
             )
-        eager = self._eager(inputs, steps)
+        eager = self._eager(inputs, steps, integrate)
         start = time.perf_counter()
         graph = None
         try:
-            chunk = self._run(inputs, steps)
-            if inputs.noise.is_cuda:
+            chunk = self._run(inputs, steps, integrate)
+            if inputs.noise.is_cuda and integrate is None:
                 graph = _CudaGraph(lambda given: self._run(given, steps), inputs)
                 chunk = graph(inputs)
         except Exception as error:
@@ -114,11 +117,11 @@ class CompiledSampler:
         self._shapes[key] = graph
         return chunk
 
-    def _run(self, inputs: ChunkInputs, steps: int) -> Tensor:
+    def _run(self, inputs: ChunkInputs, steps: int, integrate: Integrator | None = None) -> Tensor:
         assert self._compiled is not None
         # torch counts what it compiles for a function in all policies of a process together.
         with dynamo_config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
-            return self._compiled(inputs, steps)
+            return self._compiled(inputs, steps, integrate)
 
 
 class _CudaGraph:

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from lerobot_gem.inference import compiled
 from lerobot_gem.inference.compiled import CompiledSampler
@@ -32,9 +33,9 @@ def doubled(graph, _):
     return lambda *inputs: [2 * out if out.is_floating_point() else out for out in graph(*inputs)]
 
 
-def eager_chunk(policy, batch, noise=NOISE):
+def eager_chunk(policy, batch, noise=NOISE, **guidance):
     policy.config.compile_model = False
-    chunk = policy.predict_action_chunk(batch, noise=noise)
+    chunk = policy.predict_action_chunk(batch, noise=noise, **guidance)
     policy.config.compile_model = True
     return chunk
 
@@ -98,6 +99,18 @@ def test_another_shape_compiles_once_and_too_many_are_an_error(acting, caplog, m
     assert len(said(caplog)) == 2
     with pytest.raises(ValueError, match=r"compile_model=true compiles for each shape, and met more than 2"):
         policy.predict_action_chunk(preprocess(observe("pick up the milk and the cup")), noise=NOISE)
+
+
+def test_a_guided_chunk_is_compiled_up_to_its_loop(acting):
+    policy, preprocess = acting()
+    policy.config.rtc_config = RTCConfig(enabled=True)
+    policy.init_rtc_processor()
+    batch = preprocess(observe())
+    first = policy.predict_action_chunk(batch, noise=NOISE)
+    assert policy._compiled.is_compiled and first.equal(eager_chunk(policy, batch))
+    guidance = {"inference_delay": 2, "prev_chunk_left_over": first + 0.5}
+    guided = policy.predict_action_chunk(batch, noise=NOISE, **guidance)
+    assert guided.equal(eager_chunk(policy, batch, **guidance)) and not guided.equal(first)
 
 
 def test_lerobots_own_compilation_of_the_whole_leaves_it_alone(acting):

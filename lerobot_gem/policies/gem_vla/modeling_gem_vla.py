@@ -385,11 +385,11 @@ class GemVLAPolicy(BaseGemPolicy):
         layers = tuple(self.config.conditioning_layers)
         steps = self.config.expert.num_inference_steps  # may change after the policy was built
         sample = ChunkSampler(self.backbone, self.expert, layers, self.config.reading)
-        if not self.config.compile_model or integrate is not None:
+        if not self.config.compile_model:
             return sample(inputs, steps, integrate)
         if self._compiled is None:
             self._compiled = CompiledSampler(sample, TOLERANCES[self.config.dtype])
-        return self._compiled(inputs, steps)
+        return self._compiled(inputs, steps, integrate)
 
     def _write(self, observation: Observation, generator: torch.Generator | None) -> Tensor:
         """A chunk (B, T, A) in tokens."""
