@@ -58,6 +58,17 @@ def test_a_policy_acts_in_8_bits_nearly_as_it_does_without(make_policy, tmp_path
         quantised.save_pretrained(tmp_path / "again")
 
 
+def test_a_rollout_cannot_compile_a_policy_in_8_bits(make_policy, tmp_path):
+    """lerobot-rollout --use_torch_compile=true sets compile_model in a configuration that was checked already."""
+    make_policy()[0].save_pretrained(tmp_path)
+    config = PreTrainedConfig.from_pretrained(tmp_path)
+    config.quantization, config.compile_model = "int8", True
+    with pytest.raises(
+        ValueError, match="with compile_model=true: expected one of them.*no --use_torch_compile"
+    ):
+        GemVLAPolicy.from_pretrained(tmp_path, config=config)
+
+
 def test_training_is_not_quantised(make_policy, batch):
     policy, preprocess, _ = make_policy(quantization="int8")
     assert not any(isinstance(layer, Int8Linear) for layer in policy.modules())

@@ -69,6 +69,14 @@ def test_an_adapter_of_a_new_policy_loads_as_it_was(trained, depth_dataset_root)
     assert acting.predict_action_chunk(inputs, noise=noise).equal(chunk)
 
 
+def test_an_adapter_of_a_new_policy_does_not_act_in_8_bits(trained):
+    adapted, *_ = trained
+    config = deepcopy(adapted.config)
+    config.quantization = "int8"
+    with pytest.raises(ValueError, match="quantization='int8' with an adapter.*Merge it"):
+        GemVLAPolicy.from_pretrained(config.backbone.pretrained, config=config, revision=None)
+
+
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_a_resumed_run_keeps_weights_as_the_first_one_did(
     weights,

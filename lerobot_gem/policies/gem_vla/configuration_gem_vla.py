@@ -226,10 +226,7 @@ class GemVLAConfig(BaseGemConfig):
                 "step: expected expert.freeze=false."
             )
         require(self.quantization, QUANTIZATIONS, "quantization")
-        if self.quantization and self.compile_model:
-            raise ValueError(
-                f"quantization={self.quantization!r} with compile_model=true: expected one of them, since 8-bit layers are not compiled."
-            )
+        self.check_quantization()
         if self.expert.conditioning == "key_values" and self.backbone.conditioning != "layer_inputs":
             raise ValueError(
                 f"backbone.conditioning={self.backbone.conditioning!r} with expert.conditioning='key_values': keys and values are made of "
@@ -245,6 +242,33 @@ class GemVLAConfig(BaseGemConfig):
             raise ValueError(
                 f"cameras.layout={self.cameras.layout!r} with depth.loss_weight={self.depth_loss_weight}: expected "
                 "'separate', since each image has its own depth map; or set --policy.depth.loss_weight=0."
+            )
+
+    def check_steps(self) -> None:
+        """Raise a ValueError if weights that were distilled to act in one step are to take more: only their first velocity was trained."""
+        if self.built.one_step and self.expert.num_inference_steps != 1:
+            raise ValueError(
+                f"expert.num_inference_steps={self.expert.num_inference_steps}, but this policy was distilled to act in one step: expected "
+                "--policy.expert.num_inference_steps=1, or its teacher, which acts in more."
+            )
+
+    def settle_steps(self) -> None:
+        """Note whether training makes a policy that acts in one step."""
+        if self.built.one_step and self.distillation.teacher is None:
+            logger.warning(
+                "This policy was distilled to act in one step, and learns demonstrated actions now, as a policy of several steps does, with "
+                "expert.num_inference_steps=%d. Name its teacher again (--policy.distillation.teacher), or give "
+                "--policy.expert.num_inference_steps=5.",
+                self.expert.num_inference_steps,
+            )
+        self.built.one_step = self.distillation.teacher is not None
+
+    def check_quantization(self) -> None:
+        """Raise a ValueError if what acts in 8 bits is to be compiled; lerobot-rollout sets compile_model when all was checked."""
+        if self.quantization and self.compile_model:
+            raise ValueError(
+                f"quantization={self.quantization!r} with compile_model=true: expected one of them, since 8-bit layers are not "
+                "compiled. Leave out --policy.quantization, or set --policy.compile_model=false (lerobot-rollout: no --use_torch_compile)."
             )
 
     @property

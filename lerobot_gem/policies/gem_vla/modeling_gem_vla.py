@@ -75,8 +75,11 @@ class GemVLAPolicy(BaseGemPolicy):
         config.validate_features()
         # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
         self._only_acts = dataset_meta is None and weights_follow
-        if self._is_quantized:
+        if dataset_meta is None:
+            config.check_steps()
+        if config.quantization and (self._is_quantized or config.use_peft) and dataset_meta is None:
             check_quantizable(str(config.device), adapted=config.use_peft)
+            config.check_quantization()
         # lerobot-rollout sets compile_model when the configuration was checked already.
         if config.compile_model and config.action_tokens.act == "tokens":
             raise ValueError(
@@ -123,6 +126,7 @@ class GemVLAPolicy(BaseGemPolicy):
         if dataset_meta is not None:
             if config.distillation.teacher is not None:
                 self._teacher = Teacher(config, dataset_meta)
+            config.settle_steps()
             config.record_training(dataset_meta)
         self.freeze()
         self.declare_blocks()
