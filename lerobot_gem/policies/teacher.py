@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.processor import UnnormalizerProcessorStep
@@ -44,7 +45,13 @@ class Teacher:
             raise ValueError(
                 f"{self._given} is an adapter: expected a whole policy. Merge it (lerobot-gem-convert --format=policy)."
             )
-        config = PreTrainedConfig.from_pretrained(self._pretrained)
+        try:
+            config = PreTrainedConfig.from_pretrained(self._pretrained)
+        except (OSError, HFValidationError) as error:
+            raise FileNotFoundError(
+                f"{self._given} is no policy that can be read ({error}): expected the folder of a checkpoint (its pretrained_model), or a "
+                "Hub id that is in the local cache or can be downloaded now."
+            ) from error
         if not isinstance(config, GemVLAConfig):
             raise ValueError(f"{self._given} is a {config.type!r} policy: expected 'gem_vla', which acts.")
         self._check_dimensions(config, student)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lerobot.configs import PreTrainedConfig
 from safetensors.torch import load_file
 
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import DistillationConfig, ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
-from tests.conftest import ACTION_DIM, write_dataset
+from tests.conftest import ACTION_DIM, build_policy, write_dataset
 from tests.policies.gem.test_modeling_gem import save
 from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
 
@@ -95,6 +96,21 @@ def test_the_checkpoint_is_an_ordinary_one_without_the_teacher(teacher, student_
     assert GemVLAPolicy.from_pretrained(folder)._teacher is None
 
 
+def test_a_student_acts_in_one_step_alone(teacher, student_of, dataset_root, tmp_path, caplog):
+    folder = save(tmp_path / "student", *student_of(teacher))
+    config = PreTrainedConfig.from_pretrained(folder)
+    config.expert.num_inference_steps = 5
+    with pytest.raises(
+        ValueError, match="num_inference_steps=5, but this policy was distilled to act in one step"
+    ):
+        GemVLAPolicy.from_pretrained(folder, config=config)
+    config = PreTrainedConfig.from_pretrained(folder)
+    config.pretrained_path = folder
+    policy, *_ = build_policy(config, dataset_root)
+    assert "was distilled to act in one step, and learns demonstrated actions now" in caplog.text
+    assert not policy.config.built.one_step
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -123,6 +139,14 @@ def test_a_teacher_of_other_data_is_refused(teacher, student_of, tmp_path):
     file.write_text(json.dumps(stats))
     with pytest.raises(ValueError, match="was trained on data whose action has another 'max'"):
         student_of(teacher, root=root)
+
+
+@pytest.mark.parametrize("missing", ["/no/such/folder", "nobody/nothing", "."])
+def test_a_teacher_that_is_not_there_is_named(student_of, missing):
+    with pytest.raises(
+        FileNotFoundError, match=f"distillation.teacher='{missing}' is no policy that can be read"
+    ):
+        student_of(missing, pretrained_path=None)
 
 
 def test_what_cannot_teach_is_refused(make_gem, student_of, tmp_path):
