@@ -288,7 +288,8 @@ def serve(config: ServerConfig) -> None:
         server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(
-            f"{address} can't be listened at: is another server there? Give another --port. ({error})"
+            f"{address} can't be listened at: is another server there? Give another --port. Or is it no address of this "
+            f"machine? Give another --host. ({error})"
         ) from error
     for line in trust(config.host):
         policy_server.logger.warning("%s", line)
