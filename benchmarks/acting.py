@@ -514,16 +514,24 @@ def startup(options: argparse.Namespace) -> dict[str, Any]:
     return {**report, "n": options.repeats}
 
 
+def at_least_one(text: str) -> int:
+    """A number of things, from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", default="2b", help="tiny, 2b or 8b")
+    parser.add_argument("--preset", default="2b", choices=["tiny", "2b", "8b"])
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--cameras", type=int, default=2)
-    parser.add_argument("--image_size", type=int, default=256, help="side of each image in pixels")
-    parser.add_argument("--repeats", type=int, default=5, help="chunks of each way after the first")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cameras", type=at_least_one, default=2)
+    parser.add_argument("--image_size", type=at_least_one, default=256, help="side of each image in pixels")
+    parser.add_argument("--repeats", type=at_least_one, default=5, help="chunks of each way after the first")
+    parser.add_argument("--threads", type=at_least_one, default=1)
     parser.add_argument(
         "--ways",
         choices=[way for way in WAYS if way != "training"],
@@ -531,7 +539,9 @@ def main() -> None:
         default=["release", "ours"],
         help="what to measure",
     )
-    parser.add_argument("--tokens", type=int, default=23, help="action tokens of a chunk of `tokens`")
+    parser.add_argument(
+        "--tokens", type=at_least_one, default=23, help="action tokens of a chunk of `tokens`"
+    )
     parser.add_argument(
         "--startup", action="store_true", help="measure from process start to first chunk instead"
     )

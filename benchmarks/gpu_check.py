@@ -31,7 +31,7 @@ from torch import Tensor, nn
 import lerobot_policy_gem  # noqa: F401, registers the policies
 from lerobot_gem.inference.quantization import quantize
 from lerobot_gem.models.precision import autocast_weights, token_tables
-from lerobot_gem.models.presets import get_preset
+from lerobot_gem.models.presets import PRESETS, get_preset
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
@@ -397,18 +397,26 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def at_least_one(text: str) -> int:
+    """A number of things, from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", default="2b", help="tiny, 2b or 8b")
+    parser.add_argument("--preset", default="2b", choices=list(PRESETS))
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu")
-    parser.add_argument("--batch_size", type=int, default=8, help="of training without depth")
-    parser.add_argument("--depth_batch_size", type=int, default=32, help="of training with depth")
-    parser.add_argument("--cameras", type=int, default=2)
-    parser.add_argument("--image_size", type=int, default=256, help="side of each image in pixels")
-    parser.add_argument("--repeats", type=int, default=3, help="steps of training after the first")
-    parser.add_argument("--chunks", type=int, default=20, help="chunks of acting after the first")
+    parser.add_argument("--batch_size", type=at_least_one, default=8, help="of training without depth")
+    parser.add_argument("--depth_batch_size", type=at_least_one, default=32, help="of training with depth")
+    parser.add_argument("--cameras", type=at_least_one, default=2)
+    parser.add_argument("--image_size", type=at_least_one, default=256, help="side of each image in pixels")
+    parser.add_argument("--repeats", type=at_least_one, default=3, help="steps of training after the first")
+    parser.add_argument("--chunks", type=at_least_one, default=20, help="chunks of acting after the first")
     parser.add_argument("--minutes", type=float, default=8, help="no row begins after so many")
     parser.add_argument("--rows", nargs="+", choices=[*ACTING, *TRAINING], metavar="ROW", help="these alone")
     parser.add_argument("--name", help="of the files; the device's, unless it is given")

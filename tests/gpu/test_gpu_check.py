@@ -73,6 +73,22 @@ def test_what_there_is_no_time_for_is_listed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "option", "message"),
+    [
+        ("gpu_check", "--preset=nosuch", "--preset: invalid choice: 'nosuch'"),
+        ("gpu_check", "--repeats=0", "--repeats: 0: expected at least 1"),
+        ("acting", "--preset=nosuch", "--preset: invalid choice: 'nosuch'"),
+        ("acting", "--repeats=0", "--repeats: 0: expected at least 1"),
+    ],
+)
+def test_a_wrong_option_ends_the_command_before_anything_is_built(script, option, message):
+    command = [sys.executable, f"benchmarks/{script}.py", option]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_it_says_so(tmp_path):
     command = [sys.executable, "benchmarks/gpu_check.py", f"--output_dir={tmp_path}"]
