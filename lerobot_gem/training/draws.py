@@ -37,7 +37,7 @@ def drawing_apart() -> Iterator[None]:
     LeRobot seeds the DataLoader's workers from this generator once the policy is built. So the workers augment pictures alike in two
     runs whose policies differ, in a depth generator for instance.
     """
-    seed = int(torch.empty((), dtype=torch.int64).random_())
+    # Not seeded anew within: a policy asks torch there for the seed of its run.
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
         yield
+    torch.empty((), dtype=torch.int64).random_()

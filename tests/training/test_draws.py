@@ -49,3 +49,9 @@ def test_however_much_is_drawn_apart_torchs_generator_moves_alike():
     assert after_little.equal(after_much) and not after_little.equal(before)
     assert much[:32].equal(little)
     assert not drawn_and_behind(32)[0].equal(little), "a second model must have other weights"
+
+
+def test_the_seed_of_the_run_is_known_apart():
+    before = torch.initial_seed()
+    with drawing_apart():
+        assert torch.initial_seed() == before
