@@ -64,7 +64,7 @@ WAYS = {
         like="trained_anew",
     ),
     "one_camera": Way(
-        (RELEASED_STEPS,), training=("cameras.names=[observation.images.image]",), like="trained_anew"
+        (RELEASED_STEPS,), training=('cameras.names=["observation.images.image"]',), like="trained_anew"
     ),
 }
 

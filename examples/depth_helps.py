@@ -118,7 +118,7 @@ SETTINGS = {
     # One fixed camera that stands elsewhere in each layout, over a table of another height: geometry must be read.
     "geometry": Setting(
         scene=("camera_turn=[-20,20]", "table_height=[0,0.06]"),
-        policy=("--policy.cameras.names=[observation.images.image]",),
+        policy=('--policy.cameras.names=["observation.images.image"]',),
     ),
 }
 
