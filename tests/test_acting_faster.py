@@ -5,7 +5,10 @@ import json
 import sys
 from pathlib import Path
 
+import draccus
 import pytest
+
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # Layouts that each way solves.
@@ -85,7 +88,15 @@ def test_what_is_trained_is_trained_first(example, call):
     _, called = example
     call("one_camera")
     assert [command[0] for command in called][::2] == ["lerobot-train", "lerobot-eval"]
-    assert "--policy.cameras.names=[observation.images.image]" in called[0]
+    assert '--policy.cameras.names=["observation.images.image"]' in called[0]
+
+
+def test_lerobots_parser_takes_the_options_of_all_ways(example):
+    module, _ = example
+    for way in module.WAYS.values():
+        options = [f"--{option}" for option in (*way.acting, *(way.training or ()))]
+        config = draccus.parse(GemVLAConfig, args=["--preset=tiny", "--device=cpu", *options])
+        assert config.cameras.names in (None, ["observation.images.image"])
 
 
 def test_cells_of_another_policy_are_not_mixed_in(call):
