@@ -32,6 +32,19 @@ def ordinary_priority() -> None:
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
+@pytest.fixture(scope="module")
+def quick_parsers() -> Iterator[None]:
+    """draccus reads the sources of all classes for the text of --help, and forgets them, since LeRobot has more than 100."""
+    from functools import cache
+
+    from draccus.wrappers import docstring
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(docstring, "_get_class_source", cache(docstring._get_class_source.__wrapped__))
+        patch.setattr(docstring, "get_attribute_docstring", cache(docstring.get_attribute_docstring))
+        yield
+
+
 def write_video(
     file: Path, *, frames: int = EPISODES * FRAMES, size: tuple[int, int] = (64, 64), fps: int = 5
 ) -> None:

@@ -102,6 +102,11 @@ def _needs_hub(words: tuple[str, ...]) -> bool:
     )
 
 
+def _needs_internet(words: tuple[str, ...]) -> bool:
+    is_setup = words[0] == "lerobot-gem-libero-setup" and "--pro" in words  # downloads a package
+    return is_setup or words[0] == "pip" or "apt-get" in words
+
+
 def _needs_robot(words: tuple[str, ...]) -> bool:
     is_program = words[0] == "lerobot-rollout" or words[0].startswith("lerobot-find-")
     return is_program or any(word.startswith(("--robot.", "--teleop.")) for word in words)
@@ -111,7 +116,13 @@ def _needs_cluster(words: tuple[str, ...]) -> bool:
     return "--executor=slurm" in words
 
 
-_NEEDS = {"GPU": _needs_gpu, "Hub": _needs_hub, "robot": _needs_robot, "cluster": _needs_cluster}
+_NEEDS = {
+    "GPU": _needs_gpu,
+    "Hub": _needs_hub,
+    "internet": _needs_internet,
+    "robot": _needs_robot,
+    "cluster": _needs_cluster,
+}
 
 
 def needs(page: str, text: str) -> str:
@@ -128,7 +139,9 @@ def needs(page: str, text: str) -> str:
 
 
 def _program(words: tuple[str, ...]) -> str:
-    return words[2].rpartition(".")[2] if words[:2] == ("python", "-m") else words[0]
+    if words[:2] == ("python", "-m"):
+        return words[2].rpartition(".")[2]
+    return words[1] if words[0] == "sudo" else words[0]
 
 
 def mark() -> None:

@@ -1,26 +1,24 @@
 """Each command of the pages is taken by the real parser of its program, and each block says what it needs.
 
-`python -m tests.page_commands` writes what blocks need. Of the blocks that need nothing but a CPU, `EXECUTED` names those that a test executes in their
-cheapest form, `NOT_EXECUTED` all others.
+`python -m tests.page_commands` writes what blocks need. A block that needs nothing but a CPU is executed by a test, or `NOT_EXECUTED` says why not.
 """
 
 import importlib
 import inspect
 import json
 import re
-import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from draccus.wrappers import docstring
 
 from tests.page_commands import ROOT, Command, blocks, commands, needs
+from tests.test_page_runs import RUNS
 
 COMMANDS = [command for page, _, text in blocks() for command in commands(page, text)]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -211,67 +209,33 @@ PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], Any]] = {
     ".venv/bin/pytest": pytests,
 }
 
-# Blocks that need no more than a CPU, by page and by what stands in no other block of it. First those that a test executes, for a
-# frame, a step or an episode: the file, and what stands in it. CI makes all targets of CONTRIBUTING.md but `demo`.
+# Blocks that need no more than a CPU, by page and by what stands in no other block of it. tests/test_page_runs.py executes most, these elsewhere: the
+# file, and what stands in it. CI makes all targets of CONTRIBUTING.md but `demo`.
 EXECUTED = {
     ("CONTRIBUTING.md", "make lint"): (".ci/run", "make test-slow"),
-    ("docs/how_to/pretrain.md", "gem_tiny_stage1.yaml"): (
-        "tests/test_page_commands.py",
-        "test_all_stages_as_the_page_has_them",
-    ),
-    ("docs/how_to/pretrain.md", "lerobot-gem-depth-viz"): (
-        "tests/test_page_commands.py",
-        "test_all_stages_as_the_page_has_them",
-    ),
     ("docs/how_to/reproduce_libero.md", "episodes_needed.py"): (
         "tests/test_episodes_needed.py",
         "needed.main()",
     ),
     ("results/server/README.md", "test_policy_server.py"): (".ci/run", "make test-slow"),
 }
-# Those that are only given to their parsers. What they do is tested below the command line, or with other options.
+# Those that no test executes, and why.
 NOT_EXECUTED = {
-    ("CONTRIBUTING.md", "GEM_REFERENCE_FIXTURES"),
-    ("docs/concepts/action_tokens.md", "act=tokens"),
-    ("docs/how_to/act_faster.md", "quantization=int8"),
-    ("docs/how_to/collect_demonstrations.md", "--placement=wide"),
-    ("docs/how_to/collect_demonstrations.md", "--source="),
-    ("docs/how_to/collect_questions.md", "--mode=scenes"),
-    ("docs/how_to/collect_questions.md", "lerobot-train"),
-    ("docs/how_to/convert_checkpoints.md", "--format=gem-2b"),
-    ("docs/how_to/evaluate.md", "--seed=1000"),
-    ("docs/how_to/evaluate.md", "named_object=other"),
-    ("docs/how_to/evaluate.md", "libero_pro"),
-    ("docs/how_to/evaluate.md", "lerobot-gem-libero-report"),
-    ("docs/how_to/evaluate.md", "vla_eval_server.py"),
-    ("docs/how_to/fine_tune_on_your_robot.md", "pip install"),
-    ("docs/how_to/fine_tune_on_your_robot.md", "--format=acting"),
-    ("docs/how_to/reproduce_libero.md", "apt-get"),
-    ("docs/how_to/reproduce_libero.md", "lerobot-gem-libero-report"),
-    ("docs/how_to/serve_policies.md", "pip install"),
-    ("docs/how_to/so100.md", "pip install"),
-    ("docs/how_to/so100.md", "lerobot-gem-so101-demos"),
-    ("docs/how_to/train_with_lora.md", "--format=policy"),
-    ("docs/results/acting.md", "benchmarks/acting.py"),
-    ("docs/results/acting.md", "acting_faster.py"),
-    ("docs/results/action_experts.md", "action_experts.py"),
-    ("docs/results/collecting.md", "count_object"),
-    ("docs/results/depth_helps.md", "depth_helps_report.py"),
-    ("docs/results/training.md", "benchmarks/training.py"),
-    ("docs/tutorials/demo.md", "make demo"),
-    ("lerobot_gem/models/tiny_autoencoder/README.md", "train_tiny_autoencoder.py"),
-    ("results/lora/README.md", "lerobot-train"),
-    ("results/so101/README.md", "lerobot-train"),
+    (
+        "CONTRIBUTING.md",
+        "GEM_REFERENCE_FIXTURES",
+    ): "Other fixtures are made with the official code, which is not here. "
+    "`make test` runs the same tests with those of tests/reference/.",
+    (
+        "docs/tutorials/demo.md",
+        "make demo",
+    ): "Half an hour. It calls the commands of docs/how_to/pretrain.md, which are executed, "
+    "with examples/runs.py, which tests/test_examples.py tests.",
 }
+LISTED = (*RUNS, *EXECUTED, *NOT_EXECUTED)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_parsers() -> Iterator[None]:
-    """draccus reads the sources of all classes for the text of --help, and forgets them, since LeRobot has more than 100."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(docstring, "_get_class_source", cache(docstring._get_class_source.__wrapped__))
-        patch.setattr(docstring, "get_attribute_docstring", cache(docstring.get_attribute_docstring))
-        yield
+pytestmark = pytest.mark.usefixtures("quick_parsers")
 
 
 @pytest.fixture(autouse=True)
@@ -340,52 +304,20 @@ def test_a_block_says_what_it_needs(page: str, title: str, text: str):
 def test_each_block_for_a_cpu_is_executed_or_said_not_to_be():
     for page, _, text in blocks():
         if not needs(page, text):
-            keys = [key for key in (*EXECUTED, *NOT_EXECUTED) if key[0] == page and key[1] in text]
+            keys = [key for key in LISTED if key[0] == page and key[1] in text]
             assert len(keys) == 1, (
-                f"{page}: expected one key of EXECUTED and NOT_EXECUTED, got {keys} for\n{text}"
+                f"{page}: expected one key of RUNS, EXECUTED and NOT_EXECUTED, got {keys} for\n{text}"
             )
 
 
 def test_no_block_is_listed_that_is_gone():
-    for page, part in (*EXECUTED, *NOT_EXECUTED):
-        assert [1 for at, _, text in blocks() if at == page and part in text and not needs(at, text)] == [
-            1
-        ], (page, part)
+    for page, part in LISTED:
+        assert [1 for at, _, text in blocks() if at == page and part in text] == [1], (page, part)
 
 
 @pytest.mark.parametrize(("file", "part"), sorted(set(EXECUTED.values())))
 def test_the_executing_test_is_there(file: str, part: str):
     assert part in (ROOT / file).read_text()
-
-
-# As little as each program can do.
-CHEAPEST = {
-    "lerobot-gem-libero-demos": ("--episodes_per_task=1", "--scenes_per_task=4", "--num_workers=1"),
-    "lerobot-train": ("--steps=2", "--save_freq=2", "--log_freq=1", "--batch_size=2", "--num_workers=0"),
-    "lerobot-eval": ("--env.episode_length=4", "--eval.n_episodes=1", "--eval.batch_size=1"),
-    "lerobot-gem-depth-viz": ("--num_frames=1", "--policy.depth.num_inference_steps=1"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.libero
-def test_all_stages_as_the_page_has_them():
-    """From data to painted depth and a policy that acts, each command reading what the one before it wrote."""
-    bin_folder = Path(sys.executable).parent
-    for page, title, text in blocks():
-        if page == "docs/how_to/pretrain.md" and not title:
-            for command in commands(page, text):
-                program, *words = command.words
-                run = [str(bin_folder / program), *words, *CHEAPEST[program]]
-                done = subprocess.run(run, capture_output=True, text=True)
-                assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
-    assert (
-        json.loads(Path("outputs/eval/gem_vla_tiny_depth/eval_info.json").read_text())["overall"][
-            "n_episodes"
-        ]
-        == 1
-    )
-    assert Path("outputs/depth/metrics.json").exists()
 
 
 def test_extras_that_are_named_exist():
