@@ -1,9 +1,9 @@
-"""The figures of docs/how_to/scale.md are those that the benchmark printed."""
+"""The figures of docs/results/scaling.md are those that the benchmark printed."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "how_to" / "scale.md").read_text()
+PAGE = (ROOT / "docs" / "results" / "scaling.md").read_text()
 
 
 def test_figures_are_those_that_were_printed() -> None:
