@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.page_commands import ROOT, blocks, commands
+from tests.page_commands import ROOT, Command, blocks, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.libero, pytest.mark.usefixtures("quick_parsers")]
 
@@ -163,6 +163,12 @@ RUNS = {
 }
 
 
+def commands_of(key: Key) -> Iterator[Command]:
+    """The commands of a block."""
+    [text] = [text for page, _, text in blocks() if page == key[0] and key[1] in text]
+    return commands(key[0], text)
+
+
 @contextmanager
 def as_a_process(folder: Path) -> Iterator[pytest.MonkeyPatch]:
     """What a command finds in a new process, and what it changes for others, is undone."""
@@ -210,8 +216,10 @@ def execute(folder: Path, words: Sequence[str], options: dict[str, tuple[str, ..
 def execute_file(
     folder: Path, file: str, options: dict[str, tuple[str, ...]], patch: pytest.MonkeyPatch
 ) -> None:
-    """Run an example or a benchmark. Commands that it calls run in this process, too; other processes are forked from it."""
-    patch.setattr(multiprocessing, "get_context", lambda *_, get=multiprocessing.get_context: get("fork"))
+    """Run an example or a benchmark. Commands that it calls run in this process, too; other processes share one import."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lerobot_gem.policies.gem_vla.modeling_gem_vla"])
+    patch.setattr(multiprocessing, "get_context", lambda *_: context)
     patch.syspath_prepend(folder / "examples")
     before = set(sys.modules)
     runs = importlib.import_module("runs")
@@ -248,7 +256,6 @@ def folder_of(libero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     from lerobot_gem.data.libero_demos.attempts import open_scene
 
     done: dict[Key, Path] = {}
-    texts = {key: text for key in RUNS for page, _, text in blocks() if key[0] == page and key[1] in text}
 
     def executed(key: Key) -> Path:
         if key in done:
@@ -262,7 +269,7 @@ def folder_of(libero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             for place, (block, path) in RUNS[key].inputs.items():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
                 (folder / place).symlink_to(executed(block) / path)
-            for command in commands(key[0], texts[key]):
+            for command in commands_of(key):
                 execute(folder, command.words, RUNS[key].options)
         done[key] = folder
         return folder
@@ -274,8 +281,7 @@ def folder_of(libero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.mark.parametrize("key", RUNS, ids=": ".join)
 def test_a_block_does_what_its_page_says(key: Key, folder_of: Callable[[Key], Path]):
     folder = folder_of(key)
-    [text] = [text for page, _, text in blocks() if page == key[0] and key[1] in text]
-    for command in commands(key[0], text):
+    for command in commands_of(key):
         for word in command.words:
             name, _, value = word.partition("=")
             if name in ("--output", "--output_dir", "--output.root"):
