@@ -8,7 +8,7 @@
 | a | none |
 | b | stage 3 with language alone |
 | c | stages 1 to 3 with depth (GEM); c900 and c5000 with other numbers of steps, c1 with depth weighted 1 in place of 0.1 |
-| d | stages 1 to 3 with the same generator, taught to paint the picture itself (GEM's own control) |
+| d | stages 1 to 3 with the same generator, taught to paint the picture itself (GEM's own control); d1 with it weighted 1 |
 | e | as c, and depth is learned in stage 4 too |
 | f | none, and the steps of pre-training are spent on actions too |
 
@@ -85,6 +85,7 @@ ARMS = {
     "c900": Arm(Pretraining("depth", 900)),
     "c5000": Arm(Pretraining("depth", 5000)),
     "c1": Arm(Pretraining("depth", weight=1)),
+    "d1": Arm(Pretraining("rgb", weight=1)),
 }
 
 

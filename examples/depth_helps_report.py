@@ -28,6 +28,7 @@ NAMES = {
     "c5000": "c5000: the same, more steps",
     "c1": "c1: the same, depth weighted 1",
     "d": "d: language and RGB",
+    "d1": "d1: the same, RGB weighted 1",
     "e": "e: as c, depth learned on",
     "f": "f: none, more steps of actions",
 }
