@@ -36,6 +36,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from options import at_least_one  # beside this file
 from torch import Tensor, nn
 
 ACTIONS, ACTION_DIM, STATE_DIM, STEPS = 32, 7, 8, 5
@@ -512,14 +513,6 @@ def startup(options: argparse.Namespace) -> dict[str, Any]:
             "difference": (chunks[way] - chunks["plain"]).abs().max().item(),
         }
     return {**report, "n": options.repeats}
-
-
-def at_least_one(text: str) -> int:
-    """A number of things, from the command line."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
-    return number
 
 
 def main() -> None:

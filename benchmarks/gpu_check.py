@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+from options import at_least_one  # beside this file
 from torch import Tensor, nn
 
 import lerobot_policy_gem  # noqa: F401, registers the policies
@@ -395,14 +396,6 @@ def table(report: dict[str, Any]) -> str:
             if name in TRAINING
         ]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def at_least_one(text: str) -> int:
-    """A number of things, from the command line."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
-    return number
 
 
 def main() -> None:

@@ -112,7 +112,7 @@ def test_language_rows_reach_the_policy_from_worker_processes(
     arguments = (
         "--policy.allow_untrained=true",
         "--policy.stage=joint",
-        "--policy.optimizer_lr=0",
+        "--policy.optimizer_lr=1e-12",
         "--batch_size=30",
     )
     logs = [

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
+from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, fingerprint, stored_weights
 
 CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -37,6 +37,10 @@ class MergedTensor(StoredTensor):
     down: StoredTensor
     up: StoredTensor
     scale: float
+
+    @property
+    def files(self) -> frozenset[Path]:
+        return self.base.files | self.down.files | self.up.files
 
     def read(self) -> Tensor:
         adaptation = self.scale * (self.up.read() @ self.down.read())
@@ -63,10 +67,11 @@ def merged(
 
     Raises:
         FileNotFoundError: The adapter's weights are missing.
-        ValueError: It does not fit `base`.
+        ValueError: It does not fit `base`, or adapts other layers than linear ones.
     """
     stored = stored_weights(folder, stem="adapter_model")
     weights = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
+    _check_linear(folder, weights)
     rank = config["r"]
     scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
     layers = {name.removesuffix(_DOWN) for name in weights if name.endswith(_DOWN)}
@@ -93,6 +98,42 @@ def merged(
             f"{', '.join(abbreviated(faults))}. Expected the checkpoint that it was trained on."
         )
     return {**base, **adapted, **weights}
+
+
+def _check_linear(folder: Path, weights: Mapping[str, StoredTensor]) -> None:
+    """Raise a ValueError if something else than linear layers is adapted: PEFT multiplies their matrices in other ways."""
+    others = {name.partition(".lora_")[0] for name in weights if ".lora_embedding_" in name}
+    others |= {
+        name.removesuffix(_DOWN)
+        for name, down in weights.items()
+        if name.endswith(_DOWN) and len(down.shape) != 2
+    }
+    if others:
+        raise ValueError(
+            f"{folder} adapts embeddings or convolutions, {', '.join(abbreviated(others))}, which can't be merged here: expected adapters "
+            "of linear layers (train without them in --peft.target_modules). LeRobot's commands load it as it is; merge it with PEFT "
+            "(merge_and_unload)."
+        )
+
+
+def check_base(
+    adapter: str | Path, recorded: str, base: str | Path, weights: Mapping[str, StoredTensor]
+) -> None:
+    """Raise a ValueError if an adapter's base holds other weights than those that the adapter was trained on.
+
+    Args:
+        adapter: Where it is.
+        recorded: The fingerprint of its base when it was trained; empty for an adapter that was written before there was one.
+        base: What it names as its base.
+        weights: Of `base`.
+    """
+    if recorded and (found := fingerprint(weights)) != recorded:
+        raise ValueError(
+            f"{base} has other weights than those that the adapter {adapter} was trained on (fingerprint {found[:12]}, expected "
+            f"{recorded[:12]}): it would act in a way that nobody trained. Put the base back as it was, name it in "
+            f"base_model_name_or_path of the adapter's {CONFIG_FILE} if it is elsewhere (with its revision, if that is on the Hub), or "
+            "train the adapter again."
+        )
 
 
 def check_plain(folder: Path, config: Mapping[str, Any]) -> None:

@@ -170,7 +170,8 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
 
     Raises:
         FileNotFoundError: Neither there nor on a Hub that can be reached, or without weights, or with shards missing.
-        ValueError: Of another model, cut short, with pickled objects, or with weights that its format does not know.
+        ValueError: Of another model, cut short, with pickled objects, or with weights that its format does not know. Or an adapter
+            whose base has other weights now.
     """
     path = _local(pretrained, **hub_kwargs)
     if not (path / "config.json").is_file():
@@ -208,12 +209,18 @@ def _merged(policy: Checkpoint) -> Checkpoint:
     adapters.check_plain(path, adapter)
     named = adapter["base_model_name_or_path"]
     try:
-        weights = dict(open_checkpoint(named).weights)
+        base = open_checkpoint(named, revision=adapter.get("revision"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is an adapter of {named!r}, which it needs. {error}") from error
-    if named == config["backbone"]["pretrained"]:  # the adapter was trained on a policy that was new
-        weights = _replaced(weights, "generator", config["depth"]["pretrained"])
-        weights = _replaced(weights, "expert", config.get("expert", {}).get("pretrained"))
+    weights = dict(base.weights)
+    is_of_new = named == config["backbone"]["pretrained"]  # the adapter was trained on a policy that was new
+    if is_of_new:
+        others = config["depth"]["pretrained"], config.get("expert", {}).get("pretrained")
+        generator, expert = (None if other is None else open_checkpoint(other) for other in others)
+        weights = starting_weights(base, generator, expert)
+    built = policy._built
+    adapters.check_base(path, built.get("base_fingerprint", ""), named, weights)
+    if is_of_new:
         autoencoder = config["depth"]["autoencoder"]
         if autoencoder is None and not any(name.startswith("generator.") for name in weights):
             autoencoder = get_preset(config["preset"]).autoencoder
@@ -221,21 +228,32 @@ def _merged(policy: Checkpoint) -> Checkpoint:
             stored = stored_weights(autoencoder, stem="diffusion_pytorch_model")
             weights |= _prefixed(stored, "generator.autoencoder.")
     # What the policy was built without.
-    left_out: tuple[str, ...] = () if policy._built["generator"] else ("generator.",)
+    left_out: tuple[str, ...] = () if built["generator"] else ("generator.",)
     if config["type"] == "gem_vla":
         left_out += ("backbone.lm_head.",)
     weights = {name: stored for name, stored in weights.items() if not name.startswith(left_out)}
-    return replace(policy, weights=adapters.merged(path, adapter, weights))
+    if "base_fingerprint" in built:
+        config = config | {"built": built | {"base_fingerprint": ""}}
+    return replace(policy, config=config, weights=adapters.merged(path, adapter, weights))
 
 
-def _replaced(
-    weights: dict[str, StoredTensor], part: Part, pretrained: str | None
+def starting_weights(
+    backbone: Checkpoint, generator: Checkpoint | None, expert: Checkpoint | None
 ) -> dict[str, StoredTensor]:
-    """The weights, with a part from another checkpoint if one is named."""
-    if pretrained is None:
-        return weights
-    others = {name: stored for name, stored in weights.items() if not name.startswith(f"{part}.")}
-    return others | _prefixed(open_checkpoint(pretrained).part(part), f"{part}.")
+    """The weights that a new policy starts from, under our names.
+
+    Args:
+        backbone: All that it has is taken, but for parts that come from the others.
+        generator: Where the depth generator is from; None for `backbone`, if that has one.
+        expert: Likewise.
+    """
+    weights = dict(backbone.weights)
+    parts: tuple[tuple[Part, Checkpoint | None], ...] = (("generator", generator), ("expert", expert))
+    for part, source in parts:
+        if source is not None:
+            kept = {name: stored for name, stored in weights.items() if not name.startswith(f"{part}.")}
+            weights = kept | _prefixed(source.part(part), f"{part}.")
+    return weights
 
 
 def is_sana_pipeline(path: Path) -> bool:

@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Largest difference of a normalised action, whose range is about -1 to 1: see docs/how_to/act_faster.md.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05}
-MAX_SHAPES = 16
+# An instruction of another length is another shape, and so is a last batch that is smaller. LIBERO's four suites have some 15 lengths, so
+# 30 shapes at most; this is twice as many. Whoever meets more has something that changes all the time, and compiles without end.
+MAX_SHAPES = 64
 
 
 class CompiledSampler:

@@ -352,10 +352,12 @@ class BaseGemConfig(PreTrainedConfig):
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write config.json, without where its author pushes the policy: who goes on from it would push there, too.
 
-        LeRobot keeps that in train_config.json, from which training is resumed.
+        And without the revision of what training started from, which LeRobot would look for in the policy's own repository.
+        LeRobot keeps both in train_config.json, from which training is resumed.
         """
         stranger = copy.copy(self)
         stranger.push_to_hub, stranger.repo_id, stranger.private = False, None, None
+        stranger.pretrained_revision = None
         super(BaseGemConfig, stranger)._save_pretrained(save_directory)
 
     @property
@@ -425,6 +427,11 @@ class BaseGemConfig(PreTrainedConfig):
 
     def _check_optimizer(self) -> None:
         """Raise a ConfigurationError if the weights can't be trained so, an ImportError if the optimiser is not installed."""
+        if not self.optimizer_lr and not self.optimizer_lr_backbone:
+            raise ConfigurationError(
+                f"optimizer_lr={self.optimizer_lr} with optimizer_lr_backbone={self.optimizer_lr_backbone}: nothing would be trained. "
+                "Expected a rate above 0 (1e-05 by default)."
+            )
         if self.weights == "bfloat16" and self.optimizer_name not in BFLOAT16_OPTIMIZERS:
             raise ConfigurationError(
                 f"weights='bfloat16' with optimizer_name={self.optimizer_name!r}, whose updates are mostly too small for bfloat16 "

@@ -13,6 +13,8 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from peft import PeftType
 from torch import Tensor, nn
 
+from lerobot_gem.checkpoints.adapters import check_base
+from lerobot_gem.checkpoints.files import fingerprint
 from lerobot_gem.checkpoints.formats import built_from
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.inference.control_rate import match_rate
@@ -23,7 +25,14 @@ from lerobot_gem.policies.card_pictures import write_card_pictures
 from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
 from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.finite_training import check_updated
-from lerobot_gem.policies.loading import HUB_ARGUMENTS, began_new, check_adapter, recall_images, size_limit
+from lerobot_gem.policies.loading import (
+    HUB_ARGUMENTS,
+    base_weights,
+    began_new,
+    check_adapter,
+    recall_images,
+    size_limit,
+)
 from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
@@ -32,7 +41,7 @@ from lerobot_gem.training.lora import check_adaptable, check_saved, drop_origina
 from lerobot_gem.training.micro_batches import in_parts
 from lerobot_gem.training.processes import is_sharded, process_rank
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
-from lerobot_gem.training.weights import store_weights
+from lerobot_gem.training.weights import store_weights, watch_rounding
 
 # Classes of the repeated blocks of backbone, expert and depth generator.
 _BLOCKS = (
@@ -80,7 +89,7 @@ class BaseGemPolicy(PreTrainedPolicy):
         Raises:
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
                 configuration has other cameras than the checkpoint, whose processor would go on with its own. Or an
-                adapter was trained in another stage. Or a file of the checkpoint could run code, or asks for sizes that its
+                adapter was trained in another stage, or on other weights than its base has now. Or a file of the checkpoint could run code, or asks for sizes that its
                 weights do not have (docs/reference/security.md).
         """
         config = kwargs.get("config")
@@ -90,9 +99,13 @@ class BaseGemPolicy(PreTrainedPolicy):
             forget_destination(config)
             if not with_data:
                 match_rate(config, config.built.fps)
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name)}
+        if config is not None and config.use_peft:
+            weights = base_weights(config, pretrained_name_or_path, hub)
+            adapter, recorded = config.pretrained_path or "in use", config.built.base_fingerprint
+            check_base(adapter, recorded, pretrained_name_or_path, weights)
         if began_new(config, pretrained_name_or_path):
             return cls._base_of_adapter(**kwargs)
-        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name)}
         check_processor_files(pretrained_name_or_path, **hub)
         if config is not None:
             recall_images(config, pretrained_name_or_path, hub)
@@ -132,6 +145,8 @@ class BaseGemPolicy(PreTrainedPolicy):
                 trainable=getattr(torch, self.config.weights),
                 frozen=getattr(torch, self.config.dtype),
             )
+            if self.config.weights == "bfloat16":
+                watch_rounding(self)
 
     @contextmanager
     def own_draws(self) -> Iterator[None]:
@@ -236,14 +251,20 @@ class BaseGemPolicy(PreTrainedPolicy):
     # LoRA
 
     def wrap_with_peft(self, peft_config: Any = None, peft_cli_overrides: Any = None) -> Any:
-        """LeRobot's hook: this policy with adapters, which name the checkpoint that they were trained on.
+        """LeRobot's hook: this policy with adapters, which name the checkpoint that they were trained on, and know its weights.
 
         Raises:
             ValueError: An adapter could not be loaded again (`training/lora.py`).
         """
-        if not self.config.pretrained_path:
-            self.name_or_path = self.config.backbone.pretrained
-        return super().wrap_with_peft(peft_config, peft_cli_overrides)
+        config = self.config
+        base, revision = config.pretrained_path or config.backbone.pretrained, config.pretrained_revision
+        self.name_or_path = base
+        adapted = super().wrap_with_peft(peft_config, peft_cli_overrides)
+        if base is not None:
+            # LeRobot loads the base at this revision again.
+            adapted.active_peft_config.revision = revision
+            config.built.base_fingerprint = fingerprint(base_weights(config, base, {"revision": revision}))
+        return adapted
 
     def _get_default_peft_targets(self) -> dict[str, Any]:
         return lora_targets(self, self.config.trainable_parts, self.random_parts)

@@ -32,6 +32,8 @@ class BuiltConfig:
         base_model: Hub id of the weights that training started from; empty where they were random, or a folder's that does
             not say where it is from.
         base_revision: Commit of `base_model`, where it is known.
+        base_fingerprint: Of an adapter, what tells the weights that it was trained on from others (`checkpoints.files.fingerprint`); empty in
+            a whole policy, and in an adapter that was trained before this was kept.
         versions: {package: version} that trained the weights last.
     """
 
@@ -53,4 +55,5 @@ class BuiltConfig:
     state_names: list[str] = field(default_factory=list)
     base_model: str = ""
     base_revision: str = ""
+    base_fingerprint: str = ""
     versions: dict[str, str] = field(default_factory=dict)

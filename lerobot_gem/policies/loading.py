@@ -9,7 +9,8 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.checkpoints.adapter_files import check_adapter_files
-from lerobot_gem.checkpoints.files import stored_policy_weights
+from lerobot_gem.checkpoints.files import StoredTensor, stored_policy_weights
+from lerobot_gem.checkpoints.formats import starting_weights
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.checkpoints.size_limit import SizeLimit
 
@@ -70,7 +71,27 @@ def size_limit(pretrained: str | Path, hub_arguments: Mapping[str, Any]) -> Size
         pretrained: Hub id or folder.
         hub_arguments: Some of `HUB_ARGUMENTS`.
     """
+    return SizeLimit(_policy_weights(pretrained, hub_arguments), f"{pretrained}/{CONFIG_NAME}")
+
+
+def base_weights(
+    config: Any, base: str | Path, hub_arguments: Mapping[str, Any]
+) -> Mapping[str, StoredTensor]:
+    """The weights that an adapter changes; none is read.
+
+    Args:
+        config: Of the policy.
+        base: What the adapter names as its base: a policy, or where a new one got its backbone.
+        hub_arguments: Some of `HUB_ARGUMENTS`.
+    """
+    if not began_new(config, base):
+        return _policy_weights(base, hub_arguments)
+    sources = config.sources
+    return starting_weights(sources.backbone, sources.generator, sources.expert)
+
+
+def _policy_weights(pretrained: str | Path, hub_arguments: Mapping[str, Any]) -> dict[str, StoredTensor]:
     file = Path(pretrained) / SAFETENSORS_SINGLE_FILE
     if not Path(pretrained).is_dir():
         file = Path(hf_hub_download(str(pretrained), SAFETENSORS_SINGLE_FILE, **hub_arguments))
-    return SizeLimit(stored_policy_weights(file), f"{pretrained}/{CONFIG_NAME}")
+    return stored_policy_weights(file)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import math
 import pickle
 import threading
 import time
@@ -59,8 +60,9 @@ class ServerConfig(PolicyServerConfig):
         if self.fps <= 0:
             raise ValueError(f"fps={self.fps}: expected actions per second, more than 0.")
         super().__post_init__()
-        if self.action_deadline is not None and self.action_deadline <= 0:
-            raise ValueError(f"action_deadline={self.action_deadline}: expected seconds, more than 0.")
+        deadline = self.action_deadline
+        if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
+            raise ValueError(f"action_deadline={deadline}: expected a finite number of seconds, more than 0.")
 
 
 @dataclass

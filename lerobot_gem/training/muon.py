@@ -89,6 +89,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         eps: AdamW's.
         weight_decay: Of both.
         momentum: Muon's.
+
+    Raises:
+        ValueError: Groups don't say whether they are matrices.
     """
 
     def __init__(
@@ -102,6 +105,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         momentum: float = 0.95,
     ) -> None:
         groups = list(params)
+        if not all(isinstance(group, dict) and MATRICES in group for group in groups):
+            raise ValueError(
+                "--optimizer.type=gem_muon was given weights that don't say whether they are matrices, as Muon takes them: expected the "
+                "policy's own groups (--policy.optimizer_name=muon, without --optimizer.type and --use_policy_training_preset=false)."
+            )
         matrices = [group for group in groups if group[MATRICES]]
         others = [group for group in groups if not group[MATRICES]]
         self._optimizers: dict[bool, torch.optim.Optimizer] = {}

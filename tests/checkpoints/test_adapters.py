@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lerobot_gem.checkpoints.adapters import CONFIG_FILE, check_plain, is_adapter, merged
-from lerobot_gem.checkpoints.files import stored_weights
+from lerobot_gem.checkpoints.adapters import CONFIG_FILE, check_base, check_plain, is_adapter, merged
+from lerobot_gem.checkpoints.files import fingerprint, stored_weights
 from lerobot_gem.checkpoints.formats import read_json
 
 
@@ -67,6 +67,32 @@ def test_another_base_is_named(adapted):
     save_file(weights, folder / "adapter" / "adapter_model.safetensors")
     with pytest.raises(ValueError, match=r"first\.lora_B"):
         merged(folder / "adapter", config, stored_weights(folder / "base"))
+
+
+def test_a_base_with_other_weights_is_refused(adapted):
+    _, folder = adapted
+    base = stored_weights(folder / "base")
+    recorded = fingerprint(base)
+    check_base(folder / "adapter", recorded, "base", base)
+    weights = load_file(folder / "base" / "model.safetensors")
+    save_file(weights | {"last.weight": weights["last.weight"] + 1}, folder / "base" / "model.safetensors")
+    message = rf"base has other weights .*the adapter .* was trained on .*expected {recorded[:12]}.*Put the base back"
+    with pytest.raises(ValueError, match=message):
+        check_base(folder / "adapter", recorded, "base", base)
+    check_base(folder / "adapter", "", "base", base)  # of an adapter that was written before
+
+
+@pytest.mark.parametrize(
+    ("layer", "target"),
+    [(nn.Embedding(6, 5), "embed"), (nn.Conv2d(3, 4, 2), "embed")],
+    ids=["embedding", "conv"],
+)
+def test_what_is_not_linear_is_named(layer, target, tmp_path: Path):
+    peft = get_peft_model(nn.ModuleDict({target: layer}), LoraConfig(r=2, target_modules=[target]))
+    peft.save_pretrained(tmp_path / "adapter")
+    save_file(nn.ModuleDict({target: layer}).state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="adapts embeddings or convolutions, embed, which can't be merged"):
+        merged(tmp_path / "adapter", {"r": 2, "lora_alpha": 8}, stored_weights(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lerobot_gem.checkpoints.files import load_policy_weights, load_weights, stored_weights, write_weights
+from lerobot_gem.checkpoints.files import (
+    fingerprint,
+    load_policy_weights,
+    load_weights,
+    stored_weights,
+    write_weights,
+)
 from tests.checkpoints.conftest import contents
 
 
@@ -59,6 +65,29 @@ def test_rows_are_taken_when_read(tmp_path, weights):
     assert odd.shape == (3, 4)
     assert odd.num_bytes == 3 * 4 * 4
     assert odd.read().equal(weights["a.weight"][1::2])
+
+
+def test_a_fingerprint_tells_weights_from_others_and_not_how_they_are_stored(tmp_path, weights):
+    def of(weights: dict[str, Tensor]) -> str:
+        save_file(weights, tmp_path / "model.safetensors")
+        return fingerprint(stored_weights(tmp_path))
+
+    found = of(weights)
+    (tmp_path / "shards").mkdir()
+    torch.save(weights, tmp_path / "weights.pt")
+    for path in (shards_of(weights, tmp_path / "shards"), tmp_path / "weights.pt"):
+        assert fingerprint(stored_weights(path)) == found
+    moved = weights["a.half"].clone()
+    moved[0, 1] += 1
+    for other in (
+        {"a.half": moved},
+        {"a.half": weights["a.half"].float()},
+        {"a.weight": weights["a.weight"].reshape(4, 6)},
+        {"a.count": torch.tensor(8)},
+        {"a.new": torch.ones(1)},
+    ):
+        assert of(weights | other) != found
+    assert of(weights) == found
 
 
 def test_one_file_is_what_safetensors_writes(tmp_path, weights):

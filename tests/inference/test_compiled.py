@@ -91,6 +91,7 @@ def test_a_compiler_that_fails_is_an_error(acting):
 
 
 def test_another_shape_compiles_once_and_too_many_are_an_error(acting, caplog, monkeypatch):
+    assert compiled.MAX_SHAPES >= 2 * 2 * 15  # LIBERO's lengths, see there
     policy, preprocess = acting()
     monkeypatch.setattr(compiled, "MAX_SHAPES", 2)
     batches = [preprocess(observe(task)) for task in ("pick up", "pick up the milk")]

@@ -1,5 +1,6 @@
 """A policy that was trained with LoRA, through LeRobot's own loading, and as a checkpoint of ours."""
 
+import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
@@ -133,6 +135,91 @@ def test_an_adapter_of_a_checkpoint_names_it(make_policy, gem_checkpoint, datase
     shutil.rmtree(whole)
     with pytest.raises(FileNotFoundError, match="is an adapter of .* which it needs"):
         convert(ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy"))
+
+
+def change(folder: str, names: str) -> None:
+    """Train a checkpoint on in place."""
+    file = Path(folder) / "model.safetensors"
+    weights = load_file(file)
+    save_file({n: w + 0.1 if n.startswith(names) else w for n, w in weights.items()}, file)
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["of a new policy", "of a whole policy"])
+def test_an_adapter_whose_base_has_other_weights_is_refused(
+    is_new,
+    make_policy,
+    gem_checkpoint,  # noqa: F811
+    dataset_root,
+    tmp_path,
+):
+    policy, *processors = make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint))
+    base = gem_checkpoint
+    if not is_new:
+        base = save(tmp_path / "whole", policy, *processors)
+        policy, *processors = load(base, dataset_root)
+    adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
+    folder = save_adapter(tmp_path / "adapter", adapted, *processors)
+    whole = ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy")
+    load(folder, dataset_root)
+    convert(whole)
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["built"]["base_fingerprint"] == ""
+
+    change(base, "backbone.model.language_model")
+    message = f"{base} has other weights than those that the adapter {folder} was trained on"
+    with pytest.raises(ValueError, match=message):
+        load(folder, dataset_root)
+    with pytest.raises(ValueError, match=message):
+        convert(whole)
+    acting = PreTrainedConfig.from_pretrained(folder)
+    acting.pretrained_path = folder
+    with pytest.raises(ValueError, match=message):
+        GemVLAPolicy.from_pretrained(base, config=acting, revision=None)
+    # As an adapter that was written before there were fingerprints.
+    config = json.loads((Path(folder) / "config.json").read_text())
+    del config["built"]["base_fingerprint"]
+    (Path(folder) / "config.json").write_text(json.dumps(config))
+    load(folder, dataset_root)
+    convert(whole)
+
+
+def test_an_adapter_of_a_revision_is_loaded_and_merged_with_it(
+    make_policy,
+    gem_checkpoint,  # noqa: F811
+    dataset_root,
+    tmp_path,
+    monkeypatch,
+):
+    """Of a Hub repository in the cache whose main branch has moved on since."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "cache" / "models--me--policy"
+    (repository / "refs").mkdir(parents=True)
+    of_tag, of_main = (str(repository / "snapshots" / (digit * 40)) for digit in "12")
+    processors = make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint))
+    for name, folder in (("v1", of_tag), ("main", of_main)):
+        save(Path(folder), *processors)
+        (repository / "refs" / name).write_text(Path(folder).name)
+    change(of_main, "backbone.model.language_model")
+
+    policy, *processors = load(of_tag, dataset_root)
+    policy.config.pretrained_path, policy.config.pretrained_revision = "me/policy", "v1"
+    adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
+    folder = save_adapter(tmp_path / "adapter", adapted, *processors)
+    loaded, *_ = load(folder, dataset_root)
+    assert (
+        loaded.config.pretrained_revision is None
+    )  # which LeRobot would look for in the adapter's repository
+    for name, weight in loaded.state_dict().items():
+        if "original_module" not in name:
+            assert weight.equal(adapted.state_dict()[name]), name
+    whole = ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy")
+    convert(whole)
+
+    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    assert config["revision"] == "v1"
+    (Path(folder) / "adapter_config.json").write_text(json.dumps(config | {"revision": None}))
+    for read in (lambda: load(folder, dataset_root), lambda: convert(whole)):
+        with pytest.raises(ValueError, match="me/policy has other weights"):
+            read()
 
 
 @pytest.mark.parametrize("stage", ["connector", "generator", "joint"])

@@ -150,9 +150,13 @@ def test_the_address_is_this_machine_alone(module: Any):
     assert "pickles" in module.trust("127.0.0.1")[0]
 
 
-@pytest.mark.parametrize("options", [{"fps": 0}, {"action_deadline": 0}, {"port": 0}])
-def test_options_are_checked(module: Any, options: dict[str, int]):
-    with pytest.raises(ValueError, match=rf"{next(iter(options))}=0|Port must be"):
+@pytest.mark.parametrize(
+    "options",
+    [{"fps": 0}, {"port": 0}, *({"action_deadline": float(value)} for value in ("0", "-1", "nan", "inf"))],
+)
+def test_options_are_checked(module: Any, options: dict[str, float]):
+    [(name, value)] = options.items()
+    with pytest.raises(ValueError, match=rf"{name}={value}: expected|Port must be"):
         module.ServerConfig(**options)
 
 

@@ -41,6 +41,12 @@ def test_each_group_is_updated_as_by_torchs_own_optimisers():
     torch.testing.assert_close(layer.bias, twin.bias, rtol=0, atol=0)
 
 
+def test_weights_without_groups_are_refused():
+    """As LeRobot gives them with --use_policy_training_preset=false."""
+    with pytest.raises(ValueError, match=r"gem_muon was given weights .*--policy.optimizer_name=muon"):
+        MuonConfig(lr=0.1).build(nn.Linear(6, 4).parameters())
+
+
 def test_matrices_of_one_shape_are_updated_together_as_torch_updates_each():
     torch.manual_seed(0)
     shapes = [(4, 6), (6, 4), (4, 6), (5, 5), (4, 6), (6, 4)]

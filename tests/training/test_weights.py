@@ -109,11 +109,30 @@ def test_trainable_weights_in_bfloat16_compute_what_float32_would(make_policy, b
             {"weights": "bfloat16", "optimizer_name": "adamw_8bit"},
             "dtype='float32': expected dtype='bfloat16'",
         ),
+        (
+            {"optimizer_lr": 0.0},
+            r"optimizer_lr=0.0 with optimizer_lr_backbone=None: nothing would be trained",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_an_error(options, message, make_policy):
     with pytest.raises(ConfigurationError, match=message):
         make_policy(**options)[0].config.get_optimizer_preset()
+
+
+@pytest.mark.parametrize("plain", [torch.optim.AdamW, torch.optim.SGD])
+def test_an_optimiser_that_rounds_updates_away_is_refused_at_its_first_step(plain, make_policy, batch):
+    """LeRobot's way with --use_policy_training_preset=false, which asks the policy for nothing but parameters."""
+    policy, preprocess, _ = make_policy(dtype="bfloat16", weights="bfloat16", optimizer_name="adamw_8bit")
+    policy(preprocess(batch))[0].backward()
+    message = f"weights='bfloat16' with the optimiser {plain.__name__}, .*--policy.optimizer_name=adamw_8bit"
+    with pytest.raises(ValueError, match=message):
+        plain(policy.parameters(), lr=1e-3).step()
+    policy.config.get_optimizer_preset().build(policy.parameters()).step()
+    other = Small().bfloat16()
+    plain(other.parameters(), lr=1e-3).step()
+    policy.requires_grad_(False)  # as LoRA freezes it
+    plain(policy.parameters(), lr=1e-3).step()
 
 
 def test_what_fsdp_shards_is_of_one_type(make_policy, monkeypatch):
