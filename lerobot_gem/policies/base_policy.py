@@ -236,7 +236,7 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     def get_optim_params(self) -> list[dict[str, Any]]:
         """The optimiser's groups: the backbone at its own learning rate, and all else; without what is frozen."""
-        # Adapters, which LeRobot has put on the policy by now, come in float32, and what they change is stored as if it were trained.
+        # Adapters that LeRobot loaded, as in a run that is resumed, come in float32, and what they change as it was trained before.
         drop_originals(self)
         self.store_weights()
         config = self.config
@@ -264,6 +264,9 @@ class BaseGemPolicy(PreTrainedPolicy):
             # LeRobot loads the base at this revision again.
             adapted.active_peft_config.revision = revision
             config.built.base_fingerprint = fingerprint(base_weights(config, base, {"revision": revision}))
+        # Here, since LeRobot asks for no groups where --optimizer.type chooses the optimiser.
+        drop_originals(adapted)
+        self.store_weights()
         return adapted
 
     def _get_default_peft_targets(self) -> dict[str, Any]:

@@ -111,7 +111,6 @@ def test_the_replaced_weights_are_not_kept(make_stage):
     policy, _ = make_stage("action")
     size = sum(p.numel() for p in policy.expert.parameters())
     adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 4})
-    policy.get_optim_params()
     assert sum(p.numel() for name, p in adapted.named_parameters() if ".expert." in name) == size
 
 
