@@ -286,6 +286,11 @@ def _indexed_weights(index: Path) -> dict[str, StoredTensor]:
         raise ValueError(
             f"{index} can't be read as an index of weights ({error!r}); copy it again."
         ) from error
+    strange = [shard for shard in places.values() if not isinstance(shard, str) or shard != Path(shard).name]
+    if strange:
+        raise ValueError(
+            f"{index} names the shard {strange[0]!r}: expected names of files beside it. Do not load this checkpoint."
+        )
     shards = sorted(set(places.values()))
     missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:

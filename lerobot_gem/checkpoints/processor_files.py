@@ -37,6 +37,7 @@ _HARMLESS = {
     "unnormalizer_processor",
 }
 _OURS = "gem_"
+_MOST_STEPS = 100
 
 # What processing/chat.py writes, for messages whose content is text or a list of parts.
 _CHAT_TEMPLATE = r"""
@@ -123,6 +124,8 @@ def _read_steps(file: Path) -> list[Mapping[str, Any]]:
     steps = read_json(file).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ValueError(f"{file} is no saved pipeline: expected a list 'steps' of objects. Copy it again.")
+    if len(steps) > _MOST_STEPS:
+        raise ValueError(f"{file} has {len(steps)} steps: expected at most {_MOST_STEPS}. Copy it again.")
     for step in steps:
         name = step.get("registry_name")
         if not isinstance(name, str):

@@ -9,6 +9,9 @@ from lerobot.configs import parser
 
 logger = logging.getLogger(__name__)
 
+# In Hz: no arm of LeRobot's is sent goals as often.
+_FASTEST = 1000
+
 
 def match_rate(config: Any, trained: float | None) -> None:
     """Let `lerobot-rollout` act at the rate of the training data, unless the user gave another one, which is warned of.
@@ -19,10 +22,18 @@ def match_rate(config: Any, trained: float | None) -> None:
     Args:
         config: Of the policy that is loaded.
         trained: Frames per second of the training data; None where the checkpoint does not say.
+
+    Raises:
+        ValueError: The checkpoint says a rate at which no arm acts.
     """
     rollout = _rollout_of(config)
     if rollout is None or trained is None or rollout["fps"] == trained:
         return
+    if not 0 < trained <= _FASTEST:
+        raise ValueError(
+            f"built.fps={trained} in the policy's config.json: expected frames per second of its training data, more than 0 and at most "
+            f"{_FASTEST}. The file was damaged or edited: copy or download the checkpoint again."
+        )
     if parser.parse_arg("fps") is None and parser.parse_arg("config_path") is None:
         logger.warning(
             "fps is %g: the rate of the policy's training data, in place of lerobot-rollout's default of %g.",

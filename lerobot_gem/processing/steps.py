@@ -4,6 +4,7 @@ LeRobot rebuilds a checkpoint's pipeline from each step's configuration and stat
 tensor of bytes in the prompt step's state.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,7 +41,7 @@ from lerobot_gem.processing.language import (
     messages_of_task,
     parse_messages,
 )
-from lerobot_gem.processing.tokenizer import encode
+from lerobot_gem.processing.tokenizer import check_normalizer, encode
 
 logger = logging.getLogger(__name__)
 
@@ -432,7 +433,11 @@ class PromptStep(ObservationProcessorStep):
         from tokenizers import Tokenizer
         from transformers import PreTrainedTokenizerFast
 
-        tokenizer = Tokenizer.from_str(bytes(state["tokenizer_json"].cpu().numpy()).decode())
+        text = bytes(state["tokenizer_json"].cpu().numpy()).decode()
+        check_normalizer(json.loads(text).get("normalizer"))
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_padding()  # to any length that the file names
+        tokenizer.no_truncation()
         pad_token = tokenizer.id_to_token(int(state["pad_token_id"]))
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad_token)
 

@@ -102,6 +102,22 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     return tokens
 
 
+def check_normalizer(normalizer: Any) -> None:
+    """Raise a ValueError if a tokenizer's file rewrites texts otherwise than by Unicode's normal forms, as none of Qwen's does.
+
+    Replacements that follow each other can double a text forty times.
+
+    Args:
+        normalizer: The entry of that name in the file.
+    """
+    kind = normalizer.get("type") if isinstance(normalizer, dict) else normalizer
+    if kind not in (None, "NFC", "NFD", "NFKC", "NFKD"):
+        raise ValueError(
+            f"The tokenizer has the normalizer {str(kind)[:80]!r}: expected none or NFC, as of Qwen's tokenizers. Copy or download the "
+            "checkpoint again, from somebody whom you trust."
+        )
+
+
 def _ids(backend: Any, special: Any) -> list[int]:
     token = backend.token_to_id(special.token)
     if token is None:

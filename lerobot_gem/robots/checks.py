@@ -46,6 +46,12 @@ def check_rate(found: Preflight, fps: float, trained: float | None) -> None:
     """Are actions executed at the rate at which they were recorded?"""
     if trained is None:
         found.add("fps", "warning", f"{fps:g} Hz; the rate of the training data is not known.")
+    elif not (0 < trained < math.inf):
+        found.add(
+            "fps",
+            "error",
+            f"The checkpoint says {trained} for the rate of its training data: expected more than 0.",
+        )
     elif fps != trained:
         found.add(
             "fps",
@@ -183,6 +189,8 @@ def _correlation(a: Array, b: Array) -> float:
 def outside(values: Array, lowest: Array, highest: Array) -> Array:
     """How far numbers lie outside of a range, in ranges; 0 within. Of a number that stands still, any other is infinitely far.
 
+    NaN and infinity are infinitely far, and so is any number from a range that is not finite.
+
     Args:
         values: (..., D).
         lowest: (D,).
@@ -191,7 +199,8 @@ def outside(values: Array, lowest: Array, highest: Array) -> Array:
     beyond = np.maximum(np.maximum(lowest - values, values - highest), 0)
     span = np.broadcast_to(highest - lowest, beyond.shape)
     far = np.where(beyond > 1e-6, np.inf, 0.0)
-    return np.divide(beyond, span, out=far, where=span > 1e-6)
+    distance = np.divide(beyond, span, out=far, where=span > 1e-6)
+    return np.where(np.isfinite(values) & np.isfinite(span), distance, np.inf)
 
 
 def check_state(found: Preflight, names: Sequence[str], state: Array, lowest: Array, highest: Array) -> None:
@@ -233,6 +242,14 @@ def check_chunk(found: Preflight, names: Sequence[str], chunk: Array, lowest: Ar
         lowest: (D,) of the training data.
         highest: (D,) of the training data.
     """
+    if not chunk.shape[1] == len(names) == len(lowest) == len(highest):
+        found.add(
+            "actions",
+            "error",
+            f"An action has {chunk.shape[1]} numbers, {len(names)} names and a training range of {len(lowest)}: expected as many of each. "
+            "Take all files from the same checkpoint.",
+        )
+        return
     far = outside(chunk, lowest, highest).max(axis=0)
     named = [
         f"{name} by {distance:.0%}" for name, distance in zip(names, far, strict=True) if distance > _MARGIN
@@ -268,7 +285,7 @@ def check_first_step(
     span = np.maximum(highest - lowest, 1e-6)
     worst = int(np.argmax(step / span))
     text = f"The first goal is up to {step[worst]:.4g} away ({names[worst]}, {step[worst] / span[worst]:.0%} of its range)."
-    if step[worst] > 0.25 * span[worst]:
+    if not step[worst] <= 0.25 * span[worst]:  # of NaN, too
         found.add(
             "first step",
             "warning",

@@ -145,12 +145,19 @@ def read_observation(data: bytes) -> TimedObservation:
     """
     fields = _fields(data, "TimedObservation", timestamp=float, timestep=int, must_go=bool, observation=dict)
     values = {}
+    size = 0
     for name, value in fields["observation"].items():
         _check_type("a name in the observation", name, str)
         if not isinstance(value, int | float | str | _Array):
             raise ValueError(
                 f"observation[{name!r}] is a {type(value).__name__}: expected a number, text or a numpy array."
             )
+        # A pickle may name the same bytes again and again, each of which becomes an array of its own.
+        size += (
+            len(value.data) if isinstance(value, _Array) and isinstance(value.data, bytes | bytearray) else 0
+        )
+        if size > MAX_OBSERVATION:
+            raise ValueError(f"The arrays of the observation are larger than {MAX_OBSERVATION // 2**20} MiB.")
         try:
             values[name] = value.build() if isinstance(value, _Array) else value
         except Exception as error:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.utils import prepare_observation_for_inference
 from lerobot.processor import PolicyProcessorPipeline
 from lerobot.robots import Robot, make_robot_from_config
 from lerobot.rollout import RolloutConfig
+from lerobot.rollout.context import _load_pretrained_policy
 from lerobot.rollout.inference import RTCInferenceConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import build_dataset_frame, hw_to_dataset_features
@@ -78,9 +79,9 @@ def preflight(config: PreflightConfig) -> Preflight:
 def _load(config: PreflightConfig) -> tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline]:
     """Policy and processors, as lerobot-rollout loads them."""
     policy_config: Any = config.policy
-    policy = get_policy_class(policy_config.type).from_pretrained(
-        policy_config.pretrained_path, config=policy_config
-    )
+    policy: Any = _load_pretrained_policy(policy_config)
+    if policy_config.use_peft:
+        policy = policy.get_base_model()  # with the adapter in its layers
     policy = policy.to(config.device)
     policy.eval()
     pipelines = make_pre_post_processors(

@@ -82,7 +82,9 @@ def write_card(config: CardConfig) -> Path:
     saved = PreTrainedConfig.from_pretrained(folder)
     if not isinstance(saved, BaseGemConfig):
         raise ValueError(f"{folder} is a policy of type {saved.type!r}: expected 'gem' or 'gem_vla'.")
-    cfg.output_dir = folder.parents[2]  # of this machine: <run>/checkpoints/<step>/pretrained_model
+    # Of this machine. Elsewhere than in a run's folder, what lies around the checkpoint may be anybody's.
+    is_in_run = folder.name == "pretrained_model" and folder.parents[1].name == "checkpoints"
+    cfg.output_dir = folder.parents[2] if is_in_run else folder
     root = config.dataset.root or cfg.dataset.root
     meta = open_metadata(DatasetOptions(cfg.dataset.repo_id, root=None if root is None else Path(root)))
     saved.repo_id = config.repo_id

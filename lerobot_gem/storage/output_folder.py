@@ -126,7 +126,11 @@ def begin_or_resume(
             "Resume with the same ones, or pass --overwrite=true to start again."
         )
     staging.mkdir(parents=True, exist_ok=True)
-    file.write_text(content)
+    if not file.exists():
+        # Written whole or not at all: a full disk would leave a file that no continuation fits.
+        unfinished = staging / ".settings.json"
+        unfinished.write_text(content)
+        unfinished.rename(file)
 
 
 @contextmanager

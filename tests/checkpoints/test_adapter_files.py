@@ -32,6 +32,11 @@ def test_an_ordinary_adapter_passes(adapter: Path) -> None:
         ({"r": 2_000_000_000}, "asks for rank 2000000000, but no side of its weights is longer than 16"),
         ({"rank_pattern": {"q_proj": 2_000_000_000}}, "asks for rank 2000000000"),
         ({"r": "2"}, "asks for rank"),
+        ({"peft_type": "XLORA", "adapters": {"0": "/etc"}}, "peft_type 'XLORA'"),
+        ({"init_lora_weights": "pissa_niter_1000000000"}, "init_lora_weights='pissa_niter_1000000000'"),
+        ({"target_modules": "(([a-z_.0-9]+)+)+!"}, "in target_modules, which may take hours"),
+        ({"modules_to_save": ["(a|a)" * 40]}, "in modules_to_save, which may take hours"),
+        ({"rank_pattern": {".*.*.*.*.*!": 1}}, "in rank_pattern, which may take hours"),
     ],
 )
 def test_a_harmful_one_is_refused(adapter: Path, values: dict, message: str) -> None:
@@ -39,6 +44,19 @@ def test_a_harmful_one_is_refused(adapter: Path, values: dict, message: str) -> 
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
     with pytest.raises(ValueError, match=message):
         check_adapter_files(adapter)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"target_modules": r"(.*\.layers\..*\.self_attn\.(q|v)_proj|model\.(state|action)_proj)"},
+        {"target_modules": ["a.q_proj"], "init_lora_weights": "pissa_niter_4", "modules_to_save": None},
+    ],
+)
+def test_what_lerobot_and_peft_write_passes(adapter: Path, values: dict) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    check_adapter_files(adapter)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

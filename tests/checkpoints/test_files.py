@@ -237,3 +237,13 @@ def test_quantised_weights_are_named(tmp_path):
     save_file({"weight": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="weights of type F8_E4M3: expected I64"):
         stored_weights(tmp_path)
+
+
+@pytest.mark.parametrize("shard", ["../private.safetensors", 5])
+def test_shards_outside_the_folder_are_refused(tmp_path: Path, shard: object) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "private.safetensors")
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ValueError, match="expected names of files beside it"):
+        stored_weights(folder)

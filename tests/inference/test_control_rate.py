@@ -62,3 +62,12 @@ def test_lerobot_rollout_acts_at_the_rate_of_the_data(make_policy, tmp_path: Pat
     assert config.fps == 30
     _load_pretrained_policy(config.policy)
     assert config.fps == 5
+
+
+@pytest.mark.parametrize("trained", [0.0, -5.0, float("nan"), float("inf"), 1e6])
+@pytest.mark.parametrize("options", [[], ["--fps=30"]])
+def test_a_rate_of_no_arm_is_refused(options, trained, rollout, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lerobot-rollout", *options])
+    with pytest.raises(ValueError, match="expected frames per second of its training data"):
+        match_rate(rollout.policy, trained)
+    assert rollout.fps == 30

@@ -1,9 +1,13 @@
 """The tiny preset's tokenizer."""
 
+import json
+
 import pytest
+import torch
 
 from lerobot_gem.models.presets import get_preset
 from lerobot_gem.processing.chat import ACTION_SUFFIX, ANSWER_PREFIX, TURN_END, Special, user_turn
+from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.processing.tokenizer import (
     TINY_SPECIAL_TOKENS,
     TINY_VOCABULARY_SIZE,
@@ -67,3 +71,25 @@ def test_a_text_that_is_no_unicode_is_named(tokenizer):
 def test_a_tokenizer_without_the_formats_tokens_is_named(tokenizer):
     with pytest.raises(ValueError, match=r"has no token '<\|other\|>': expected the tokenizer of Qwen3-VL"):
         encode(tokenizer, (Special("<|other|>"),))
+
+
+def test_a_file_that_pads_and_cuts_changes_nothing() -> None:
+    step = PromptStep(
+        tokenizer=build_tiny_tokenizer(), cameras=["a"], layout="separate", patch_size=16,
+        temporal_patch_size=2, merge_size=2, min_pixels=1024, max_pixels=4096,
+    )  # fmt: skip
+    state = step.state_dict()
+    values = json.loads(bytes(state["tokenizer_json"].numpy()))
+    pad = {"strategy": {"Fixed": 500}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
+    values["padding"] = {**pad, "pad_to_multiple_of": None}
+
+    def load() -> None:
+        text = bytearray(json.dumps(values).encode())
+        step.load_state_dict({**state, "tokenizer_json": torch.frombuffer(text, dtype=torch.uint8)})
+
+    load()
+    assert len(encode(step.tokenizer, ("pick up",))) < 10
+    doubling = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    values["normalizer"] = {"type": "Sequence", "normalizers": [doubling] * 40}
+    with pytest.raises(ValueError, match="normalizer 'Sequence': expected none or NFC"):
+        load()

@@ -134,3 +134,34 @@ def test_latency(found, seconds, threshold, horizon, level, text):
     )
     assert outcome(found)[0] == level
     assert text in outcome(found)[1]
+
+
+NAN = np.full(2, np.nan)
+
+
+@pytest.mark.parametrize("low", [LOW, NAN], ids=["chunk", "statistics"])
+def test_what_is_not_finite_is_no_action_of_training(found, low):
+    checks.check_chunk(found, NAMES, np.stack([NAN if low is LOW else LOW] * 4), low, HIGH)
+    assert outcome(found)[0] == "error"
+
+
+def test_a_state_that_is_not_finite(found):
+    checks.check_state(found, NAMES, NAN, LOW, HIGH)
+    assert outcome(found)[0] == "error"
+
+
+def test_a_first_goal_that_is_not_finite(found):
+    checks.check_first_step(found, NAMES, LOW, NAN, LOW, HIGH)
+    assert outcome(found)[0] == "warning"
+
+
+def test_statistics_of_other_numbers(found):
+    checks.check_chunk(found, NAMES, np.zeros((4, 2)), np.zeros(3), np.ones(3))
+    assert outcome(found)[0] == "error"
+    assert "a training range of 3" in outcome(found)[1]
+
+
+@pytest.mark.parametrize("trained", [0.0, float("nan")])
+def test_a_rate_that_is_none(found, trained):
+    checks.check_rate(found, 30, trained)
+    assert outcome(found)[0] == "error"

@@ -177,3 +177,11 @@ def test_parts_without_end_are_refused(monkeypatch: pytest.MonkeyPatch):
     assert list(bounded(parts[:2])) == parts[:2]
     with pytest.raises(ValueError, match="Set a smaller width and height"):
         list(bounded(parts))
+
+
+def test_bytes_that_are_named_many_times_take_no_memory():
+    picture = np.zeros(2**20, np.uint8)
+    sent = pickle.dumps(observation(**{f"camera{number}": picture for number in range(100)}))
+    assert len(sent) < 2**21
+    with pytest.raises(ValueError, match="arrays of the observation are larger than 64 MiB"):
+        read_observation(sent)

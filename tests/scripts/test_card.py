@@ -1,5 +1,6 @@
 """`lerobot-gem-card` writes what LeRobot would push, into the checkpoint's folder."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,3 +52,11 @@ def test_mistakes_are_one_sentence(checkpoint: Path, tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit, match="nowhere"):
         run(monkeypatch, f"--policy.path={checkpoint}", "--dataset.root=nowhere")
     assert not (checkpoint / "README.md").exists()
+
+
+def test_what_lies_around_a_checkpoint_that_was_copied_elsewhere_is_not_shown(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = Path(shutil.copytree(checkpoint, tmp_path / "run" / "models" / "mine" / "policy"))
+    run(monkeypatch, f"--policy.path={copied}")
+    assert "None lies beside the checkpoint." in (copied / "README.md").read_text()

@@ -205,6 +205,8 @@ def depth_file(folder: Path, image: str) -> str | None:
     The image's whole path is tried first (`depth/kitchen/7.png`), then its base name (`depth/7.png`).
     """
     path = PurePosixPath(image)
+    if not path.name:  # "." or "/", which is no image
+        return None
     names = [path.with_suffix(".png").name, path.name]
     candidates = [PurePosixPath(DEPTH_FOLDER, name) for name in dict.fromkeys(names)]
     if not path.is_absolute() and ".." not in path.parts:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Far more than makes sense. Lists of this length are made before the weights, which would show a wrong number, are read.
 _LONGEST_CHUNK = 10_000
+_MOST_STEPS = 1000
 _DEEPEST_EXPERT = 1_000
 QUANTIZATIONS = (None, "int8")
 
@@ -80,9 +81,9 @@ class ExpertConfig(OldExpertFields):
             raise ValueError(
                 f"expert.conditioning_layers={self.conditioning_layers}: expected layers from 0 (the embeddings)."
             )
-        if self.num_inference_steps < 1:
+        if not 1 <= self.num_inference_steps <= _MOST_STEPS:
             raise ValueError(
-                f"expert.num_inference_steps={self.num_inference_steps}: expected at least 1 (5 in the release)."
+                f"expert.num_inference_steps={self.num_inference_steps}: expected 1 to {_MOST_STEPS} (5 in the release)."
             )
 
 

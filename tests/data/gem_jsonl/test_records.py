@@ -291,3 +291,8 @@ def test_source_of() -> None:
     assert source_of({"data_source": "spar"}, Path("x.jsonl")) == "spar"
     assert source_of({"source": "vica"}, Path("x.jsonl")) == "vica"
     assert source_of({"source": 3}, Path("x.jsonl")) == "x"
+
+
+@pytest.mark.parametrize("image", [".", "/"])
+def test_a_folder_as_an_image_has_no_depth(tmp_path: Path, image: str) -> None:
+    assert depth_file(tmp_path, image) is None
