@@ -143,8 +143,22 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
     partial.rename(folder)
 
 
-def publish(finished: Path, root: Path) -> None:
-    """Give a finished folder its name, in place of what `check_output` allowed to replace."""
+def publish(finished: Path, root: Path, *, overwrite: bool) -> None:
+    """Give a finished folder its name.
+
+    Args:
+        finished: What was written.
+        root: The wanted folder, which `check_output` found free or allowed to replace when the work began.
+        overwrite: Replace it.
+
+    Raises:
+        FileExistsError: Something is there that was not when the work began, and `overwrite` is off.
+    """
+    if _is_taken(root) and not overwrite:
+        raise FileExistsError(
+            f"{root} was written by something else meanwhile, and is not replaced. The finished work is in {finished}: move it where "
+            "you want it."
+        )
     if root.exists():
         shutil.rmtree(root)
     finished.rename(root)

@@ -69,7 +69,7 @@ def rename_features(config: RenameConfig) -> None:
         for old, new in names.items():
             if (writing / "videos" / old).exists():
                 (writing / "videos" / old).rename(writing / "videos" / new)
-        publish(writing, root)
+    publish(writing, root, overwrite=config.overwrite)
 
 
 def _rename_json(file: Path, names: Mapping[str, str], within: str | None = None) -> None:

@@ -132,6 +132,8 @@ def test_an_adapter_of_a_checkpoint_names_it(make_policy, gem_checkpoint, datase
     for name, weight in loaded.state_dict().items():
         if "original_module" not in name:
             assert weight.equal(adapted.state_dict()[name]), name
+    with pytest.raises(ValueError, match="adapter is an adapter: expected a whole policy here. Merge it"):
+        type(policy).from_pretrained(folder)  # as LeRobot's policy server does
     shutil.rmtree(whole)
     with pytest.raises(FileNotFoundError, match="is an adapter of .* which it needs"):
         convert(ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy"))

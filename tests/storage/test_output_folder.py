@@ -30,7 +30,10 @@ def test_nothing_is_replaced_without_being_told(tmp_path: Path) -> None:
     check_output(root, overwrite=True, marker="info")
     new = tmp_path / "new"
     new.mkdir()
-    publish(new, root)
+    with pytest.raises(FileExistsError, match=f"written by something else meanwhile.*is in {new}"):
+        publish(new, root, overwrite=False)
+    assert new.exists() and (root / "info").exists()
+    publish(new, root, overwrite=True)
     assert root.is_dir() and not new.exists() and not (root / "info").exists()
 
 

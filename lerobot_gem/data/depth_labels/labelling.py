@@ -378,7 +378,7 @@ def _write(
     reports = [_report(key, depth_type, episodes) for key, episodes in summaries.items()]
     content = {"settings": settings, "cameras": [_on_disk(asdict(report)) for report in reports]}
     (partial / "depth_labels.json").write_text(json.dumps(content, indent=1))
-    publish(partial, config.output.root)
+    publish(partial, config.output.root, overwrite=config.overwrite)
     shutil.rmtree(staging)
     return reports
 

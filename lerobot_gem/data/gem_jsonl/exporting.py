@@ -108,7 +108,7 @@ def export_gem(config: ExportGemConfig) -> ExportReport:
                 report.silent_frames += not records
                 report.records += len(records)
                 stream.writelines(json.dumps(record) + "\n" for record in records)
-    publish(writing, config.output_dir)
+    publish(writing, config.output_dir, overwrite=config.overwrite)
     return report
 
 

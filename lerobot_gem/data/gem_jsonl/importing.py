@@ -309,7 +309,7 @@ class _Import:
                 if sample_format.depth:
                     _describe_depth(finished, sample_format, report.depth_type)
                 _write_report(report, plan, folders, finished)
-        publish(finished, config.output.root)
+        publish(finished, config.output.root, overwrite=config.overwrite)
         shutil.rmtree(self.staging)
         return report
 

@@ -72,7 +72,7 @@ def write_dataset(
     shutil.rmtree(partial, ignore_errors=True)
     with removed_on_error(partial):
         _write(config, partial, stored, reports)
-    publish(partial, config.output.root)
+    publish(partial, config.output.root, overwrite=config.overwrite)
 
 
 def _write(

@@ -214,4 +214,4 @@ def _write(config: SO101DemosConfig, episodes: Iterable[Path]) -> None:
         for folder in episodes:
             dataset.save_episode(episode_data=read_episode(folder, TASK, dataset))
         dataset.finalize()
-    publish(unfinished, root)
+    publish(unfinished, root, overwrite=config.overwrite)
