@@ -133,7 +133,7 @@ def test_a_configuration_survives_saving(tmp_path: Path):
         ({"scheduler_name": "step"}, r"scheduler_name='step' is unknown"),
         (
             {"expert": lambda: ExpertConfig(num_inference_steps=0)},
-            r"num_inference_steps=0: expected at least 1",
+            r"num_inference_steps=0: expected 1 to 1000",
         ),
         (
             {"expert": lambda: ExpertConfig(time_distribution="gaussian")},
