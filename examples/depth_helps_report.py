@@ -148,9 +148,7 @@ def plot() -> None:
             left.barh(
                 place, share, color=color, xerr=[[share - bounds[0]], [bounds[1] - share]], ecolor="black"
             )
-            left.text(
-                0.01, place, f"{sum(solved)} of {len(solved)}", va="center", color="white", weight="bold"
-            )
+            left.text(1.02, place, f"{sum(solved)} of {len(solved)}", va="center")
             actions = [result["first_action"]["xy"] for result in errors[policy].values()]
             right.barh(place, statistics.mean(action["mean"] for action in actions), color=color)
             for axis, values in (
