@@ -246,6 +246,7 @@ def build(options: argparse.Namespace, way: Training, machine: Machine) -> Any:
         policy = GemVLAPolicy(config, dataset_meta=meta, weights_follow=True)
     fill(policy, machine.device, lambda _, weight: weight.dtype)
     if way.adapted:
+        policy.config.backbone.pretrained = None  # whose weights the adapter would take the fingerprint of
         policy = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 16})
     return policy.train()
 

@@ -111,7 +111,11 @@ RUNS = {
         {"lerobot-eval": ("--env.task=libero_object", *OF_TASK_9["lerobot-eval"])},
     ),
     ("docs/how_to/convert_checkpoints.md", "--format=gem-2b"): Run(
-        {f"outputs/train/gem_2b_stage3/{LAST}": GEM, f"outputs/train/gem_vla_2b/{LAST}": ADAPTER, **BASE}
+        {
+            f"outputs/train/gem_2b_stage3/{LAST}": GEM,
+            f"outputs/train/gem_vla_2b_libero/{LAST}": ADAPTER,
+            **BASE,
+        }
     ),
     ("docs/how_to/evaluate.md", "--seed=1000"): Run({"outputs/policy": GEM_VLA}),
     ("docs/how_to/evaluate.md", "named_object=other"): Run({"outputs/policy": GEM_VLA}, OF_TASK_9),
@@ -129,7 +133,7 @@ RUNS = {
         {f"outputs/train/cube/{LAST}": ADAPTER, **BASE}
     ),
     ("docs/how_to/train_with_lora.md", "--format=policy"): Run(
-        {f"outputs/train/gem_vla_2b/{LAST}": ADAPTER, **BASE}
+        {f"outputs/train/gem_vla_2b_libero/{LAST}": ADAPTER, **BASE}
     ),
     LORA: Run({"outputs/demo/data": DATA, **BASE}),
     ("docs/how_to/so100.md", "lerobot-gem-so101-demos"): Run(),
@@ -220,7 +224,8 @@ def execute_file(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lerobot_gem.policies.gem_vla.modeling_gem_vla"])
     patch.setattr(multiprocessing, "get_context", lambda *_: context)
-    patch.syspath_prepend(folder / "examples")
+    for beside in ("examples", "benchmarks"):
+        patch.syspath_prepend(folder / beside)
     before = set(sys.modules)
     runs = importlib.import_module("runs")
 
