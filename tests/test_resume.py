@@ -27,7 +27,7 @@ OPTIONS = (
     "--policy.optimizer_lr=0.002",
     "--policy.scheduler_name=constant_with_warmup",  # that of `gem` ends with the run, whose end differs here
     "--policy.depth.share=0.5",
-    "--policy.micro_batch_size=3",
+    "--policy.micro_batch_size=2",
 )
 ACTION_OPTIONS = (
     "--policy.chunk_size=4",

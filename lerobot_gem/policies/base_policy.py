@@ -38,7 +38,7 @@ from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.draws import drawing_by
 from lerobot_gem.training.lora import check_adaptable, check_saved, drop_originals, lora_targets
-from lerobot_gem.training.micro_batches import in_parts
+from lerobot_gem.training.micro_batches import check_divides, in_parts
 from lerobot_gem.training.processes import is_sharded, process_rank
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
 from lerobot_gem.training.weights import store_weights, watch_rounding
@@ -81,6 +81,8 @@ class BaseGemPolicy(PreTrainedPolicy):
         super().__init__(config, **kwargs)
         # lerobot-train seeds torch before it builds the policy, and tells a policy nothing of the run.
         self._seed = torch.initial_seed()
+        # Samples of a whole batch: the most that one had until now.
+        self.batch_size = 0
 
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -172,7 +174,12 @@ class BaseGemPolicy(PreTrainedPolicy):
         Args:
             batch: Preprocessed.
             batch_size: Its samples B.
+
+        Raises:
+            ValueError: `micro_batch_size` does not divide a whole batch.
         """
+        if self.training:
+            self._check_parts(batch_size)
         share = self.config.depth.share
         if self.generator is not None and self.training and share < 1:
             shown = self._shown(batch, batch_size)
@@ -181,6 +188,17 @@ class BaseGemPolicy(PreTrainedPolicy):
         parts = in_parts(self._sums, batch, batch_size, self.config.micro_batch_size)
         sums = {name: SampleSums.join([part[name] for part in parts]) for name in parts[0]}
         return over_processes(sums) if self.training else sums
+
+    def _check_parts(self, batch_size: int) -> None:
+        """Refuse a `micro_batch_size` that does not divide a whole batch; an epoch's last batch may be smaller.
+
+        A run that goes on may begin with such a last batch, so that its second batch decides.
+        """
+        begins_whole = not self.config.built.steps_done
+        decides = begins_whole or self.batch_size > 0
+        self.batch_size = max(self.batch_size, batch_size)
+        if decides and self.config.micro_batch_size is not None:
+            check_divides(self.config.micro_batch_size, self.batch_size)
 
     def _sums(self, batch: dict[str, Any]) -> dict[str, SampleSums]:
         """The losses of the stage by name, unweighted, and what else is logged."""

@@ -41,8 +41,27 @@ def in_parts[T](
     return [checkpoint(compute, part, use_reentrant=False) for part in split_batch(batch, batch_size, size)]
 
 
+def check_divides(size: int, batch_size: int) -> None:
+    """Refuse parts that would not be equal.
+
+    Args:
+        size: Samples in a part.
+        batch_size: Samples B of a whole batch.
+
+    Raises:
+        ValueError: It does not divide the batch; the error names sizes that do.
+    """
+    if size < batch_size and batch_size % size:
+        divisors = [part for part in range(1, batch_size + 1) if batch_size % part == 0]
+        raise ValueError(
+            f"micro_batch_size={size} does not divide a batch of {batch_size} samples: expected one of "
+            f"{', '.join(map(str, divisors))} (--policy.micro_batch_size), or a --batch_size for each process that is "
+            f"a multiple of {size}."
+        )
+
+
 def split_batch(batch: Mapping[str, Any], batch_size: int, size: int) -> list[dict[str, Any]]:
-    """Cut a preprocessed batch into parts of at most `size` samples, the last of which may be smaller.
+    """Cut a preprocessed batch into parts of `size` samples; an epoch's last batch may end with a smaller part.
 
     Patches, images and prompts have rows of their own (docs/contributing/architecture.md): each goes with its sample. So do questions that are
     learned beside actions, which are prompts with images of their own.

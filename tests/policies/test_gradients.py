@@ -78,6 +78,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
         torch.manual_seed(0)
         draws = {"noise": torch.randn(SAMPLES, 4, ACTION_DIM), "time": torch.rand(SAMPLES)}
     whole, kept = gradients(policy, inputs, **draws)
+    policy.batch_size = SAMPLES + 1  # as if this were the last batch of an epoch
     for size in (1, 2):
         policy.config.micro_batch_size = size
         parts, kept_of_parts = gradients(policy, inputs, **draws)
@@ -122,6 +123,7 @@ def test_depth_on_a_share_of_the_images_is_expected_to_teach_the_same(
     assert sum(calls) == WITH_DEPTH == 7
 
     policy.config.depth.share, policy.config.micro_batch_size = share, micro_batch_size
+    policy.batch_size = SAMPLES + 1  # as if this were the last batch of an epoch
     average: dict[str, Tensor] = {}
     for turn in range(WITH_DEPTH):
         monkeypatch.setattr(torch, "randperm", lambda size, turn=turn, **_: torch.arange(size).roll(turn))
@@ -146,6 +148,30 @@ def test_depth_on_a_share_of_the_images_is_expected_to_teach_the_same(
 def test_a_share_is_a_share(share):
     with pytest.raises(ConfigurationError, match=rf"depth.share={share}: expected a share of the images"):
         DepthConfig(share=share)
+
+
+def test_a_micro_batch_divides_the_batch_but_for_the_last_of_an_epoch(make_policy, batch):
+    policy, preprocess, _ = make_policy(micro_batch_size=3)
+    inputs = preprocess(batch)
+    last = preprocess(
+        {key: value[:2] if isinstance(value, Tensor | list) else value for key, value in batch.items()}
+    )
+    refused = (
+        r"micro_batch_size=3 does not divide a batch of 4 samples: expected one of 1, 2, 4 .*--batch_size"
+    )
+    with pytest.raises(ValueError, match=refused):
+        policy.train()(inputs)
+
+    policy.config.micro_batch_size = 4
+    policy(inputs)
+    policy(last)  # smaller than a whole batch, and than a part
+
+    resumed, preprocess, _ = make_policy(micro_batch_size=3)
+    resumed.config.built.steps_done = 7
+    resumed.train()(last)  # an epoch's last batch, for all that one knows
+    with pytest.raises(ValueError, match=refused):
+        resumed(inputs)
+    resumed.eval()(inputs)  # a loss alone
 
 
 def test_a_micro_batch_has_a_sample(make_policy):

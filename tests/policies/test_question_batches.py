@@ -92,6 +92,7 @@ def test_micro_batches_and_depth_learn_the_same_beside_questions(
             depth_dataset_root, co_training=CoTrainingConfig(loss_weight=1.0), micro_batch_size=size
         )
         warm(policy).train()
+        policy.batch_size = 4  # as if this were the last batch of an epoch
         assert DRAWN not in preprocess(depth_batch)
         losses.append(policy(preprocess(depth_batch), **no_flow(), reduction="none")[0])
     torch.testing.assert_close(losses[1], losses[0])

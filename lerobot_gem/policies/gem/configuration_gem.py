@@ -29,8 +29,8 @@ class GemConfig(OldPolicyFields, BaseGemConfig):
         dtype: Precision of training and generation alike: "float32", or "bfloat16" (autocast).
         weights: How the layers that are trained are stored: "float32", or "bfloat16" with `optimizer_name` "adamw_8bit", at less
             than half the memory (docs/reference/memory.md). Frozen layers are stored in `dtype`.
-        micro_batch_size: Samples of a batch whose activations are in memory at a time; gradients are those of the whole batch, at a
-            third more time. None is all of them.
+        micro_batch_size: Samples of a batch whose activations are in memory at a time, a divisor of the batch; gradients are
+            those of the whole batch, at a third more time. None is all of them.
         normalization_mapping: LeRobot's; images are not normalised by it.
         optimizer_name: "adamw"; "adamw_8bit", torchao's, whose state takes a quarter of the memory; or "muon", which learns from
             scratch with fewer samples (docs/tutorials/demo.md).
