@@ -25,7 +25,8 @@ from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import Preset, get_preset
 from lerobot_gem.policies.base_configuration import OPTIMIZERS
-from lerobot_gem.training.stages import STAGES, part_of
+from lerobot_gem.training.lora import NEW_PARTS, lora_targets
+from lerobot_gem.training.stages import STAGES
 from lerobot_gem.training.trainable import freeze_all_but
 from lerobot_gem.training.weights import store_weights
 
@@ -34,7 +35,7 @@ ACTION_DIM, STATE_DIM, CHUNK = 7, 8, 32  # LIBERO
 CAMERAS, TEXT_TOKENS, DEPTH_SIDE = 2, 24, 256
 IMAGE_SIDES = (256, 544)  # LIBERO; about as many pixels as 640 x 480
 LORA_RANK = 16
-BACKBONE = {"vision_tower", "merger", "language_model"}
+BACKBONE = frozenset({"vision_tower", "merger", "language_model"})
 LOW = "--policy.weights=bfloat16 --policy.optimizer_name=adamw_8bit"
 
 
@@ -71,7 +72,7 @@ CONFIG = "lerobot-train --config_path=configs/policy/gem_vla_{}.yaml"
 SHARDED = "accelerate launch --config_file configs/accelerate/fsdp_8x80gb.yaml $(which lerobot-train)"
 FREEZE = "--policy.backbone.freeze_vision_tower=true --policy.backbone.freeze_language_model=true"
 GOALS = (
-    Goal("2b, expert alone", f"{CONFIG.format('2b')} {FREEZE} {LOW}", 8, frozen=frozenset(BACKBONE)),
+    Goal("2b, expert alone", f"{CONFIG.format('2b')} {FREEZE} {LOW}", 8, frozen=BACKBONE),
     Goal(
         "2b, LoRA",
         f"{CONFIG.format('2b')} {LOW} --peft.method_type=LORA --peft.r={LORA_RANK}",
@@ -139,9 +140,11 @@ class Parts(nn.Module):
 
 
 @dataclass
-class Bytes:
-    """What is in memory between steps."""
+class Kept:
+    """Parameters, and the bytes that are in memory between steps."""
 
+    parameters: int
+    trained: int
     weights: int
     gradients: int
     optimizer: int
@@ -152,22 +155,19 @@ class Bytes:
         return self.weights + self.gradients + self.optimizer + self.gathered
 
 
-def count(goal: Goal) -> Bytes:
+def count(goal: Goal) -> Kept:
     with torch.device("meta"):
         parts = Parts(get_preset(goal.preset), depth=goal.depth)
     trainable = set(STAGES["action"].trainable) - goal.frozen
-    freeze_all_but(parts, trainable - BACKBONE if goal.lora else trainable)
+    adapted = lora_targets(parts, trainable, random={"expert"}) if goal.lora else None
+    freeze_all_but(parts, trainable if adapted is None else NEW_PARTS)
+    if adapted is not None:
+        with torch.device("meta"):
+            inject_adapter_in_model(LoraConfig(r=LORA_RANK, target_modules=adapted["target_modules"]), parts)
+        for name in adapted["modules_to_save"]:
+            parts.get_submodule(name).requires_grad_(True)
     if goal.shards == 1:  # accelerate makes all weights float32 when it shards them in mixed precision
         store_weights(parts, trainable=getattr(torch, goal.weights), frozen=torch.bfloat16)
-    if goal.lora:
-        targets = [
-            name
-            for name, layer in parts.named_modules()
-            if isinstance(layer, nn.Linear) and part_of(f"{name}.weight") in trainable & BACKBONE
-        ]
-        with torch.device("meta"):
-            inject_adapter_in_model(LoraConfig(r=LORA_RANK, target_modules=targets), parts)
-        parts.expert.requires_grad_(True)
     weights = list(parts.parameters())
     learned = [weight for weight in weights if weight.requires_grad]
     for weight in learned:
@@ -175,10 +175,11 @@ def count(goal: Goal) -> Bytes:
     optimizer = OPTIMIZERS[goal.optimizer](lr=1e-5, grad_clip_norm=1.0, weight_decay=0.0).build(learned)
     with torch.compiler.set_stance("force_eager"):
         optimizer.step()
+    numbers = [sum(weight.numel() for weight in some) for some in (weights, learned)]
     sizes = (size(weights), size(weight.grad for weight in learned), size(tensors_in(optimizer.state_dict())))
     if goal.shards == 1:
-        return Bytes(*sizes)
-    return Bytes(*(total // goal.shards for total in sizes), gathered=largest_unit(parts))
+        return Kept(*numbers, *sizes)
+    return Kept(*numbers, *(total // goal.shards for total in sizes), gathered=largest_unit(parts))
 
 
 def largest_unit(parts: Parts) -> int:
@@ -287,14 +288,15 @@ def activations(image_side: int, *, depth: bool, checkpointing: bool) -> int:
 
 
 def print_between_steps() -> None:
-    print("GB (10^9 bytes) for each GPU\n")
-    print("| training | weights | gradients | optimiser | gathered | sum | goal |")
-    print("|---|---|---|---|---|---|---|")
+    print("Millions of parameters; GB (10^9 bytes) for each GPU\n")
+    print("| training | parameters | trained | weights | gradients | optimiser | gathered | sum | goal |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for goal in GOALS:
-        bytes_ = count(goal)
-        numbers = (bytes_.weights, bytes_.gradients, bytes_.optimizer, bytes_.gathered, bytes_.total)
-        columns = " | ".join(f"{number / GB:.1f}" for number in numbers)
-        print(f"| {goal.name} | {columns} | {goal.limit:g} |", flush=True)
+        kept = count(goal)
+        millions = " | ".join(f"{number / 1e6:,.0f}" for number in (kept.parameters, kept.trained))
+        sizes = (kept.weights, kept.gradients, kept.optimizer, kept.gathered, kept.total)
+        columns = " | ".join(f"{bytes_ / GB:.1f}" for bytes_ in sizes)
+        print(f"| {goal.name} | {millions} | {columns} | {goal.limit:g} |", flush=True)
     print("\nThe commands, with --dataset.repo_id=<yours> behind each:\n")
     for goal in GOALS:
         print(f"{goal.name}: {goal.command}")

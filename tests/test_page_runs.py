@@ -48,6 +48,7 @@ CHEAPEST = {
     "lerobot-train": ("--steps=2", "--save_freq=2", "--log_freq=1", "--batch_size=2", "--num_workers=0"),
     "lerobot-eval": ("--env.episode_length=4", "--eval.n_episodes=1", "--eval.batch_size=1"),
     "benchmarks/acting.py": ("--preset=tiny", "--image_size=64", "--repeats=1"),
+    "benchmarks/layers.py": ("--preset=tiny", "--repeats=1"),
     "benchmarks/training.py": ("--peak=ours",),
     "examples/acting_faster.py": ("--cells=steps_1", "--episodes=1"),
     "examples/action_experts.py": ("--arms=flow", "--steps=2", "--episodes=1"),
@@ -139,6 +140,7 @@ RUNS = {
     ("docs/how_to/so100.md", "lerobot-gem-so101-demos"): Run(),
     ("results/so101/README.md", "lerobot-train"): Run(),
     ("docs/results/acting.md", "benchmarks/acting.py"): Run(),
+    ("docs/results/acting.md", "benchmarks/layers.py"): Run(),
     ("docs/results/acting.md", "acting_faster.py"): Run(
         {"outputs/demo/data": DATA, f"outputs/demo/stage4/{LAST}": GEM_VLA}
     ),

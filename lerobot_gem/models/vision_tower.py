@@ -99,7 +99,7 @@ class VisionTower(Qwen3VLVisionModel):
 
 
 class PatchEmbedding(Qwen3VLVisionPatchEmbed):
-    """transformers' layer as one product of matrices: as a convolution, the same takes 50 times as long on a CPU."""
+    """transformers' layer as one product of matrices: a convolution takes 40 times as long on a CPU (benchmarks/layers.py)."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Embed patches (P, patch_dim) as (P, C)."""

@@ -37,7 +37,13 @@ from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.draws import drawing_by
-from lerobot_gem.training.lora import check_adaptable, check_saved, drop_originals, lora_targets
+from lerobot_gem.training.lora import (
+    check_adaptable,
+    check_options,
+    check_saved,
+    drop_originals,
+    lora_targets,
+)
 from lerobot_gem.training.micro_batches import check_divides, in_parts
 from lerobot_gem.training.processes import is_sharded, process_rank
 from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
@@ -277,9 +283,10 @@ class BaseGemPolicy(PreTrainedPolicy):
         """LeRobot's hook: this policy with adapters, which name the checkpoint that they were trained on, and know its weights.
 
         Raises:
-            ValueError: An adapter could not be loaded again (`training/lora.py`).
+            ValueError: PEFT could not make the adapter, or it could not be loaded again (`training/lora.py`).
         """
         config = self.config
+        check_options(peft_cli_overrides or {})
         base, revision = config.pretrained_path or config.backbone.pretrained, config.pretrained_revision
         self.name_or_path = base
         adapted = super().wrap_with_peft(peft_config, peft_cli_overrides)

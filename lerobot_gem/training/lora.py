@@ -4,9 +4,11 @@ Low-rank adapters change pretrained weights. The action expert and the connector
 in full, and so is any part that starts from random weights. What the stage or the freeze flags freeze stays as it is.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any
 
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
@@ -15,6 +17,8 @@ from lerobot_gem.training.stages import PARTS, part_of
 
 # Trained in full wherever they are trained.
 NEW_PARTS = frozenset({"expert", "connector"})
+# By PEFT's name, and what they read.
+_UNSUPPORTED_STARTS = {"eva": "batches of data", "corda": "covariances of data", "loftq": "quantised weights"}
 
 
 def lora_targets(policy: nn.Module, trainable: Collection[str], random: Collection[str]) -> dict[str, Any]:
@@ -63,6 +67,33 @@ def check_adaptable(trainable: Collection[str], random: Collection[str]) -> None
         raise ValueError(
             f"The weights of {', '.join(lost)} are random and frozen, and an adapter holds trained weights alone: expected a "
             "pretrained checkpoint for them (expert.pretrained, depth.pretrained, depth.autoencoder), or to train them."
+        )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise a ValueError where PEFT could not make an adapter of LeRobot's `--peft` options.
+
+    Args:
+        options: By their names on the command line.
+    """
+    method = (options.get("method_type") or "LORA").upper()
+    # LeRobot gives every method a rank.
+    with_rank = sorted(
+        kind.name
+        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if "r" in {field.name for field in fields(config)}
+    )
+    if method not in with_rank:
+        raise ValueError(
+            f"--peft.method_type={method}: expected a method of PEFT with a rank, one of {', '.join(with_rank)}."
+        )
+    rank = options.get("r")
+    if rank is not None and rank < 1:
+        raise ValueError(f"--peft.r={rank}: expected a rank of at least 1.")
+    if options.get("init_type") in _UNSUPPORTED_STARTS:
+        raise ValueError(
+            f"--peft.init_type={options['init_type']} begins from {_UNSUPPORTED_STARTS[options['init_type']]}, which lerobot-train does "
+            "not give: expected no --peft.init_type, or gaussian, orthogonal, pissa or olora."
         )
 
 

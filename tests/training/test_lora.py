@@ -7,7 +7,7 @@ from torch import nn
 
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
-from lerobot_gem.training.lora import check_adaptable, lora_targets
+from lerobot_gem.training.lora import check_adaptable, check_options, lora_targets
 from lerobot_gem.training.stages import PARTS, STAGES, part_of
 from tests.policies.gem.test_modeling_gem import gem_checkpoint  # noqa: F401 (fixture)
 
@@ -54,6 +54,27 @@ def test_all_that_the_stage_trains_is_adapted_or_trained_in_full(stage, make_sta
     assert found["low rank"] == STAGES[stage].trainable - IN_FULL
     groups = [parameter for group in adapted.get_optim_params() for parameter in group["params"]]
     assert {id(p) for p in groups} == {id(p) for p in adapted.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"r": 0}, r"--peft.r=0: expected a rank of at least 1"),
+        (
+            {"method_type": "nosuch"},
+            r"--peft.method_type=NOSUCH: expected a method of PEFT with a rank, one of .*LORA",
+        ),
+        ({"method_type": "IA3"}, r"--peft.method_type=IA3: expected a method of PEFT with a rank"),
+        (
+            {"init_type": "eva"},
+            r"--peft.init_type=eva begins from batches of data, .*expected no --peft.init_type",
+        ),
+    ],
+)
+def test_what_peft_cannot_make_is_an_error_that_names_the_option(options, said, make_stage):
+    with pytest.raises(ValueError, match=said):
+        make_stage("joint")[0].wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2} | options)
+    check_options({"method_type": "lora", "r": 16, "init_type": "pissa"})
 
 
 def test_freeze_flags_are_obeyed(make_stage, depth_batch):
