@@ -122,7 +122,7 @@ class ExpertBlock(nn.Module):
         self.feed_forward = FeedForward(architecture)
         self.modulation = _zero_linear(2 * width, 9 * width)
         # The gates (every third part) start open: closed, as in DiT, the conditioning is not looked at for thousands of
-        # samples, and a backbone from scratch learns nothing meanwhile (docs/tutorials/demo.md).
+        # samples, and a backbone from scratch learns nothing meanwhile (results/demo/README.md).
         with torch.no_grad():
             self.modulation.bias.view(3, 3, width)[:, 2] = 1.0
 

@@ -453,7 +453,7 @@ def _init_positions(weight: Tensor) -> None:
     """Start a fresh tower's position embeddings (N, D), N a square number, as sines and cosines of row and column.
 
     transformers starts them as small noise, which the contents of the patches drown and which says nothing of what is next
-    to what: a tower from scratch then takes long to tell where things are (docs/tutorials/demo.md).
+    to what: a tower from scratch then takes long to tell where things are (results/demo/README.md).
     """
     side = int(len(weight) ** 0.5)
     table = get_2d_sincos_pos_embed(weight.shape[1], side, base_size=side, output_type="pt")

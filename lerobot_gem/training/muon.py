@@ -1,6 +1,6 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) as an optimiser of LeRobot.
 
-What is learned from random weights is learned from a third of the samples that AdamW needs (docs/tutorials/demo.md). torch's own Muon
+What is learned from random weights is learned from a third of the samples that AdamW needs (results/demo/README.md). torch's own Muon
 takes matrices alone, and LeRobot's training loop one optimiser alone: this one hands each group to Muon or torch's AdamW.
 """
 

@@ -33,7 +33,7 @@ class GemConfig(OldPolicyFields, BaseGemConfig):
             those of the whole batch, at a third more time. None is all of them.
         normalization_mapping: LeRobot's; images are not normalised by it.
         optimizer_name: "adamw"; "adamw_8bit", torchao's, whose state takes a quarter of the memory; or "muon", which learns from
-            scratch with fewer samples (docs/tutorials/demo.md).
+            scratch with fewer samples (results/demo/README.md).
         optimizer_lr: Learning rate of connector and transformer, and of the backbone unless `optimizer_lr_backbone` is set.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
         optimizer_betas: AdamW's betas (torch's default; the release states none).

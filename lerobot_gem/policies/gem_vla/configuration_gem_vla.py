@@ -131,7 +131,7 @@ class GemVLAConfig(BaseGemConfig):
             lies beyond is an outlier, and is cut off. With it, a number of the state that stands still in the dataset, or
             nearly, is read as its mean. None does neither.
         optimizer_name: "adamw"; "adamw_8bit", torchao's, whose state takes a quarter of the memory; or "muon", which learns from
-            scratch with fewer samples (docs/tutorials/demo.md).
+            scratch with fewer samples (results/demo/README.md).
         optimizer_lr: Learning rate of the expert, of the depth generator, and of the backbone unless `optimizer_lr_backbone` is set.
         optimizer_lr_backbone: Learning rate of the backbone; None is `optimizer_lr`.
         optimizer_betas: AdamW's betas (torch's default; the release states none).
