@@ -4,6 +4,7 @@ The package's environment shows its policy the goal's coordinates or a picture w
 seen. Motors have the names and units of LeRobot's `so101_follower`: degrees, and the gripper from 0 (closed) to 100.
 """
 
+import atexit
 from typing import Any
 
 import mujoco
@@ -110,6 +111,7 @@ class SO101Scene:
             context.free()
             gl.free()
             self._gl = None
+            atexit.unregister(self.close)
         self._env.close()
 
     def _make_context(self) -> tuple[Any, Any, Any]:
@@ -118,6 +120,8 @@ class SO101Scene:
         if self.quick:
             model.vis.quality.offsamples = 0
         gl = mujoco.GLContext(self.width, self.height)
+        # Now that MuJoCo has registered what ends EGL: what is registered last is called first.
+        atexit.register(self.close)
         gl.make_current()
         context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)

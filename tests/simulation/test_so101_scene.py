@@ -1,5 +1,8 @@
 """The simulated SO-101: what it draws, and that its scripted expert solves it."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -56,3 +59,12 @@ def test_states_are_degrees_and_the_opening_of_the_gripper(scene):
     for _ in range(3):
         scene.step(np.array([0, 0, 0, 1]))
     assert scene.state()[5] > 80
+
+
+def test_a_process_that_drew_ends_in_silence():
+    program = (
+        "import numpy as np; from lerobot_gem.simulation.so101_scene import SO101Scene; "
+        f"scene = SO101Scene({FPS}, {SIZE}, {SIZE}); scene.reset(np.random.default_rng(0)); scene.draw('front', depth=False)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Exception ignored" not in ended.stderr

@@ -4,7 +4,6 @@ The scripted expert of `lerobot-env-so101` demonstrates. An attempt is a functio
 how many tasks share the work or how often the run was interrupted (data/rounds.py).
 """
 
-import atexit
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -144,9 +143,7 @@ def _scene(fps: int, size: int, quick: bool) -> Any:
     """The scene of this process: building one takes seconds."""
     from lerobot_gem.simulation.so101_scene import SO101Scene
 
-    scene = SO101Scene(fps, size, size, quick)
-    atexit.register(scene.close)  # later, what frees its context is gone
-    return scene
+    return SO101Scene(fps, size, size, quick)
 
 
 def demonstrate(scene: Any, config: SO101DemosConfig, attempt: int) -> list[dict[str, NDArray[Any]]] | None:
