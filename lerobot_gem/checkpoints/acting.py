@@ -126,7 +126,7 @@ def _acting_config(source: Checkpoint, *, by_tokens: bool) -> dict[str, Any]:
             "(GemVLAPolicy.from_pretrained), save it (save_pretrained) with its processors, and convert that."
         )
     config = source.config
-    built = config["built"] | {"generator": {}, "questions": ""}
+    built = config["built"] | {"generator": {}, "questions": "", "acts_alone": True}
     if not by_tokens:  # the layers that write them are left out
         built["action_turn"] = {}
     learned = {

@@ -37,9 +37,15 @@ def load_backbone(
             config, num_layers=num_layers, language_head=language_head, key_values=key_values
         ).to(dtype)
     weights = checkpoint.part("backbone")
+    # The layers that its expert reads.
+    may_be_cut = checkpoint.config.get("type") == "gem_vla"
     load_weights(
         backbone,
         {name: weight for name, weight in weights.items() if not backbone.has_no_place_for(name)},
         fault=f"The weights in {checkpoint.path} do not fit its config.json",
+        remedy="A 'gem_vla' policy that was trained without depth, or converted to act, has only the layers that it acts with: expected the 'gem' "
+        "checkpoint or Qwen3-VL that it began with."
+        if may_be_cut
+        else "",
     )
     return backbone

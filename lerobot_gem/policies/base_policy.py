@@ -42,6 +42,7 @@ from lerobot_gem.training.lora import (
     check_options,
     check_saved,
     drop_originals,
+    log_adapters,
     lora_targets,
 )
 from lerobot_gem.training.micro_batches import check_divides, in_parts
@@ -152,14 +153,14 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     def store_weights(self) -> None:
         """Store each layer as it is trained or frozen now (`training/weights.py`); FSDP divides float32 instead."""
-        if not is_sharded():
-            store_weights(
-                self,
-                trainable=getattr(torch, self.config.weights),
-                frozen=getattr(torch, self.config.dtype),
-            )
-            if self.config.weights == "bfloat16":
-                watch_rounding(self)
+        if is_sharded():
+            return
+        config = self.config
+        # What was trained in bfloat16 may act in float32.
+        trainable = config.weights if config.dtype == "bfloat16" else config.dtype
+        store_weights(self, trainable=getattr(torch, trainable), frozen=getattr(torch, config.dtype))
+        if trainable == "bfloat16":
+            watch_rounding(self)
 
     @contextmanager
     def own_draws(self) -> Iterator[None]:
@@ -286,7 +287,7 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: PEFT could not make the adapter, or it could not be loaded again (`training/lora.py`).
         """
         config = self.config
-        check_options(peft_cli_overrides or {})
+        check_options(peft_cli_overrides or {}, dict(self.named_modules()))
         base, revision = config.pretrained_path or config.backbone.pretrained, config.pretrained_revision
         self.name_or_path = base
         adapted = super().wrap_with_peft(peft_config, peft_cli_overrides)
@@ -297,6 +298,7 @@ class BaseGemPolicy(PreTrainedPolicy):
         # Here, since LeRobot asks for no groups where --optimizer.type chooses the optimiser.
         drop_originals(adapted)
         self.store_weights()
+        log_adapters(adapted)
         return adapted
 
     def _get_default_peft_targets(self) -> dict[str, Any]:

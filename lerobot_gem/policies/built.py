@@ -25,6 +25,7 @@ class BuiltConfig:
         steps_done: Steps that trained them since the policy was new; the next one draws by it (training/draws.py). 0 in a checkpoint
             that was trained before they were counted.
         one_step: Whether the weights were distilled to act in one step, which they do badly in more.
+        acts_alone: Whether the checkpoint holds what acts and nothing else (`checkpoints/acting.py`).
         is_bounded: Whether `outlier_limit` holds; not in a checkpoint that was trained before there was one.
         still_state: Dimensions of the state that stand still in the dataset that was bound (processing/statistics.py).
         fps: Frames per second of that dataset; None in a checkpoint that was trained before this was kept.
@@ -49,6 +50,7 @@ class BuiltConfig:
     stages_done: list[str] = field(default_factory=list)
     steps_done: int = 0
     one_step: bool = False
+    acts_alone: bool = False
     is_bounded: bool = False
     still_state: list[int] = field(default_factory=list)
     fps: float | None = None

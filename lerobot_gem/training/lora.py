@@ -4,16 +4,17 @@ Low-rank adapters change pretrained weights. The action expert and the connector
 in full, and so is any part that starts from random weights. What the stage or the freeze flags freeze stays as it is.
 """
 
+import logging
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from typing import Any
 
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 
 from lerobot_gem.training.stages import PARTS, part_of
+
+logger = logging.getLogger(__name__)
 
 # Trained in full wherever they are trained.
 NEW_PARTS = frozenset({"expert", "connector"})
@@ -70,30 +71,70 @@ def check_adaptable(trainable: Collection[str], random: Collection[str]) -> None
         )
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a ValueError where PEFT could not make an adapter of LeRobot's `--peft` options.
+def check_options(options: Mapping[str, Any], layers: Mapping[str, nn.Module]) -> None:
+    """Raise a ValueError where LeRobot's `--peft` options make no adapter that learns, or one that can't be merged.
 
     Args:
         options: By their names on the command line.
+        layers: The policy's modules by name.
     """
     method = (options.get("method_type") or "LORA").upper()
-    # LeRobot gives every method a rank.
-    with_rank = sorted(
-        kind.name
-        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if "r" in {field.name for field in fields(config)}
-    )
-    if method not in with_rank:
+    if method != "LORA":
         raise ValueError(
-            f"--peft.method_type={method}: expected a method of PEFT with a rank, one of {', '.join(with_rank)}."
+            f"--peft.method_type={method}: expected LORA, whose adapters can be merged and shared."
         )
-    rank = options.get("r")
-    if rank is not None and rank < 1:
-        raise ValueError(f"--peft.r={rank}: expected a rank of at least 1.")
-    if options.get("init_type") in _UNSUPPORTED_STARTS:
+    widest = max(max(layer.weight.shape) for layer in layers.values() if isinstance(layer, nn.Linear))
+    rank, alpha, start = (options.get(name) for name in ("r", "lora_alpha", "init_type"))
+    if rank is not None and not 1 <= rank <= widest:
         raise ValueError(
-            f"--peft.init_type={options['init_type']} begins from {_UNSUPPORTED_STARTS[options['init_type']]}, which lerobot-train does "
-            "not give: expected no --peft.init_type, or gaussian, orthogonal, pissa or olora."
+            f"--peft.r={rank}: expected a rank from 1 to {widest}, the longest side of the policy's weights."
+        )
+    if alpha is not None and not alpha > 0:
+        raise ValueError(
+            f"--peft.lora_alpha={alpha}: expected more than 0, which adapters are multiplied by."
+        )
+    if start in _UNSUPPORTED_STARTS:
+        raise ValueError(
+            f"--peft.init_type={start} begins from {_UNSUPPORTED_STARTS[start]}, which lerobot-train does not give: expected no "
+            "--peft.init_type, or gaussian, orthogonal, pissa or olora."
+        )
+    targets = options.get("target_modules")
+    if isinstance(targets, list):
+        unknown = [name for name in targets if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
+        if unknown:
+            linear = sorted(
+                {name.rpartition(".")[2] for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+            )
+            raise ValueError(
+                f"--peft.target_modules has {unknown}, which no module of the policy is called: expected ends of names, such as "
+                f"{', '.join(linear)}, or no --peft.target_modules."
+            )
+
+
+def log_adapters(adapted: nn.Module) -> None:
+    """Say what is trained: adapters, of how many layers, and what in full.
+
+    Args:
+        adapted: What PEFT made of a policy.
+    """
+    layers, adapters, in_full = 0, 0, dict[str, int]()
+    for name, weight in adapted.named_parameters():
+        if not weight.requires_grad:
+            continue
+        if ".lora_" in name:
+            layers += ".lora_A." in name
+            adapters += weight.numel()
+        else:
+            part = part_of(name.removeprefix("base_model.model."))
+            in_full[part] = in_full.get(part, 0) + weight.numel()
+    said = [f"{part} ({size / 1e6:.2f} M)" for part, size in in_full.items()]
+    logger.info(
+        f"LoRA: {adapters / 1e6:.2f} M parameters of adapters in {layers} layers, which are otherwise frozen; trained in full: "
+        f"{', '.join(said) or 'nothing'}"
+    )
+    if not layers:
+        logger.warning(
+            "LoRA adapts no layer, since the parts that it would adapt are frozen: the same trains without --peft."
         )
 
 

@@ -108,7 +108,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if not all(isinstance(group, dict) and MATRICES in group for group in groups):
             raise ValueError(
                 "--optimizer.type=gem_muon was given weights that don't say whether they are matrices, as Muon takes them: expected the "
-                "policy's own groups (--policy.optimizer_name=muon, without --optimizer.type and --use_policy_training_preset=false)."
+                "policy's own groups (--policy.optimizer_name=muon, without --optimizer.type and --use_policy_training_preset=false). A run that "
+                "began with muon is resumed with it."
             )
         matrices = [group for group in groups if group[MATRICES]]
         others = [group for group in groups if not group[MATRICES]]

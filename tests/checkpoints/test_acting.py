@@ -128,3 +128,26 @@ def test_a_policy_that_learned_tokens_keeps_what_its_way_of_acting_needs(
     assert loaded.backbone.is_complete == (act == "tokens")
     assert loaded.predict_action_chunk(inputs, noise=noise).equal(chunk)
     assert not loaded.config.learns_tokens and bool(loaded.config.built.action_turn) == (act == "tokens")
+
+
+def test_training_on_from_it_says_what_it_lacks(
+    trained: Path, make_policy, make_gem, depth_dataset_root: Path, tmp_path: Path, caplog
+):
+    acting = converted(trained, tmp_path / "acting")
+    config = PreTrainedConfig.from_pretrained(acting)
+    config.pretrained_path = acting
+    policy, *processors = build_policy(config, depth_dataset_root)
+    said = f"--policy.path={acting} was converted to act: its weights are those of bfloat16"
+    assert [said in record.getMessage() for record in caplog.records].count(True) == 1
+    caplog.clear()
+    goes_on = PreTrainedConfig.from_pretrained(save(tmp_path / "on", policy, *processors))
+    assert not goes_on.built.acts_alone
+
+    acted = GemVLAPolicy.from_pretrained(trained)
+    acted.save_pretrained(tmp_path / "acted")  # as it was loaded
+    assert PreTrainedConfig.from_pretrained(tmp_path / "acted").built.acts_alone
+
+    with pytest.raises(
+        ValueError, match="has only the layers that it acts with: expected the 'gem' checkpoint"
+    ):
+        make_gem(stage="joint", backbone=BackboneConfig(pretrained=str(acting)))

@@ -109,6 +109,19 @@ def test_a_policy_loaded_to_act_gives_the_chunk_of_training_precision_bit_by_bit
         assert acting.predict_action_chunk(batch, noise=NOISE).equal(expected)
 
 
+def test_weights_that_were_trained_in_bfloat16_act_in_float32(make_policy, tmp_path):
+    options = {"dtype": "bfloat16", "weights": "bfloat16", "optimizer_name": "adamw_8bit"}
+    policy, preprocess, _ = make_policy(**options)
+    warm(policy).save_pretrained(tmp_path)
+    config = PreTrainedConfig.from_pretrained(tmp_path)
+    config.dtype = "float32"
+    acting = GemVLAPolicy.from_pretrained(tmp_path, config=config)
+    assert {weight.dtype for weight in acting.parameters()} == {torch.float32}
+    batch = preprocess(observe())
+    near = GemVLAPolicy.from_pretrained(tmp_path).predict_action_chunk(batch, noise=NOISE)
+    assert (acting.predict_action_chunk(batch, noise=NOISE) - near).norm() < 0.05 * near.norm()
+
+
 def test_embeddings_that_are_bfloat16_numbers_are_stored_so(saved):
     policy, preprocess, folder = saved
     table = policy.backbone.model.get_input_embeddings().weight

@@ -1,5 +1,7 @@
 """What LoRA adapts follows the stage and the freeze flags, and learns."""
 
+import logging
+
 import pytest
 import torch
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -7,7 +9,7 @@ from torch import nn
 
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
-from lerobot_gem.training.lora import check_adaptable, check_options, lora_targets
+from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.stages import PARTS, STAGES, part_of
 from tests.policies.gem.test_modeling_gem import gem_checkpoint  # noqa: F401 (fixture)
 
@@ -59,12 +61,14 @@ def test_all_that_the_stage_trains_is_adapted_or_trained_in_full(stage, make_sta
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"r": 0}, r"--peft.r=0: expected a rank of at least 1"),
+        ({"r": 0}, r"--peft.r=0: expected a rank from 1 to \d+, the longest side"),
+        ({"r": 100_000}, r"--peft.r=100000: expected a rank from 1 to"),
+        ({"lora_alpha": 0}, r"--peft.lora_alpha=0: expected more than 0"),
+        ({"method_type": "qlora"}, r"--peft.method_type=QLORA: expected LORA"),
         (
-            {"method_type": "nosuch"},
-            r"--peft.method_type=NOSUCH: expected a method of PEFT with a rank, one of .*LORA",
+            {"target_modules": ["q_proj", "nosuch"]},
+            r"--peft.target_modules has \['nosuch'\], .*such as .*q_proj",
         ),
-        ({"method_type": "IA3"}, r"--peft.method_type=IA3: expected a method of PEFT with a rank"),
         (
             {"init_type": "eva"},
             r"--peft.init_type=eva begins from batches of data, .*expected no --peft.init_type",
@@ -74,7 +78,20 @@ def test_all_that_the_stage_trains_is_adapted_or_trained_in_full(stage, make_sta
 def test_what_peft_cannot_make_is_an_error_that_names_the_option(options, said, make_stage):
     with pytest.raises(ValueError, match=said):
         make_stage("joint")[0].wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2} | options)
-    check_options({"method_type": "lora", "r": 16, "init_type": "pissa"})
+
+
+def test_what_is_trained_is_said(make_stage, make_policy, gem_checkpoint, caplog):  # noqa: F811
+    caplog.set_level(logging.INFO)
+    policy, _ = make_stage("action")
+    options = {"method_type": "lora", "r": 2, "init_type": "orthogonal", "target_modules": ["o_proj"]}
+    policy.wrap_with_peft(peft_cli_overrides=options)
+    (said,) = (record.getMessage() for record in caplog.records if "LoRA:" in record.getMessage())
+    layers = policy.backbone.config.text_config.num_hidden_layers
+    assert f"in {layers} layers, which are otherwise frozen; trained in full: expert (" in said
+    assert "LoRA adapts no layer" not in caplog.text
+    backbone = BackboneConfig(pretrained=gem_checkpoint, freeze_vision_tower=True, freeze_language_model=True)
+    make_policy(backbone=backbone)[0].wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    assert "LoRA adapts no layer" in caplog.text
 
 
 def test_freeze_flags_are_obeyed(make_stage, depth_batch):

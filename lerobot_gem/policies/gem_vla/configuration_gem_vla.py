@@ -264,6 +264,17 @@ class GemVLAConfig(BaseGemConfig):
             )
         self.built.one_step = self.distillation.teacher is not None
 
+    def settle_acting(self) -> None:
+        """Note that training makes a whole policy, of weights that may have been made to act alone."""
+        if self.built.acts_alone:
+            logger.warning(
+                "--policy.path=%s was converted to act: its weights are those of %s, and what only trains is not there, such as the depth "
+                "generator. Training goes on with what there is. Expected the checkpoint that it was converted from.",
+                self.pretrained_path,
+                self.dtype,
+            )
+        self.built.acts_alone = False
+
     def check_quantization(self) -> None:
         """Raise a ValueError if what acts in 8 bits is to be compiled; lerobot-rollout sets compile_model when all was checked."""
         if self.quantization and self.compile_model:

@@ -127,6 +127,7 @@ class GemVLAPolicy(BaseGemPolicy):
             if config.distillation.teacher is not None:
                 self._teacher = Teacher(config, dataset_meta)
             config.settle_steps()
+            config.settle_acting()
             config.record_training(dataset_meta)
         self.freeze()
         self.declare_blocks()
@@ -484,6 +485,8 @@ class GemVLAPolicy(BaseGemPolicy):
                 f"This policy was loaded with quantization={self.config.quantization!r}, whose weights are made to act and not to be "
                 "saved: load it without, and save that."
             )
+        if self._only_acts and self.config.dtype == "bfloat16":
+            self.config.built.acts_alone = True
         super()._save_pretrained(save_directory, **kwargs)
 
     @classmethod
