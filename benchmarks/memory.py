@@ -75,13 +75,13 @@ GOALS = (
     Goal("2b, expert alone", f"{CONFIG.format('2b')} {FREEZE} {LOW}", 8, frozen=BACKBONE),
     Goal(
         "2b, LoRA",
-        f"{CONFIG.format('2b')} {LOW} --peft.method_type=LORA --peft.r={LORA_RANK}",
+        f"{CONFIG.format('2b')} {LOW} --peft.method_type=LORA --peft.r={LORA_RANK} --policy.optimizer_lr=1e-4",
         10,
         lora=True,
     ),
     Goal(
         "2b, LoRA, in float32",
-        f"{CONFIG.format('2b')} --peft.method_type=LORA --peft.r={LORA_RANK}",
+        f"{CONFIG.format('2b')} --peft.method_type=LORA --peft.r={LORA_RANK} --policy.optimizer_lr=1e-4",
         16,
         weights="float32",
         optimizer="adamw",
@@ -89,7 +89,7 @@ GOALS = (
     ),
     Goal(
         "2b, LoRA, with depth",
-        f"{CONFIG.format('2b_depth')} {LOW} --peft.method_type=LORA --peft.r={LORA_RANK}",
+        f"{CONFIG.format('2b_depth')} {LOW} --peft.method_type=LORA --peft.r={LORA_RANK} --policy.optimizer_lr=1e-4",
         16,
         depth=True,
         lora=True,
