@@ -13,6 +13,22 @@ logger = logging.getLogger(__name__)
 _FASTEST = 1000
 
 
+def check_trained_rate(trained: float) -> None:
+    """Refuse a rate at which no arm was recorded.
+
+    Args:
+        trained: Frames per second of the training data, as a checkpoint or a dataset says.
+
+    Raises:
+        ValueError: It is no such rate.
+    """
+    if not 0 < trained <= _FASTEST:
+        raise ValueError(
+            f"The training data's rate is {trained} Hz (built.fps in the policy's config.json): expected frames per second of its training "
+            f"data, more than 0 and at most {_FASTEST}. The file was damaged or edited: copy or download the checkpoint again."
+        )
+
+
 def match_rate(config: Any, trained: float | None) -> None:
     """Let `lerobot-rollout` act at the rate of the training data, unless the user gave another one, which is warned of.
 
@@ -29,11 +45,7 @@ def match_rate(config: Any, trained: float | None) -> None:
     rollout = _rollout_of(config)
     if rollout is None or trained is None or rollout["fps"] == trained:
         return
-    if not 0 < trained <= _FASTEST:
-        raise ValueError(
-            f"built.fps={trained} in the policy's config.json: expected frames per second of its training data, more than 0 and at most "
-            f"{_FASTEST}. The file was damaged or edited: copy or download the checkpoint again."
-        )
+    check_trained_rate(trained)
     if parser.parse_arg("fps") is None and parser.parse_arg("config_path") is None:
         logger.warning(
             "fps is %g: the rate of the policy's training data, in place of lerobot-rollout's default of %g.",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lerobot_gem.inference.control_rate import check_trained_rate
 from lerobot_gem.robots.findings import Preflight
 from lerobot_gem.robots.training_facts import Array
 
@@ -46,13 +47,13 @@ def check_rate(found: Preflight, fps: float, trained: float | None) -> None:
     """Are actions executed at the rate at which they were recorded?"""
     if trained is None:
         found.add("fps", "warning", f"{fps:g} Hz; the rate of the training data is not known.")
-    elif not (0 < trained < math.inf):
-        found.add(
-            "fps",
-            "error",
-            f"The checkpoint says {trained} for the rate of its training data: expected more than 0.",
-        )
-    elif fps != trained:
+        return
+    try:
+        check_trained_rate(trained)
+    except ValueError as error:
+        found.add("fps", "error", str(error))
+        return
+    if fps != trained:
         found.add(
             "fps",
             "error",

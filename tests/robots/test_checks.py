@@ -161,7 +161,7 @@ def test_statistics_of_other_numbers(found):
     assert "a training range of 3" in outcome(found)[1]
 
 
-@pytest.mark.parametrize("trained", [0.0, float("nan")])
+@pytest.mark.parametrize("trained", [0.0, float("nan"), 1e6])
 def test_a_rate_that_is_none(found, trained):
     checks.check_rate(found, 30, trained)
     assert outcome(found)[0] == "error"
