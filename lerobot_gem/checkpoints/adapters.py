@@ -52,6 +52,23 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
+def check_whole(pretrained: str | Path, given: str) -> None:
+    """Refuse an adapter where a whole policy is needed.
+
+    Args:
+        pretrained: Folder or Hub id.
+        given: What names it, for the message: "distillation.teacher='outputs/lora'".
+
+    Raises:
+        ValueError: It is an adapter's folder.
+    """
+    if is_adapter(Path(pretrained)):
+        raise ValueError(
+            f"{given} is an adapter: expected a whole policy here. Merge it (lerobot-gem-convert --format=acting to act, --format=policy "
+            "to train on or to learn from)."
+        )
+
+
 def merged(
     folder: Path, config: Mapping[str, Any], base: Mapping[str, StoredTensor]
 ) -> dict[str, StoredTensor]:

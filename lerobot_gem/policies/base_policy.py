@@ -13,7 +13,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from peft import PeftType
 from torch import Tensor, nn
 
-from lerobot_gem.checkpoints.adapters import check_base, is_adapter
+from lerobot_gem.checkpoints.adapters import check_base, check_whole
 from lerobot_gem.checkpoints.files import fingerprint
 from lerobot_gem.checkpoints.formats import built_from
 from lerobot_gem.checkpoints.processor_files import check_processor_files
@@ -101,11 +101,7 @@ class BaseGemPolicy(PreTrainedPolicy):
                 adapter, was trained in another stage, or on other weights than its base has now. Or a file of the checkpoint
                 could run code, or asks for sizes that its weights do not have (docs/reference/security.md).
         """
-        if is_adapter(Path(pretrained_name_or_path)):
-            raise ValueError(
-                f"{pretrained_name_or_path} is an adapter: expected a whole policy here. Merge it (lerobot-gem-convert "
-                "--format=acting to act, --format=policy to train on)."
-            )
+        check_whole(pretrained_name_or_path, str(pretrained_name_or_path))
         config = kwargs.get("config")
         with_data = kwargs.get("dataset_meta") is not None
         if config is not None:

@@ -1,6 +1,5 @@
 """The teacher of one-step distillation: a policy that acts in many steps, whose chunks another one learns to give in one."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +10,7 @@ from lerobot.processor import UnnormalizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
-from lerobot_gem.checkpoints.adapters import is_adapter
+from lerobot_gem.checkpoints.adapters import check_whole
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.statistics import READ
@@ -41,10 +40,7 @@ class Teacher:
         assert student.distillation.teacher is not None
         self._pretrained = student.distillation.teacher
         self._given = f"distillation.teacher={self._pretrained!r}"
-        if is_adapter(Path(self._pretrained)):
-            raise ValueError(
-                f"{self._given} is an adapter: expected a whole policy. Merge it (lerobot-gem-convert --format=policy)."
-            )
+        check_whole(self._pretrained, self._given)
         try:
             config = PreTrainedConfig.from_pretrained(self._pretrained)
         except (OSError, HFValidationError) as error:
