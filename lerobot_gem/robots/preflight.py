@@ -13,12 +13,13 @@ from lerobot.policies.utils import prepare_observation_for_inference
 from lerobot.processor import PolicyProcessorPipeline
 from lerobot.robots import Robot, make_robot_from_config
 from lerobot.rollout import RolloutConfig
-from lerobot.rollout.context import _load_pretrained_policy
 from lerobot.rollout.inference import RTCInferenceConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import build_dataset_frame, hw_to_dataset_features
+from peft import PeftConfig, PeftModel
 
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.robots import checks
 from lerobot_gem.robots.findings import CameraPictures, JointRow, Preflight
@@ -79,14 +80,22 @@ def preflight(config: PreflightConfig) -> Preflight:
 def _load(config: PreflightConfig) -> tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline]:
     """Policy and processors, as lerobot-rollout loads them."""
     policy_config: Any = config.policy
-    policy: Any = _load_pretrained_policy(policy_config)
+    path, revision = str(policy_config.pretrained_path), policy_config.pretrained_revision
     if policy_config.use_peft:
-        policy = policy.get_base_model()  # with the adapter in its layers
+        adapter: Any = PeftConfig.from_pretrained(path, revision=revision)
+        base = GemVLAPolicy.from_pretrained(
+            adapter.base_model_name_or_path, config=policy_config, revision=adapter.revision
+        )
+        adapted = PeftModel.from_pretrained(base, path, config=adapter, revision=revision)
+        policy: Any = adapted.get_base_model()  # with the adapter in its layers
+    else:
+        policy = GemVLAPolicy.from_pretrained(path, config=policy_config, revision=revision)
     policy = policy.to(config.device)
     policy.eval()
     pipelines = make_pre_post_processors(
         policy_cfg=policy_config,
-        pretrained_path=policy_config.pretrained_path,
+        pretrained_path=path,
+        pretrained_revision=revision,
         preprocessor_overrides={
             "device_processor": {"device": config.device},
             "rename_observations_processor": {"rename_map": config.rename_map},
