@@ -18,10 +18,9 @@ from typing import Any
 from lerobot_gem.data.executors import ExecutorOptions, Stage, run_stages
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
-    begin_or_resume,
-    check_output,
     explained_full_disk,
 )
+from lerobot_gem.storage.unfinished_work import begun_or_resumed
 
 # Rounds that all tasks share (data/executors.py). Of attempts that fail every tenth time, one in ten thousand is left to the finish.
 _SHARED_ROUNDS = 4
@@ -82,24 +81,18 @@ class Collection[Options: CollectionOptions, Attempt, Result](ABC):
 
         Raises:
             FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
-                is no dataset.
+                is no dataset. Or another run collects there.
             ValueError: A continuation with other settings.
         """
         config = self.config
-        check_output(config.output.root, config.overwrite)
-        begin_or_resume(
-            self.staging,
-            config.content(),
-            resume=config.resume,
-            overwrite=config.overwrite,
-            work="collection",
-            decided_by="settings",
-        )
         stages = [
             Stage(f"round{number}", partial(self.share_round, number), count=partial(self.count, number))
             for number in range(_SHARED_ROUNDS)
         ]
-        return run_stages(config, self.staging, stages, self.finish, processes=config.num_workers)
+        with begun_or_resumed(
+            config, self.staging, config.content(), work="collection", decided_by="settings"
+        ):
+            return run_stages(config, self.staging, stages, self.finish, processes=config.num_workers)
 
     def count(self, number: int) -> int:
         """How many attempts a round has."""

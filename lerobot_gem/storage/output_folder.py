@@ -5,14 +5,12 @@ written to a folder beside the wanted one, which is renamed at the end.
 """
 
 import errno
-import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass
@@ -79,58 +77,6 @@ def check_output(root: Path, overwrite: bool, marker: str = DATASET) -> None:
 
 def _is_taken(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-
-def check_unfinished(staging: Path, resume: bool, work: str) -> None:
-    """Refuse to continue unfinished work unless told to.
-
-    Args:
-        staging: The folder that keeps them.
-        resume: Continue what is there.
-        work: What is kept, for messages: "import".
-
-    Raises:
-        FileExistsError: There is unfinished work, and `resume` is off.
-    """
-    if staging.exists() and not resume:
-        raise FileExistsError(
-            f"{staging} holds an unfinished {work}. Pass --resume=true to continue it, or --overwrite=true to start "
-            "again."
-        )
-
-
-def begin_or_resume(
-    staging: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool, work: str, decided_by: str
-) -> None:
-    """Make the folder that keeps finished pieces of work, or check that this run may continue it.
-
-    Args:
-        staging: The folder.
-        settings: What decides the result; kept in it.
-        resume: Continue what is there.
-        overwrite: Delete what is there.
-        work: What is kept, for messages: "import".
-        decided_by: What `settings` are, for messages: "settings".
-
-    Raises:
-        FileExistsError: There is unfinished work, and neither `resume` nor `overwrite` is set.
-        ValueError: It was started with other settings.
-    """
-    if overwrite:
-        shutil.rmtree(staging, ignore_errors=True)
-    check_unfinished(staging, resume, work)
-    file, content = staging / "settings.json", json.dumps(settings, indent=1)
-    if file.exists() and file.read_text() != content:
-        raise ValueError(
-            f"The {work} in {staging} was started with other {decided_by}:\n{file.read_text()}\nbut now:\n{content}\n"
-            "Resume with the same ones, or pass --overwrite=true to start again."
-        )
-    staging.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        # Written whole or not at all: a full disk would leave a file that no continuation fits.
-        unfinished = staging / ".settings.json"
-        unfinished.write_text(content)
-        unfinished.rename(file)
 
 
 @contextmanager

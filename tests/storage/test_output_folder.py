@@ -2,13 +2,11 @@
 
 import errno
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lerobot_gem.storage.output_folder import (
-    begin_or_resume,
     check_output,
     explained_full_disk,
     publish,
@@ -58,22 +56,3 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
             database.execute("CREATE TABLE full (x)")
     with pytest.raises(PermissionError), explained_full_disk(tmp_path, ""):
         raise PermissionError(errno.EACCES, "no")
-
-
-def test_a_disk_that_is_full_when_work_goes_on_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def go_on(resume: bool = True) -> None:
-        begin_or_resume(
-            tmp_path / "work", {"a": 1}, resume=resume, overwrite=False, work="import", decided_by="settings"
-        )
-
-    def full(path: Path, _text: str) -> None:
-        path.open("w").close()  # as a full disk leaves it
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    go_on(resume=False)
-    with monkeypatch.context() as patch, suppress(OSError):
-        patch.setattr(Path, "write_text", full)
-        go_on()
-    go_on()

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -28,13 +28,12 @@ from lerobot_gem.storage.frames import CameraFrames
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset, require_current_format
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
-    begin_or_resume,
     check_output,
-    check_unfinished,
     explained_full_disk,
     publish,
     removed_on_error,
 )
+from lerobot_gem.storage.unfinished_work import begun_or_resumed, check_unfinished
 
 STORAGES = ("camera", "image")
 
@@ -121,7 +120,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
 
     Raises:
         FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite`
-            is set, or it is no dataset.
+            is set, or it is no dataset. Or another run labels there.
         ValueError: `output.root` is in the dataset or around it; the dataset is not in format v3.0 or has no frames; a
             camera is unknown or has depth; the model can't be loaded or does not tell what it predicts; a continuation with
             other settings; an executor or tasks for processes that accelerate launched.
@@ -145,25 +144,17 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
     state.wait_for_everyone()
     with state.main_process_first():  # which fills the caches of datasets and models
         work.open(state.process_index)
-    if state.is_main_process:
-        begin_or_resume(
-            work.staging,
-            _settings(config, work.dataset, list(work.storage), work.model.depth_type),
-            resume=config.resume,
-            overwrite=config.overwrite,
-            work=_WORK,
-            decided_by="settings",
-        )
-    state.wait_for_everyone()
-    stage = Stage("label", work.label)
-    if not is_launched:
-        return run_stages(
-            config, work.staging, [stage], work.finish, processes=config.tasks or 1, forks=False
-        )
-    ranks = [state.process_index]
-    LocalExecutor(stage, state.num_processes, work.staging / "launched", ranks=ranks).run()
-    state.wait_for_everyone()
-    return work.finish() if state.is_main_process else None
+    with _begun_or_resumed(work) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        stage = Stage("label", work.label)
+        if not is_launched:
+            return run_stages(
+                config, work.staging, [stage], work.finish, processes=config.tasks or 1, forks=False
+            )
+        ranks = [state.process_index]
+        LocalExecutor(stage, state.num_processes, work.staging / "launched", ranks=ranks).run()
+        state.wait_for_everyone()
+        return work.finish() if state.is_main_process else None
 
 
 def _has_accelerator() -> bool:
@@ -277,6 +268,11 @@ def _choose_cameras(features: dict[str, dict[str, Any]], asked: Sequence[str]) -
             f"--cameras{f', which are {others}' if others else '; there are none'}."
         )
     return cameras
+
+
+def _begun_or_resumed(work: _Labelling) -> AbstractContextManager[None]:
+    settings = _settings(work.config, work.dataset, list(work.storage), work.model.depth_type)
+    return begun_or_resumed(work.config, work.staging, settings, work=_WORK, decided_by="settings")
 
 
 def _settings(config: LabelDepthConfig, dataset: Any, cameras: list[str], depth_type: str) -> dict[str, Any]:

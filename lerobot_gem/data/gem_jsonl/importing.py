@@ -34,14 +34,12 @@ from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
 from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.storage.output_folder import (
-    DATASET,
     OutputDataset,
-    begin_or_resume,
-    check_output,
     explained_full_disk,
     publish,
     removed_on_error,
 )
+from lerobot_gem.storage.unfinished_work import begun_or_resumed
 
 REPORT, SKIPPED = "import.json", "import_skipped.jsonl"
 
@@ -201,7 +199,8 @@ def import_gem(config: ImportGemConfig) -> ImportReport | None:
 
     Raises:
         FileNotFoundError: There are no records at `source`, or there is no Slurm.
-        FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite` is set.
+        FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite` is set. Or
+            another run imports there.
         ValueError: A resumed import has other settings, a `.json` file is damaged, or no record can be used; the list of
             skipped records is then beside `output.root`.
         ModuleNotFoundError: Ray is not installed.
@@ -209,9 +208,12 @@ def import_gem(config: ImportGemConfig) -> ImportReport | None:
         OSError: The disk is full, or can't be read.
     """
     work = _Import(config)
-    work.begin()
     stages = [Stage("look", work.look, is_shared=False), Stage("write", work.write)]
-    return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
+    with begun_or_resumed(
+        config, work.staging, config.content(), work="import", decided_by="settings or records"
+    ):
+        work.begin()
+        return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
 
 
 @dataclass(frozen=True)
@@ -238,17 +240,7 @@ class _Import:
         return root.with_name(f"{root.name}.skipped.jsonl")
 
     def begin(self) -> None:
-        """Make the folder of the unfinished import, or check it."""
-        config = self.config
-        check_output(config.output.root, config.overwrite, DATASET)
-        begin_or_resume(
-            self.staging,
-            config.content(),
-            resume=config.resume,
-            overwrite=config.overwrite,
-            work="import",
-            decided_by="settings or records",
-        )
+        """Make room for parts."""
         self.parts.mkdir(exist_ok=True)
         self.skipped.unlink(missing_ok=True)  # of an import before, which could use no record
 
