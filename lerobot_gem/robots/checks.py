@@ -204,6 +204,21 @@ def outside(values: Array, lowest: Array, highest: Array) -> Array:
     return np.where(np.isfinite(values) & np.isfinite(span), distance, np.inf)
 
 
+def warn_of_no_range(found: Preflight, subject: str) -> None:
+    """Say that numbers can't be compared, since the checkpoint has no smallest and largest values of the training data.
+
+    Args:
+        found: Where to write.
+        subject: "state" or "actions".
+    """
+    found.add(
+        subject,
+        "warning",
+        "Not compared: the checkpoint has no range (min and max) of the training data's. Expected statistics in its preprocessor: copy all "
+        "files of the checkpoint, or give --robot.max_relative_target=5 for the first runs.",
+    )
+
+
 def check_state(found: Preflight, names: Sequence[str], state: Array, lowest: Array, highest: Array) -> None:
     """Does the arm stand where it stood in the training data?
 

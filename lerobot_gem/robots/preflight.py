@@ -175,8 +175,11 @@ def _act_once(
     policy, preprocess, postprocess = loaded
     state = np.array([observation[name] for name in names])
     lowest, highest = facts.lowest, facts.highest
-    if policy.config.state_feature is not None and OBS_STATE in lowest:
-        checks.check_state(found, names, state, lowest[OBS_STATE], highest[OBS_STATE])
+    if policy.config.state_feature is not None:
+        if OBS_STATE in lowest:
+            checks.check_state(found, names, state, lowest[OBS_STATE], highest[OBS_STATE])
+        else:
+            checks.warn_of_no_range(found, "state")
     features = {name: kind for name, kind in robot.observation_features.items() if name in observation}
     frame = build_dataset_frame(
         hw_to_dataset_features(features, "observation"), observation, prefix="observation"
@@ -198,6 +201,8 @@ def _act_once(
         checks.check_chunk(found, actions, chunk, lowest[ACTION], highest[ACTION])
         if actions == names:
             checks.check_first_step(found, names, state, chunk[0], lowest[ACTION], highest[ACTION])
+    else:
+        checks.warn_of_no_range(found, "actions")
     rtc = config.inference if isinstance(config.inference, RTCInferenceConfig) else None
     checks.check_latency(
         found,

@@ -67,7 +67,7 @@ def training_facts(
     }
     for step in preprocessor.steps:
         if isinstance(step, NormalizerProcessorStep):
-            facts.lowest, facts.highest = (_statistic(step.state_dict(), name) for name in ("min", "max"))
+            facts.lowest, facts.highest = _ranges(step.state_dict())
     options = _dataset_options(checkpoint, training_data)
     if options is None:
         facts.why_no_dataset = "The training data are not on this machine: give --training_data=<folder or repo id> to compare pictures and tasks."
@@ -83,9 +83,13 @@ def training_facts(
     return facts
 
 
-def _statistic(stats: Mapping[str, Tensor], name: str) -> dict[str, Array]:
-    keys = [key for key in (OBS_STATE, ACTION) if f"{key}.{name}" in stats]
-    return {key: stats[f"{key}.{name}"].double().numpy() for key in keys}
+def _ranges(stats: Mapping[str, Tensor]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Smallest and largest values of what has both."""
+    known = [key for key in (OBS_STATE, ACTION) if {f"{key}.min", f"{key}.max"} <= stats.keys()]
+    lowest, highest = (
+        {key: stats[f"{key}.{name}"].double().numpy() for key in known} for name in ("min", "max")
+    )
+    return lowest, highest
 
 
 def _dataset_options(checkpoint: str, training_data: str | None) -> DatasetOptions | None:

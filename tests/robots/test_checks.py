@@ -161,6 +161,11 @@ def test_statistics_of_other_numbers(found):
     assert "a training range of 3" in outcome(found)[1]
 
 
+def test_a_range_that_is_not_known(found):
+    checks.warn_of_no_range(found, "actions")
+    assert outcome(found)[0] == "warning"
+
+
 @pytest.mark.parametrize("trained", [0.0, float("nan"), 1e6])
 def test_a_rate_that_is_none(found, trained):
     checks.check_rate(found, 30, trained)

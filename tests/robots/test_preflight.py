@@ -1,11 +1,16 @@
 """The whole preflight on an emulated arm: what it catches, and that it writes nothing to a motor."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lerobot.configs import PreTrainedConfig
+from safetensors.torch import load_file, save_file
 
+from tests.conftest import build_policy
+from tests.policies.gem.test_modeling_gem import save
 from tests.robots.conftest import FPS, NAMES, PLUGIN, TASK, save_policy, write_arm_dataset
 from tests.robots.feetech_bus import MOTORS, PRESENT, TORQUE, FeetechBus
 
@@ -159,8 +164,6 @@ def test_real_time_chunking_has_its_own_threshold(fly, arm_policy: Path):
 
 
 def test_the_checkpoint_alone_is_enough(fly, arm_policy: Path, tmp_path: Path):
-    import shutil
-
     policy = tmp_path / "policy"
     shutil.copytree(arm_policy, policy)
     (policy / "train_config.json").unlink()
@@ -168,6 +171,26 @@ def test_the_checkpoint_alone_is_enough(fly, arm_policy: Path, tmp_path: Path):
     assert "give --training_data=" in said
     assert "Within the range of the training data" in said
     assert len(MOTORS) == 6
+
+
+def test_a_checkpoint_without_statistics_says_what_is_not_compared(fly, arm_policy: Path, tmp_path: Path):
+    policy = shutil.copytree(arm_policy, tmp_path / "policy")
+    [file] = policy.glob("policy_preprocessor_*_normalizer_processor.safetensors")
+    save_file({name: value for name, value in load_file(file).items() if not name.endswith(".min")}, file)
+    _, said = fly(policy)
+    rows = [line.split()[:2] for line in said.splitlines() if "Not compared" in line]
+    assert rows == [["warning", "state"], ["warning", "actions"]], said
+
+
+def test_an_adapter_is_loaded_with_its_base(fly, arm_policy: Path, arm_dataset: Path, tmp_path: Path):
+    config = PreTrainedConfig.from_pretrained(arm_policy)
+    config.pretrained_path = arm_policy
+    policy, *processors = build_policy(config, arm_dataset)
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    adapter = save(tmp_path / "adapter", adapted, adapted.config, *processors)
+    _, said = fly(Path(adapter))
+    assert set(errors(said)) <= {"actions"}, said
+    assert "A chunk of 8 takes" in said
 
 
 def test_another_policy_is_refused(fly, make_gem, tmp_path: Path):
