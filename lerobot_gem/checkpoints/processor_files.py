@@ -5,7 +5,7 @@ AutoProcessor reads.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ def load_tokenizer(checkpoint: Checkpoint | None) -> Any:
 
 
 def check_processor_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
-    """Refuse a policy whose processors could run code or read other files, before LeRobot's loader sees them.
+    """Refuse a policy whose processors could run code or read other files, or make other images than it was built for.
+
+    LeRobot's loader sees them afterwards.
 
     Args:
         pretrained: Hub id or folder of a policy, or of an adapter.
@@ -97,22 +99,53 @@ def check_processor_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
 
     Raises:
         ValueError: A step is named by the path of a class or is not one of those known to be harmless, or its state is
-            outside the folder; or a file is cut short.
+            outside the folder; or a file is cut short. Or the prompt step makes other images than config.json says.
     """
     for name in _PIPELINES:
-        if Path(pretrained).is_dir():
-            file = Path(pretrained) / name
-        else:
-            try:
-                file = Path(hf_hub_download(str(pretrained), name, **hub_kwargs))
-            except EntryNotFoundError as error:
-                # Offline, LeRobot's loader will not find it either; else it might the next moment.
-                is_offline = constants.HF_HUB_OFFLINE or hub_kwargs.get("local_files_only")
-                if isinstance(error, FileNotFoundError) and not is_offline:
-                    raise
-                continue
-        if file.is_file():
-            _read_steps(file)
+        file = _file_of(pretrained, name, **hub_kwargs)
+        if file is None:
+            continue
+        steps = _read_steps(file)
+        config = _file_of(pretrained, constants.CONFIG_NAME, **hub_kwargs)
+        if name == _PIPELINE and config is not None:
+            _check_images(file, steps, config)
+
+
+def _file_of(pretrained: str | Path, name: str, **hub_kwargs: Any) -> Path | None:
+    """A file of a checkpoint, None where it has none of this name."""
+    if Path(pretrained).is_dir():
+        file = Path(pretrained) / name
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(str(pretrained), name, **hub_kwargs))
+    except EntryNotFoundError as error:
+        # Offline, LeRobot's loader will not find it either; else it might the next moment.
+        is_offline = constants.HF_HUB_OFFLINE or hub_kwargs.get("local_files_only")
+        if isinstance(error, FileNotFoundError) and not is_offline:
+            raise
+        return None
+
+
+def _check_images(pipeline: Path, steps: Sequence[Mapping[str, Any]], config: Path) -> None:
+    """Raise a ValueError if the prompt step makes other images than the policy was built for."""
+    with built_from(config):
+        # Version 0.1 did not write it there.
+        built = read_json(config).get("built", {}).get("images", {}).items()
+    for step in steps:
+        if step["registry_name"] != _PROMPT_STEP:
+            continue
+        with built_from(pipeline):
+            made = step["config"]
+            differing = [
+                f"{name} {made.get(name)!r}, not {value!r}"
+                for name, value in built
+                if made.get(name) != value
+            ]
+        if differing:
+            raise ValueError(
+                f"{pipeline} makes other images than {config} says that the policy was built for ({'; '.join(differing)}): expected both files of "
+                "one checkpoint. Copy or download it again."
+            )
 
 
 def _read_steps(file: Path) -> list[Mapping[str, Any]]:

@@ -67,6 +67,25 @@ def test_other_steps_are_not_built(policy):
 
 
 @pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"max_pixels": 4096}, "max_pixels 4096, not "),
+        ({"cameras": ["observation.images.other"]}, r"cameras \['observation.images.other'\], not "),
+        ({"layout": "concat"}, "layout 'concat', not 'separate'"),
+    ],
+)
+def test_a_prompt_step_of_another_checkpoint_is_refused(policy, changed, message):
+    def edit(steps):
+        [prompt] = [step for step in steps if step["registry_name"] == "gem_prompt"]
+        prompt["config"] |= changed
+        return steps
+
+    edit_steps(policy, edit)
+    with pytest.raises(ValueError, match=f"{PIPELINE} makes other images than .*config.json says.*{message}"):
+        GemVLAPolicy.from_pretrained(policy)
+
+
+@pytest.mark.parametrize(
     ("step", "message"),
     [
         ({"class": "subprocess.Popen", "config": {"args": ["touch", "FILE"]}}, "by the path of a class"),
