@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import Qwen3VLConfig
 
 from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
-from lerobot_gem.checkpoints.formats import Checkpoint
+from lerobot_gem.checkpoints.formats import Checkpoint, built_from
 from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.precision import autocast_weights, token_tables
@@ -49,7 +49,11 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
     """
     by_tokens = source.config.get("action_tokens", {}).get("act") == "tokens"
     config = _acting_config(source, by_tokens=by_tokens)
-    parts = _acting_parts(source, config, by_tokens=by_tokens)
+    with built_from(source.path / "config.json"):
+        try:
+            parts = _acting_parts(source, config, by_tokens=by_tokens)
+        except RuntimeError as error:  # no memory is used yet, so that sizes alone can be wrong
+            raise ValueError(f"'built' has sizes of no model ({error}).") from error
     weights = _acting_weights(source, parts)
     dtype = getattr(torch, config["dtype"])
     cast = autocast_weights(parts) | {

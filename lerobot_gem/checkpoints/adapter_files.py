@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from lerobot_gem.checkpoints.adapters import CONFIG_FILE
+from lerobot_gem.checkpoints.adapters import CONFIG_FILE, check_numbers
 from lerobot_gem.checkpoints.files import stored_weights
 from lerobot_gem.checkpoints.formats import built_from, read_json
 
@@ -63,6 +63,8 @@ def check_adapter_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
                     f"{pretrained}/{CONFIG_FILE} has the expression {pattern[:80]!r} in {name}, which may take hours to compare: expected "
                     "a list of modules' names."
                 )
+    if config.get("peft_type") == "LORA":
+        check_numbers(f"{pretrained}/{CONFIG_FILE}", config)
     weights = stored_weights(_local(pretrained, _WEIGHTS, **hub_kwargs))
     largest = max((max(stored.shape, default=0) for stored in weights.values()), default=0)
     with built_from(f"{pretrained}/{CONFIG_FILE}"):

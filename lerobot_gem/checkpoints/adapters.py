@@ -157,6 +157,24 @@ def check_base(
         )
 
 
+def check_numbers(file: str | Path, config: Mapping[str, Any]) -> None:
+    """Raise a ValueError if an adapter's numbers are none.
+
+    Args:
+        file: Its `adapter_config.json`, for messages.
+        config: The content.
+    """
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if type(rank) is not int or rank < 1:
+        raise ValueError(
+            f"{file} asks for rank {str(rank)[:80]} (r): expected a whole number, at least 1. Copy or download the adapter again."
+        )
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ValueError(
+            f"{file} has lora_alpha={str(alpha)[:80]}: expected a number. Copy or download the adapter again."
+        )
+
+
 def check_plain(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise a ValueError for an adapter that is not plain LoRA, or names no base; arguments are `merged`'s."""
     other = {
@@ -179,7 +197,9 @@ def check_plain(folder: Path, config: Mapping[str, Any]) -> None:
             f"{folder} has the adapter settings {other}, which can't be merged here: expected plain LoRA "
             "(--peft.method_type=LORA). LeRobot's commands load it as it is; merge it with PEFT (merge_and_unload)."
         )
-    if not config.get("base_model_name_or_path"):
+    check_numbers(folder / CONFIG_FILE, config)
+    base = config.get("base_model_name_or_path")
+    if not (isinstance(base, str) and base):
         raise ValueError(
             f"{folder / CONFIG_FILE} names no base (base_model_name_or_path): expected the checkpoint that the adapter was "
             "trained on."

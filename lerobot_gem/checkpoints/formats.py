@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from draccus.utils import ParsingError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 
@@ -341,7 +342,7 @@ def built_from(file: str | Path) -> Iterator[None]:
     """Name the file of a checkpoint where what it describes can't be built.
 
     Raises:
-        ValueError: Something in it has another type or range than its reader takes, or is missing.
+        ValueError: Something in it has another type or range than its reader takes, or is missing, or does not fit the rest.
     """
     try:
         yield
@@ -350,6 +351,10 @@ def built_from(file: str | Path) -> Iterator[None]:
             f"{file} describes nothing that can be built ({type(error).__name__}: {str(error)[:300]}): it was damaged, or another version wrote "
             "it. Copy or download it again."
         ) from error
+    except (ValueError, ParsingError) as error:
+        if str(Path(file).parent) in str(error):
+            raise
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _sana_weights(path: Path) -> dict[str, StoredTensor]:

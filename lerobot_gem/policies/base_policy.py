@@ -117,11 +117,11 @@ class BaseGemPolicy(PreTrainedPolicy):
         if began_new(config, pretrained_name_or_path):
             return cls._base_of_adapter(**kwargs)
         check_processor_files(pretrained_name_or_path, **hub)
-        if config is not None:
-            recall_images(config, pretrained_name_or_path, hub)
-            if with_data:
-                config.record_base(pretrained_name_or_path, kwargs.get("revision"))
-        with size_limit(pretrained_name_or_path, hub), built_from(f"{pretrained_name_or_path}/{CONFIG_NAME}"):
+        with built_from(f"{pretrained_name_or_path}/{CONFIG_NAME}"), size_limit(pretrained_name_or_path, hub):
+            if config is not None:
+                recall_images(config, pretrained_name_or_path, hub)
+                if with_data:
+                    config.record_base(pretrained_name_or_path, kwargs.get("revision"))
             return super().from_pretrained(pretrained_name_or_path, weights_follow=True, **kwargs)
 
     @classmethod

@@ -10,7 +10,7 @@ from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.checkpoints.adapter_files import check_adapter_files
 from lerobot_gem.checkpoints.files import StoredTensor, stored_policy_weights
-from lerobot_gem.checkpoints.formats import starting_weights
+from lerobot_gem.checkpoints.formats import built_from, starting_weights
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.checkpoints.size_limit import SizeLimit
 
@@ -31,9 +31,10 @@ def check_adapter(config: Any) -> None:
         return
     check_adapter_files(config.pretrained_path, revision=config.pretrained_revision)
     check_processor_files(config.pretrained_path, revision=config.pretrained_revision)
-    trained: Any = PreTrainedConfig.from_pretrained(
-        config.pretrained_path, revision=config.pretrained_revision
-    )
+    with built_from(f"{config.pretrained_path}/{CONFIG_NAME}"):
+        trained: Any = PreTrainedConfig.from_pretrained(
+            config.pretrained_path, revision=config.pretrained_revision
+        )
     if trained.current_stage != config.current_stage:
         raise ValueError(
             f"stage={config.current_stage!r}, but --policy.path={config.pretrained_path} is an adapter of another stage, "

@@ -14,7 +14,7 @@ from lerobot_gem.checkpoints.adapter_files import check_adapter_files
 def adapter(tmp_path: Path) -> Path:
     save_file({"q_proj.lora_A.weight": torch.zeros(2, 16)}, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(
-        json.dumps({"peft_type": "LORA", "r": 2, "rank_pattern": {}})
+        json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {}})
     )
     return tmp_path
 
@@ -32,6 +32,8 @@ def test_an_ordinary_adapter_passes(adapter: Path) -> None:
         ({"r": 2_000_000_000}, "asks for rank 2000000000, but no side of its weights is longer than 16"),
         ({"rank_pattern": {"q_proj": 2_000_000_000}}, "asks for rank 2000000000"),
         ({"r": "2"}, "asks for rank"),
+        ({"r": 0}, r"adapter_config.json asks for rank 0 \(r\): expected a whole number, at least 1"),
+        ({"lora_alpha": None}, "adapter_config.json has lora_alpha=None: expected a number"),
         ({"peft_type": "XLORA", "adapters": {"0": "/etc"}}, "peft_type 'XLORA'"),
         ({"init_lora_weights": "pissa_niter_1000000000"}, "init_lora_weights='pissa_niter_1000000000'"),
         ({"target_modules": "(([a-z_.0-9]+)+)+!"}, "in target_modules, which may take hours"),

@@ -101,7 +101,10 @@ def test_what_is_not_linear_is_named(layer, target, tmp_path: Path):
         ({"use_dora": True}, "plain LoRA"),
         ({"peft_type": "MISS"}, "plain LoRA"),
         ({"init_lora_weights": "pissa"}, "'init_lora_weights': 'pissa'.* can't be merged here"),
-        ({"base_model_name_or_path": None}, "names no base"),
+        ({"base_model_name_or_path": None}, "adapter_config.json names no base"),
+        ({"base_model_name_or_path": 7}, "adapter_config.json names no base"),
+        ({"r": "x"}, r"adapter_config.json asks for rank x \(r\): expected a whole number"),
+        ({"lora_alpha": None}, "adapter_config.json has lora_alpha=None: expected a number"),
     ],
 )
 def test_what_cannot_be_merged_is_an_error(changed, message, tmp_path: Path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from lerobot.configs import PreTrainedConfig
 
+from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
@@ -53,6 +54,36 @@ def test_sizes_are_bounded_by_the_weights_beside_them(
             GemVLAPolicy.from_pretrained(checkpoint)
     with pytest.raises(ValueError, match=too_large):
         load_backbone(open_checkpoint(checkpoint))
+
+
+@pytest.mark.parametrize(
+    "built",
+    [
+        {"images": 7},
+        {"images": {"cameras": 7}},
+        {"backbone": "x"},
+        {"backbone": {"vision_config": None}},
+        {"expert": {"hidden_size": "x"}},
+        {"expert": {"num_heads": -1}},
+        {"conditioning": "zz"},
+        {"action_dim": "x"},
+        {"action_dim": -1},
+    ],
+    ids=str,
+)
+def test_malformed_values_name_their_file(checkpoint: Path, built: dict, tmp_path: Path) -> None:
+    """As a policy that is loaded, and as one that is converted to act."""
+    file = checkpoint / "config.json"
+    values = json.loads(file.read_text())
+    for name, value in built.items():
+        known = values["built"][name]
+        values["built"][name] = known | value if isinstance(value, dict) else value
+    file.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=str(file)):
+        GemVLAPolicy.from_pretrained(checkpoint)
+    if "backbone" in built or "expert" in built or "action_dim" in built:
+        with pytest.raises(ValueError, match=f"{checkpoint}.*config.json"):
+            convert(ConvertConfig(SourceCheckpoint(str(checkpoint)), tmp_path / "acting", format="acting"))
 
 
 def test_a_damaged_configuration_names_its_file(checkpoint: Path) -> None:
