@@ -1,10 +1,13 @@
 """The pictures of a policy's card: a rollout and generated depth, if the training run's folder holds them."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 from PIL import Image
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "assets"
 # Frames of a rollout, and their height in pixels.
@@ -12,7 +15,9 @@ _FRAMES, _HEIGHT = 6, 160
 
 
 def write_card_pictures(run: Path, folder: Path) -> list[str]:
-    """Write the pictures that a run's folder has something for.
+    """Write the pictures that a run's folder has something for; what can't be read is warned of, and left out.
+
+    A policy is pushed when hours of training are over, which a broken video must not prevent.
 
     Args:
         run: lerobot-train's --output_dir, in which `lerobot-eval` and `lerobot-gem-depth-viz` may have written.
@@ -28,11 +33,23 @@ def write_card_pictures(run: Path, folder: Path) -> list[str]:
     written = []
     for name, (pattern, read) in sources.items():
         files = sorted(run.glob(pattern))
-        if files:
-            file = Path(FOLDER) / f"{name}.png"
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            read(files[0]).save(folder / file)
-            written.append(str(file))
+        if not files:
+            continue
+        try:
+            picture = read(files[0])
+        except (av.FFmpegError, LookupError, OSError, ValueError) as error:
+            logger.warning(
+                "The card has no picture of %s: %s can't be read (%s). Expected what lerobot-eval or lerobot-gem-depth-viz writes: make it "
+                "again or remove it, and write the card again.",
+                name,
+                files[0],
+                error,
+            )
+            continue
+        file = Path(FOLDER) / f"{name}.png"
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / file)
+        written.append(str(file))
     return written
 
 
@@ -40,6 +57,8 @@ def _strip(video: Path) -> Image.Image:
     """Frames of a video side by side, evenly spread."""
     with av.open(str(video)) as opened:
         frames = [_small(frame.to_image()) for frame in opened.decode(video=0)]
+    if not frames:
+        raise ValueError("it has no frame")
     shown = [frames[round(i * (len(frames) - 1) / (_FRAMES - 1))] for i in range(_FRAMES)]
     strip = Image.new("RGB", (sum(frame.width for frame in shown), _HEIGHT))
     left = 0

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.train import TRAIN_CONFIG_NAME, TrainPipelineConfig
 
@@ -53,6 +55,12 @@ class CardConfig:
     dataset: TrainingData = field(default_factory=TrainingData)
 
     def __post_init__(self) -> None:
+        try:
+            validate_repo_id(self.repo_id)
+        except HFValidationError as error:
+            raise ValueError(
+                f"--repo_id={self.repo_id}: expected a Hub id such as you/your_policy. {error}"
+            ) from error
         if not (self.policy.path / TRAIN_CONFIG_NAME).is_file():
             raise ValueError(
                 f"--policy.path={self.policy.path} has no {TRAIN_CONFIG_NAME}: expected the folder pretrained_model of a training run."

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from lerobot_gem.policies.card_pictures import write_card_pictures
@@ -23,3 +24,13 @@ def test_a_rollout_and_generated_depth_are_shown(tmp_path: Path) -> None:
     assert rollout.size == (6 * 320, 160) and depth.size == (30, 10)
     first, last = (rollout.getpixel((left, 80))[0] for left in (10, 5 * 320 + 10))
     assert last > first + 15  # write_video's frames become brighter
+
+
+def test_what_cannot_be_read_is_warned_of_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("videos/a.mp4", "frames/frame-0.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"cut short")
+    assert write_card_pictures(tmp_path, tmp_path / "pushed") == []
+    assert caplog.text.count("can't be read") == 2

@@ -54,6 +54,25 @@ def test_mistakes_are_one_sentence(checkpoint: Path, tmp_path: Path, monkeypatch
     assert not (checkpoint / "README.md").exists()
 
 
+@pytest.mark.parametrize("repo_id", ["me/mine/again", "me/my policy", "--me"])
+def test_what_is_no_hub_id_is_refused(
+    repo_id: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=f"--repo_id={repo_id}: expected a Hub id such as you/your_policy"):
+        run(monkeypatch, f"--policy.path={checkpoint}", f"--repo_id={repo_id}")
+
+
+def test_a_video_that_cannot_be_read_is_named_and_left_out(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = checkpoint.parents[2] / "eval" / "videos" / "libero_object_9" / "eval_episode_0.mp4"
+    video.parent.mkdir(parents=True)
+    video.write_bytes(b"cut short")
+    run(monkeypatch, f"--policy.path={checkpoint}")
+    assert f"no picture of rollout: {video.resolve()} can't be read" in caplog.text
+    assert "assets/" not in (checkpoint / "README.md").read_text()
+
+
 def test_what_lies_around_a_checkpoint_that_was_copied_elsewhere_is_not_shown(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
