@@ -21,6 +21,7 @@ from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import receive_bytes_in_chunks
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 
+from lerobot_gem.inference.control_rate import check_trained_rate
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.robots import checks
 from lerobot_gem.robots.client_messages import bounded, read_instructions, read_observation
@@ -123,6 +124,7 @@ class GemPolicyServer(PolicyServer):
             checked = services_pb2.PolicySetup(data=pickle.dumps(instructions))
             super().SendPolicyInstructions(checked, context)
             self._check_robot(self.policy.config, instructions.lerobot_features)
+            self._say_rate(self.policy.config.built.fps)
             self._is_loaded = True
         return services_pb2.Empty()
 
@@ -226,13 +228,32 @@ class GemPolicyServer(PolicyServer):
         errors = [finding.text for finding in found.findings if finding.level == "error"]
         if errors:
             raise ValueError(" ".join(errors))
-        if config.built.fps not in (None, self.config.fps):
+
+    def _say_rate(self, trained: float | None) -> None:
+        """Log the rate at which the arm should act. The client sends actions at its own, and does not tell it: there is nothing to refuse.
+
+        Args:
+            trained: Frames per second of the training data; None where the checkpoint does not say.
+
+        Raises:
+            ValueError: The checkpoint says a rate at which no arm acts.
+        """
+        if trained is None:
             self.logger.warning(
-                "fps=%g, but the policy's training data has %g frames per second: give server and client --fps=%g.",
-                self.config.fps,
-                config.built.fps,
-                config.built.fps,
+                "The rate of the policy's training data is not known: its client needs it as --fps."
             )
+            return
+        check_trained_rate(trained)
+        is_same = self.config.fps == trained
+        self.logger.log(
+            logging.INFO if is_same else logging.WARNING,
+            "fps=%g here, and the policy's training data has %g frames per second. How fast the arm moves is decided by the client's --fps, "
+            "which is not sent: give%s the client --fps=%g.",
+            self.config.fps,
+            trained,
+            "" if is_same else " server and",
+            trained,
+        )
 
     def _deadline(self) -> float:
         if self.config.action_deadline is not None:

@@ -174,6 +174,29 @@ def test_late_actions_are_logged_with_their_deadline(module: Any, caplog: pytest
     assert said[2][1].endswith("had 2 chunks, 1 of them late; the slowest took 401 ms.")
 
 
+@pytest.mark.parametrize(
+    ("trained", "level", "said"),
+    [
+        (10.0, "INFO", "which is not sent: give the client --fps=10."),
+        (30.0, "WARNING", "fps=10 here, and the policy's training data has 30 frames per second. "),
+        (30.0, "WARNING", "give server and the client --fps=30."),
+        (None, "WARNING", "is not known: its client needs it as --fps."),
+    ],
+)
+def test_the_rate_that_the_client_needs_is_logged(
+    module: Any, caplog: pytest.LogCaptureFixture, trained: float | None, level: str, said: str
+):
+    with caplog.at_level(logging.INFO):
+        module.GemPolicyServer(module.ServerConfig(fps=10))._say_rate(trained)
+    [record] = caplog.records
+    assert record.levelname == level and said in record.getMessage()
+
+
+def test_a_rate_of_no_arm_is_refused(module: Any):
+    with pytest.raises(ValueError, match="The training data's rate is -1.0 Hz"):
+        module.GemPolicyServer(module.ServerConfig(fps=10))._say_rate(-1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_camera_plugin")
 @pytest.mark.parametrize("robot", ["so100_follower", "so101_follower"])
