@@ -6,7 +6,8 @@ the weights of one policy: W + scale * up @ down, computed in the wider of both 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,27 @@ def check_whole(pretrained: str | Path, given: str) -> None:
             f"{given} is an adapter: expected a whole policy here. Merge it (lerobot-gem-convert --format=acting to act, --format=policy "
             "to train on or to learn from)."
         )
+
+
+@contextmanager
+def needing_base(adapter: str | Path, base: str | Path) -> Iterator[None]:
+    """Name the adapter where its base is not there.
+
+    Args:
+        adapter: Folder or Hub id.
+        base: What it names as its base: folder or Hub id.
+
+    Raises:
+        FileNotFoundError: The base is not there.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{adapter} is an adapter of {str(base)!r}, which it needs: expected the checkpoint that it was trained on. If it was moved, "
+            f"write its place in the adapter's {CONFIG_FILE} (base_model_name_or_path) and, if it is named there too, config.json "
+            f"(backbone.pretrained). {error}"
+        ) from error
 
 
 def merged(

@@ -22,6 +22,9 @@ from torch import Tensor, nn
 # How many numbers of each tensor a fingerprint is made of.
 _FIRST = 64
 
+# Where lerobot-train keeps the last checkpoint of a run, from the run's folder on.
+_LAST = ("checkpoints", "last", "pretrained_model")
+
 # safetensors' names of types.
 _DTYPES = {
     "I64": torch.int64,
@@ -107,6 +110,25 @@ def stored_weights(path: str | Path, *, stem: str = "model") -> dict[str, Stored
         if file.is_file():
             return _indexed_weights(file) if file.suffix == ".json" else _weights_of_file(file)
     raise FileNotFoundError(f"No weights: none of {', '.join(map(str, candidates))} exists.")
+
+
+def check_no_run(path: str | Path) -> None:
+    """Refuse the folder of a training run, or one within it, in place of a checkpoint.
+
+    Args:
+        path: A folder; anything else passes.
+
+    Raises:
+        FileNotFoundError: It is one; the message names the checkpoint in it.
+    """
+    if (Path(path) / "config.json").is_file():
+        return
+    for first in range(len(_LAST)):
+        checkpoint = Path(path, *_LAST[first:])
+        if (checkpoint / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{path} is a folder of a training run: expected a checkpoint, which is within it. Give {checkpoint}."
+            )
 
 
 def load_weights(

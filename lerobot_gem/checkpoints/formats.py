@@ -26,7 +26,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from lerobot_gem.checkpoints import adapters
 from lerobot_gem.checkpoints.adapters import is_adapter
-from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, stored_weights
+from lerobot_gem.checkpoints.files import StoredTensor, abbreviated, check_no_run, stored_weights
 from lerobot_gem.checkpoints.release_expert import expert_from_release
 from lerobot_gem.models.presets import DepthArchitecture, ExpertConditioning, get_preset
 
@@ -170,11 +170,13 @@ def open_checkpoint(pretrained: str | Path, **hub_kwargs: Any) -> Checkpoint:
         **hub_kwargs: `revision`, `cache_dir`, `local_files_only` and the like.
 
     Raises:
-        FileNotFoundError: Neither there nor on a Hub that can be reached, or without weights, or with shards missing.
+        FileNotFoundError: Neither there nor on a Hub that can be reached, or without weights, or with shards missing. Or the folder
+            of a training run.
         ValueError: Of another model, cut short, with pickled objects, or with weights that its format does not know. Or an adapter
             whose base has other weights now.
     """
     path = _local(pretrained, **hub_kwargs)
+    check_no_run(path)
     if not (path / "config.json").is_file():
         if is_sana_pipeline(path):
             return Checkpoint(path, "sana", {}, _sana_weights(path))
@@ -209,10 +211,8 @@ def _merged(policy: Checkpoint) -> Checkpoint:
     adapter = read_json(path / adapters.CONFIG_FILE)
     adapters.check_plain(path, adapter)
     named = adapter["base_model_name_or_path"]
-    try:
+    with adapters.needing_base(path, named):
         base = open_checkpoint(named, revision=adapter.get("revision"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is an adapter of {named!r}, which it needs. {error}") from error
     weights = dict(base.weights)
     is_of_new = named == config["backbone"]["pretrained"]  # the adapter was trained on a policy that was new
     if is_of_new:
@@ -391,7 +391,7 @@ def _renamed(weights: Mapping[str, StoredTensor], path: Path) -> dict[str, Store
 def _local(pretrained: str | Path, *, with_weights: bool = True, **hub_kwargs: Any) -> Path:
     if Path(pretrained).exists():
         return Path(pretrained)
-    try:
+    with looked_for(pretrained):
         if not with_weights:
             return _download(pretrained, **hub_kwargs)
         folder = _download(pretrained, "*.safetensors", **hub_kwargs)
@@ -399,6 +399,20 @@ def _local(pretrained: str | Path, *, with_weights: bool = True, **hub_kwargs: A
             # Repositories often have their weights in both formats: PyTorch's only where it is the only one.
             folder = _download(pretrained, "*.bin", "*.pt", **hub_kwargs)
         return folder
+
+
+@contextmanager
+def looked_for(pretrained: str | Path) -> Iterator[None]:
+    """Say what was looked for on the Hub, and how it can be had, where it is not there.
+
+    Args:
+        pretrained: Neither a folder nor a file here.
+
+    Raises:
+        FileNotFoundError: It is not on the Hub, or can't be downloaded.
+    """
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"No checkpoint at {str(pretrained)!r}: it is neither a folder or file, nor a Hub repository that is in "

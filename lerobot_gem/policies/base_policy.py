@@ -13,7 +13,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from peft import PeftType
 from torch import Tensor, nn
 
-from lerobot_gem.checkpoints.adapters import check_base, check_whole
+from lerobot_gem.checkpoints.adapters import check_base, check_whole, needing_base
 from lerobot_gem.checkpoints.files import fingerprint
 from lerobot_gem.checkpoints.formats import built_from
 from lerobot_gem.checkpoints.processor_files import check_processor_files
@@ -30,6 +30,7 @@ from lerobot_gem.policies.loading import (
     base_weights,
     began_new,
     check_adapter,
+    check_type,
     recall_images,
     size_limit,
 )
@@ -96,10 +97,11 @@ class BaseGemPolicy(PreTrainedPolicy):
         """Load a checkpoint that LeRobot saved; needs no file but those in it.
 
         Raises:
-            ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or the
-                configuration has other cameras than the checkpoint, whose processor would go on with its own. Or it is an
-                adapter, was trained in another stage, or on other weights than its base has now. Or a file of the checkpoint
-                could run code, or asks for sizes that its weights do not have (docs/reference/security.md).
+            FileNotFoundError: There is no checkpoint, or an adapter's base is not there.
+            ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or it is a checkpoint
+                of another policy. Or the configuration has other cameras than the checkpoint, whose processor would go on with its
+                own. Or it is an adapter, was trained in another stage, or on other weights than its base has now. Or a file of the
+                checkpoint could run code, or asks for sizes that its weights do not have (docs/reference/security.md).
         """
         check_whole(pretrained_name_or_path, str(pretrained_name_or_path))
         config = kwargs.get("config")
@@ -111,11 +113,13 @@ class BaseGemPolicy(PreTrainedPolicy):
                 match_rate(config, config.built.fps)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name)}
         if config is not None and config.use_peft:
-            weights = base_weights(config, pretrained_name_or_path, hub)
             adapter, recorded = config.pretrained_path or "in use", config.built.base_fingerprint
+            with needing_base(adapter, pretrained_name_or_path):
+                weights = base_weights(config, pretrained_name_or_path, hub)
             check_base(adapter, recorded, pretrained_name_or_path, weights)
         if began_new(config, pretrained_name_or_path):
             return cls._base_of_adapter(**kwargs)
+        check_type(pretrained_name_or_path, cls.name, hub)
         check_processor_files(pretrained_name_or_path, **hub)
         with built_from(f"{pretrained_name_or_path}/{CONFIG_NAME}"), size_limit(pretrained_name_or_path, hub):
             if config is not None:

@@ -1,5 +1,6 @@
 """What is looked at before a checkpoint's weights are loaded into a policy."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,54 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.checkpoints.adapter_files import check_adapter_files
-from lerobot_gem.checkpoints.files import StoredTensor, stored_policy_weights
-from lerobot_gem.checkpoints.formats import built_from, starting_weights
+from lerobot_gem.checkpoints.files import StoredTensor, check_no_run, stored_policy_weights
+from lerobot_gem.checkpoints.formats import built_from, looked_for, starting_weights
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.checkpoints.size_limit import SizeLimit
 
 # Where on the Hub a checkpoint is; not `force_download`, which would fetch the weights again for each other file.
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
+
+
+def why_no_actions(preset: str, checkpoint: str | Path = "<this checkpoint>") -> str:
+    """Why a `gem` policy does not act, and how to go on to one that does.
+
+    Args:
+        preset: Of the policy.
+        checkpoint: Its folder or Hub id, where it is known.
+    """
+    return (
+        "A `gem` policy is pre-trained to see and to answer, not to act. Train an action policy on it (stage 4): "
+        f"lerobot-train --policy.type=gem_vla --policy.preset={preset} --policy.backbone.pretrained={checkpoint} "
+        "--dataset.repo_id=<demonstrations>"
+    )
+
+
+def check_type(pretrained: str | Path, expected: str, hub_arguments: Mapping[str, Any]) -> None:
+    """Look whether a checkpoint is there, and of the type of policy that is to be built of it.
+
+    Args:
+        pretrained: Hub id or folder.
+        expected: The type.
+        hub_arguments: Some of `HUB_ARGUMENTS`.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        ValueError: It is of another type, or its config.json was damaged.
+    """
+    check_no_run(pretrained)
+    file = _file(pretrained, CONFIG_NAME, hub_arguments)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{pretrained} has no {CONFIG_NAME}: expected the folder of a checkpoint (its pretrained_model). Copy or download all of its files."
+        )
+    with built_from(f"{pretrained}/{CONFIG_NAME}"):
+        values = json.loads(file.read_text())
+        found, preset = values.get("type"), values.get("preset")
+    if (found, expected) == ("gem", "gem_vla"):
+        raise ValueError(why_no_actions(preset, pretrained))
+    if found != expected:
+        raise ValueError(f"{pretrained} is a {found!r} checkpoint: expected {expected!r}. Name another one.")
 
 
 def check_adapter(config: Any) -> None:
@@ -92,7 +134,12 @@ def base_weights(
 
 
 def _policy_weights(pretrained: str | Path, hub_arguments: Mapping[str, Any]) -> dict[str, StoredTensor]:
-    file = Path(pretrained) / SAFETENSORS_SINGLE_FILE
-    if not Path(pretrained).is_dir():
-        file = Path(hf_hub_download(str(pretrained), SAFETENSORS_SINGLE_FILE, **hub_arguments))
-    return stored_policy_weights(file)
+    return stored_policy_weights(_file(pretrained, SAFETENSORS_SINGLE_FILE, hub_arguments))
+
+
+def _file(pretrained: str | Path, name: str, hub_arguments: Mapping[str, Any]) -> Path:
+    """A file of a checkpoint; in a folder it may be missing."""
+    if Path(pretrained).is_dir():
+        return Path(pretrained) / name
+    with looked_for(pretrained):
+        return Path(hf_hub_download(str(pretrained), name, **hub_arguments))

@@ -18,8 +18,10 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import build_dataset_frame, hw_to_dataset_features
 from peft import PeftConfig, PeftModel
 
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
+from lerobot_gem.policies.loading import why_no_actions
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.robots import checks
 from lerobot_gem.robots.findings import CameraPictures, JointRow, Preflight
@@ -53,11 +55,12 @@ def preflight(config: PreflightConfig) -> Preflight:
     """
     assert config.robot is not None
     assert config.policy is not None
-    if not isinstance(config.policy, GemVLAConfig):
-        raise ValueError(
-            f"{config.policy.type!r} policies are not looked at: expected a checkpoint of 'gem_vla'."
-        )
     path = str(config.policy.pretrained_path)
+    if not isinstance(config.policy, GemVLAConfig):
+        why = f" {why_no_actions(config.policy.preset, path)}" if isinstance(config.policy, GemConfig) else ""
+        raise ValueError(
+            f"{config.policy.type!r} policies are not looked at: expected a checkpoint of 'gem_vla'.{why}"
+        )
     port = getattr(config.robot, "port", None)
     found = Preflight(path, config.robot.type + (f" at {port}" if port else ""))
     policy, preprocess, postprocess = _load(config)

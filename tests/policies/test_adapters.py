@@ -139,6 +139,33 @@ def test_an_adapter_of_a_checkpoint_names_it(make_policy, gem_checkpoint, datase
         convert(ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy"))
 
 
+@pytest.mark.parametrize("is_new", [True, False], ids=["of a new policy", "of a checkpoint"])
+def test_a_base_that_was_moved_is_named_with_its_adapter(
+    is_new,
+    make_policy,
+    gem_checkpoint,  # noqa: F811
+    dataset_root,
+    tmp_path,
+):
+    policy, *processors = make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint))
+    base = gem_checkpoint
+    if not is_new:
+        base = save(tmp_path / "whole", policy, *processors)
+        policy, *processors = load(base, dataset_root)
+    folder = save_adapter(tmp_path / "adapter", policy.wrap_with_peft(peft_cli_overrides=LORA), *processors)
+    moved = shutil.move(base, tmp_path / "moved")
+    message = f"^{folder} is an adapter of '{base}', which it needs: .*No checkpoint at '{base}'"
+    with pytest.raises(FileNotFoundError, match=message):
+        load(folder, dataset_root)
+    with pytest.raises(FileNotFoundError, match=message):
+        convert(ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy"))
+    for name in ("adapter_config.json", "config.json"):  # as the message says
+        file = Path(folder, name)
+        file.write_text(file.read_text().replace(f'"{base}"', f'"{moved}"'))
+    load(folder, dataset_root)
+    convert(ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy"))
+
+
 def change(folder: str, names: str) -> None:
     """Train a checkpoint on in place."""
     file = Path(folder) / "model.safetensors"

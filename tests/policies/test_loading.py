@@ -9,6 +9,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
+from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import CAMERAS
 
@@ -110,3 +111,41 @@ def test_a_kernel_of_the_hub_is_refused(checkpoint: Path) -> None:
     for load in (GemVLAPolicy.from_pretrained, lambda folder: load_backbone(open_checkpoint(folder))):
         with pytest.raises(ValueError, match="asks for the kernel _attn_implementation='evil/kernel'"):
             load(checkpoint)
+
+
+def test_a_gem_checkpoint_does_not_act(make_gem, checkpoint: Path, tmp_path: Path) -> None:
+    policy, *_ = make_gem(stage="joint")
+    policy.save_pretrained(tmp_path / "gem")
+    with pytest.raises(
+        ValueError,
+        match=f"^A `gem` policy is pre-trained to see .*--policy.backbone.pretrained={tmp_path}/gem ",
+    ):
+        GemVLAPolicy.from_pretrained(tmp_path / "gem")
+    with pytest.raises(ValueError, match=f"^{checkpoint} is a 'gem_vla' checkpoint: expected 'gem'"):
+        GemPolicy.from_pretrained(checkpoint)
+
+
+def test_the_folder_of_a_run_names_the_checkpoint_in_it(checkpoint: Path, tmp_path: Path) -> None:
+    """As a policy that is loaded, and as one that is converted or trained on."""
+    inside = tmp_path / "run" / "checkpoints" / "last" / "pretrained_model"
+    inside.parent.mkdir(parents=True)
+    checkpoint.rename(inside)
+    for folder in (inside.parents[2], inside.parents[1], inside.parent):
+        for load in (GemVLAPolicy.from_pretrained, open_checkpoint):
+            with pytest.raises(
+                FileNotFoundError, match=f"^{folder} is a folder of a training run.*Give {inside}"
+            ):
+                load(folder)
+    assert open_checkpoint(inside).format == "policy"
+
+
+@pytest.mark.parametrize("pretrained", ["nobody/nothing", "/no/such/folder"])
+def test_a_checkpoint_that_is_not_there(pretrained: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^No checkpoint at '{pretrained}'"):
+        GemVLAPolicy.from_pretrained(pretrained, local_files_only=True)
+
+
+def test_a_folder_without_configuration(checkpoint: Path) -> None:
+    (checkpoint / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=f"^{checkpoint} has no config.json: expected"):
+        GemVLAPolicy.from_pretrained(checkpoint)

@@ -199,4 +199,7 @@ def test_another_policy_is_refused(fly, make_gem, tmp_path: Path):
         part.save_pretrained(tmp_path / "gem")
     code, said = fly(tmp_path / "gem")
     assert code == 1
-    assert "expected a checkpoint of 'gem_vla'" in said
+    assert (
+        "expected a checkpoint of 'gem_vla'. A `gem` policy is pre-trained to see and to answer, not to act."
+        in said
+    )

@@ -13,6 +13,7 @@ from lerobot_gem.policies.depth_loss import depth_logs
 from lerobot_gem.policies.finite_training import check_losses
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.language_loss import language_logs, language_sums
+from lerobot_gem.policies.loading import why_no_actions
 from lerobot_gem.policies.losses import SampleSums
 from lerobot_gem.processing.depth_target import target_size
 from lerobot_gem.processing.steps import (
@@ -183,11 +184,7 @@ class GemPolicy(BaseGemPolicy):
         Raises:
             RuntimeError: Always; it says how to go on to a policy that acts.
         """
-        raise RuntimeError(
-            "A `gem` policy is pre-trained to see and to answer, not to act. Train an action policy on it (stage 4): "
-            "lerobot-train --policy.type=gem_vla --policy.preset=" + self.config.preset + " "
-            "--policy.backbone.pretrained=<this checkpoint> --dataset.repo_id=<demonstrations>"
-        )
+        raise RuntimeError(why_no_actions(self.config.preset))
 
     predict_action_chunk = select_action
 
