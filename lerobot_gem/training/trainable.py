@@ -19,19 +19,30 @@ def freeze_all_but(policy: nn.Module, trainable: Collection[str]) -> None:
     Raises:
         ValueError: The policy has none of these parts, so that nothing would be trained.
     """
-    sizes: dict[str, int] = {}
+    parts = set()
     for name, parameter in policy.named_parameters():
         part = part_of(name)
         parameter.requires_grad_(part in trainable)
-        sizes[part] = sizes.get(part, 0) + parameter.numel()
-    for part, size in sizes.items():
-        logger.info(
-            f"{part}: {size / 1e6:.2f} M parameters, {'trainable' if part in trainable else 'frozen'}"
-        )
-    if not sizes.keys() & trainable:
+        parts.add(part)
+    if not parts & set(trainable):
         raise ValueError(
             "Nothing is trainable: backbone.freeze_vision_tower, backbone.freeze_language_model and expert.freeze are "
             "all true. Unfreeze one."
+        )
+
+
+def log_parts(policy: nn.Module) -> None:
+    """Log the size of each part of a policy (`stages.PARTS`), and whether it is trained."""
+    sizes: dict[str, int] = {}
+    trainable = set()
+    for name, parameter in policy.named_parameters():
+        part = part_of(name)
+        sizes[part] = sizes.get(part, 0) + parameter.numel()
+        if parameter.requires_grad:
+            trainable.add(part)
+    for part, size in sizes.items():
+        logger.info(
+            f"{part}: {size / 1e6:.2f} M parameters, {'trainable' if part in trainable else 'frozen'}"
         )
 
 

@@ -73,6 +73,17 @@ def test_the_student_alone_has_gradients_and_the_teacher_stays(teacher, student_
     assert not trained & {id(weight) for weight in teaching.parameters()}
 
 
+def test_only_what_is_trained_is_logged_as_trainable(teacher, student_of, batch, caplog):
+    """Neither the teacher nor a policy that was loaded to act."""
+    with caplog.at_level("INFO"):
+        student, preprocess, _ = student_of(teacher)
+        assert caplog.text.count("expert: ") == 1
+        caplog.clear()
+        student(preprocess(batch))
+        GemVLAPolicy.from_pretrained(teacher)
+    assert "trainable" not in caplog.text and "frozen" not in caplog.text
+
+
 def test_micro_batches_give_the_same_gradients(teacher, student_of, batch):
     gradients = []
     for size in (None, 1):

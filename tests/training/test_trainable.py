@@ -5,7 +5,12 @@ import torch
 from torch import nn
 
 from lerobot_gem.training.muon import MATRICES
-from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
+from lerobot_gem.training.trainable import (
+    freeze_all_but,
+    log_parts,
+    parameter_groups,
+    trainable_parameters,
+)
 
 
 class Policy(nn.Module):
@@ -23,6 +28,8 @@ def test_only_the_named_parts_are_trainable(caplog: pytest.LogCaptureFixture):
     policy = Policy()
     with caplog.at_level("INFO"):
         freeze_all_but(policy, {"expert"})
+        assert not caplog.text
+        log_parts(policy)
     assert len(trainable_parameters(policy.expert)) == 4
     assert not trainable_parameters(policy.backbone)
     assert "expert: 0.00 M parameters, trainable" in caplog.text

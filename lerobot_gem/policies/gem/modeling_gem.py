@@ -27,7 +27,7 @@ from lerobot_gem.processing.steps import (
 )
 from lerobot_gem.storage.language_rows import bound_language
 from lerobot_gem.training.draws import drawing_apart
-from lerobot_gem.training.trainable import trainable_parameters
+from lerobot_gem.training.trainable import log_parts, trainable_parameters
 
 
 class GemPolicy(BaseGemPolicy):
@@ -71,6 +71,8 @@ class GemPolicy(BaseGemPolicy):
         if dataset_meta is not None:
             config.record_training(dataset_meta)
         self.freeze()
+        if dataset_meta is not None:
+            log_parts(self)
         self.declare_blocks()
 
     # Training

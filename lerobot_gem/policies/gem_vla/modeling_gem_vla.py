@@ -40,6 +40,7 @@ from lerobot_gem.processing.statistics import stands_still
 from lerobot_gem.processing.steps import IGNORED, OBS_GRID_THW, OBS_PIXEL_VALUES, OBS_QUESTIONS
 from lerobot_gem.training.draws import drawing_apart
 from lerobot_gem.training.stages import STAGES, skipped_before
+from lerobot_gem.training.trainable import log_parts
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,8 @@ class GemVLAPolicy(BaseGemPolicy):
             config.settle_acting()
             config.record_training(dataset_meta)
         self.freeze()
+        if dataset_meta is not None:
+            log_parts(self)
         self.declare_blocks()
         self._prompts = PromptMemory()
         self._compiled: CompiledSampler | None = None
