@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import math
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from lerobot_gem.inference.control_rate import check_trained_rate
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.robots import checks
 from lerobot_gem.robots.client_messages import bounded, read_instructions, read_observation
+from lerobot_gem.robots.devices import check_device
 from lerobot_gem.robots.findings import Preflight
 
 _POLICY_TYPE = "gem_vla"
@@ -91,6 +93,7 @@ class GemPolicyServer(PolicyServer):
 
     config: ServerConfig
     policy: Any
+    actions_per_chunk: Any
 
     def __init__(self, config: ServerConfig) -> None:
         super().__init__(config)
@@ -118,6 +121,7 @@ class GemPolicyServer(PolicyServer):
                     f"policy_type={instructions.policy_type!r}: this server has {_POLICY_TYPE!r} policies alone. For others, start "
                     "LeRobot's own: python -m lerobot.async_inference.policy_server."
                 )
+            check_device(instructions.device)
             # Of the last client: two policies may not fit into memory.
             self._is_loaded = False
             self.policy = self.preprocessor = self.postprocessor = self.last_processed_obs = None
@@ -125,6 +129,7 @@ class GemPolicyServer(PolicyServer):
             super().SendPolicyInstructions(checked, context)
             self._check_robot(self.policy.config, instructions.lerobot_features)
             self._say_rate(self.policy.config.built.fps)
+            self._limit_actions(self.policy.config.chunk_size)
             self._is_loaded = True
         return services_pb2.Empty()
 
@@ -185,7 +190,7 @@ class GemPolicyServer(PolicyServer):
             # gRPC has no name for a client whose connection is closed.
             self.logger.info("Client %s went away, or sent more than 4 MB in one part.", self._client)
             context.abort(grpc.StatusCode.CANCELLED, "The client went away.")
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             self.logger.warning("Refused what client %s sent: %s", context.peer(), error)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Exception as error:
@@ -255,6 +260,21 @@ class GemPolicyServer(PolicyServer):
             trained,
         )
 
+    def _limit_actions(self, chunk_size: int) -> None:
+        """Send as many actions as a chunk has; log it where the client asked for more.
+
+        Args:
+            chunk_size: Of the policy.
+        """
+        if self.actions_per_chunk > chunk_size:
+            self.logger.warning(
+                "actions_per_chunk=%d, but a chunk of the policy has %d actions (its chunk_size): the client gets %d. Give it "
+                "--actions_per_chunk=%d.",
+                self.actions_per_chunk,
+                *3 * [chunk_size],
+            )
+            self.actions_per_chunk = chunk_size
+
     def _deadline(self) -> float:
         if self.config.action_deadline is not None:
             return self.config.action_deadline
@@ -295,7 +315,7 @@ class GemPolicyServer(PolicyServer):
 
 
 def serve(config: ServerConfig) -> None:
-    """Serve until the process is interrupted.
+    """Serve until the process is interrupted (SIGINT) or told to end (SIGTERM).
 
     Raises:
         OSError: The address can't be listened at.
@@ -319,6 +339,8 @@ def serve(config: ServerConfig) -> None:
     server.start()
     policy_server.logger.info("PolicyServer started on %s", address)
     try:
+        # Of systemd and docker. A shell's background jobs ignore SIGINT.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         server.wait_for_termination()
     except KeyboardInterrupt:
         policy_server.stop()

@@ -31,19 +31,25 @@ SERVER = "lerobot_gem.scripts.server"
 
 
 class Server:
-    """`lerobot-gem-server` on a free port, whose log is kept in a file."""
+    """`lerobot-gem-server` on a free port, whose log is kept in a file.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    Args:
+        folder: Of the log.
+        *options: Of the command.
+        through: What the command is started through.
+    """
+
+    def __init__(self, folder: Path, *options: str, through: tuple[str, ...] = ()) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.options = [f"--port={self.port}", f"--fps={FPS}", "--obs_queue_timeout=0.5", *options]
-        self.folder, self.log = folder, folder / "server.log"
+        self.folder, self.log, self.through = folder, folder / "server.log", through
 
     def __enter__(self) -> "Server":
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", SERVER, *self.options],
+                [*self.through, sys.executable, "-m", SERVER, *self.options],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
@@ -197,6 +203,20 @@ def test_a_rate_of_no_arm_is_refused(module: Any):
         module.GemPolicyServer(module.ServerConfig(fps=10))._say_rate(-1.0)
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(50, 8), (8, 8), (3, 3)])
+def test_more_actions_than_a_chunk_has_are_told_once(
+    module: Any, caplog: pytest.LogCaptureFixture, asked: int, sent: int
+):
+    server = module.GemPolicyServer(module.ServerConfig(fps=10))
+    server.actions_per_chunk = asked
+    server._limit_actions(8)
+    assert server.actions_per_chunk == sent
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == (asked > sent)
+    assert all("actions_per_chunk=50" in line and "Give it --actions_per_chunk=8." in line for line in said)
+    assert server._deadline() == pytest.approx(0.5 * sent / 10)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_camera_plugin")
 @pytest.mark.parametrize("robot", ["so100_follower", "so101_follower"])
@@ -255,6 +275,15 @@ def test_a_client_that_is_killed_leaves_the_server_to_the_next(
         assert bus.goals()
     with server.client() as following:
         following.acts(arm_policy)
+
+
+@pytest.mark.slow
+def test_a_client_that_asks_for_more_actions_gets_a_chunk(server: Server, arm_policy: Path):
+    with server.client() as client:
+        client.start(arm_policy, actions_per_chunk=50)
+        server.wait_for("actions_per_chunk=50, but a chunk of the policy has 8 actions")
+        client.observe(0)
+        assert len(client.actions()) == CHUNK
 
 
 @pytest.mark.slow
@@ -323,9 +352,13 @@ def test_a_wrong_observation_is_refused(
         (instructions(Path("x"))[:-50], "No RemotePolicyConfig"),
         (pickle.dumps(subprocess.run), "subprocess.run"),
         (instructions(Path("x"), policy_type="act"), "'gem_vla' policies alone"),
-        (instructions(Path("/nowhere/at/all")), "/nowhere/at/all"),
+        (instructions(Path("/nowhere/at/all")), "No checkpoint at '/nowhere/at/all'"),
+        (
+            instructions(Path("x"), device="gpu"),
+            "policy_device='gpu': expected a device of the server's machine",
+        ),
     ],
-    ids=["malformed", "cut", "function", "other-type", "no-policy"],
+    ids=["malformed", "cut", "function", "other-type", "no-policy", "no-device"],
 )
 def test_wrong_instructions_are_refused(server: Server, data: bytes, said: str):
     with server.client() as client:
@@ -404,8 +437,25 @@ def test_the_last_client_that_is_ready_has_the_server(server: Server, arm_policy
 
 
 @pytest.mark.slow
-def test_the_deadline_and_the_end(arm_policy: Path, tmp_path: Path):
-    with Server(tmp_path, "--action_deadline=0.001") as server:
+def test_a_gem_checkpoint_does_not_act(server: Server, make_gem: Callable, tmp_path: Path):
+    make_gem(stage="joint")[0].save_pretrained(tmp_path / "gem")
+    with server.client() as client, pytest.raises(grpc.RpcError) as refused:
+        client.start(tmp_path / "gem")
+    assert refused.value.details().startswith(
+        "A `gem` policy is pre-trained to see and to answer, not to act."
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "through"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, ("env", "--ignore-signal=INT"))],
+    ids=["interrupted", "terminated", "terminated in a shell's background"],
+)
+def test_the_deadline_and_the_end(
+    arm_policy: Path, tmp_path: Path, end: signal.Signals, through: tuple[str, ...]
+):
+    with Server(tmp_path, "--action_deadline=0.001", through=through) as server:
         said = server.log.read_text()
         assert "client unpickles whatever comes from its --server_address" in " ".join(said.split())
         second = subprocess.run(
@@ -420,6 +470,8 @@ def test_the_deadline_and_the_end(arm_policy: Path, tmp_path: Path):
         with server.client() as client:
             client.acts(arm_policy)
         server.wait_for("and the deadline is 1 ms. Late so far: 1 of 1.")
-        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(end)
         assert server.process.wait(120) == 0
-        assert re.search(r"had 1 chunks, 1 of them late; the slowest took \d+ ms", server.log.read_text())
+        log = server.log.read_text()
+        assert re.search(r"had 1 chunks, 1 of them late; the slowest took \d+ ms", log)
+        assert "trainable" not in log and "Traceback" not in log
