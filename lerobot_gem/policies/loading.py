@@ -28,7 +28,7 @@ def why_no_actions(preset: str, checkpoint: str | Path = "<this checkpoint>") ->
     """
     return (
         "A `gem` policy is pre-trained to see and to answer, not to act. Train an action policy on it (stage 4): "
-        f"lerobot-train --policy.type=gem_vla --policy.preset={preset} --policy.backbone.pretrained={checkpoint} "
+        f"lerobot-train --policy.type=gem_vla --policy.preset={preset!s:.80} --policy.backbone.pretrained={checkpoint} "
         "--dataset.repo_id=<demonstrations>"
     )
 
@@ -57,7 +57,9 @@ def check_type(pretrained: str | Path, expected: str, hub_arguments: Mapping[str
     if (found, expected) == ("gem", "gem_vla"):
         raise ValueError(why_no_actions(preset, pretrained))
     if found != expected:
-        raise ValueError(f"{pretrained} is a {found!r} checkpoint: expected {expected!r}. Name another one.")
+        raise ValueError(
+            f"{pretrained} is a {found!r:.80} checkpoint: expected {expected!r}. Name another one."
+        )
 
 
 def check_adapter(config: Any) -> None:
