@@ -100,7 +100,7 @@ RECIPES = {
         connector_steps=60,
         generator_steps=250,
         joint_steps=1600,
-        action_steps=800,
+        action_steps=600,
         episodes=20,
     ),
     "long": Recipe(
