@@ -40,15 +40,16 @@ def check_adapter_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
         ValueError: It is refused, or a file is cut short.
     """
     config = read_json(_local(pretrained, CONFIG_FILE, **hub_kwargs))
+    if config.get("peft_type") != "LORA":
+        raise ValueError(
+            f"{pretrained}/{CONFIG_FILE} has peft_type {str(config.get('peft_type'))[:80]!r}: expected 'LORA'. Other methods of PEFT load the "
+            "folders that they name (XLORA, SHADOW), or make tensors of sizes that no file holds."
+        )
     foreign = [name for name in _FOREIGN if config.get(name) is not None]
     if foreign:
         raise ValueError(
             f"{pretrained}/{CONFIG_FILE} sets {', '.join(foreign)}, with which PEFT loads modules or files that it names: expected "
             "null. Do not load this adapter unless you wrote it; then remove the field, which acting does not need."
-        )
-    if config.get("peft_type") == "XLORA":
-        raise ValueError(
-            f"{pretrained}/{CONFIG_FILE} has peft_type 'XLORA', with which PEFT loads the folders that it names: expected 'LORA'."
         )
     init = config.get("init_lora_weights")
     if isinstance(init, str) and not _INIT.fullmatch(init):
@@ -63,8 +64,7 @@ def check_adapter_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
                     f"{pretrained}/{CONFIG_FILE} has the expression {pattern[:80]!r} in {name}, which may take hours to compare: expected "
                     "a list of modules' names."
                 )
-    if config.get("peft_type") == "LORA":
-        check_numbers(f"{pretrained}/{CONFIG_FILE}", config)
+    check_numbers(f"{pretrained}/{CONFIG_FILE}", config)
     weights = stored_weights(_local(pretrained, _WEIGHTS, **hub_kwargs))
     largest = max((max(stored.shape, default=0) for stored in weights.values()), default=0)
     with built_from(f"{pretrained}/{CONFIG_FILE}"):

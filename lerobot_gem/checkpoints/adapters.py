@@ -108,10 +108,6 @@ def merged(
         FileNotFoundError: The adapter's weights are missing.
         ValueError: It does not fit `base`, or adapts other layers than linear ones.
     """
-    if config.get("peft_type") != "LORA":
-        raise ValueError(
-            f"{folder} is an adapter of type {config.get('peft_type')!r}: expected LORA, which alone can be merged here."
-        )
     stored = stored_weights(folder, stem="adapter_model")
     weights = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
     _check_linear(folder, weights)

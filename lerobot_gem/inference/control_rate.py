@@ -32,6 +32,8 @@ def check_trained_rate(trained: float) -> None:
 def match_rate(config: Any, trained: float | None) -> None:
     """Let `lerobot-rollout` act at the rate of the training data, unless the user gave another one, which is warned of.
 
+    A simulated arm's rate is warned of alone: `lerobot-eval` has built it by then.
+
     LeRobot tells a policy nothing of the run that loads it. The run's configuration holds the policy's, so it is looked for
     among the holders of that.
 
@@ -42,8 +44,13 @@ def match_rate(config: Any, trained: float | None) -> None:
     Raises:
         ValueError: The checkpoint says a rate at which no arm acts.
     """
-    rollout = _rollout_of(config)
-    if rollout is None or trained is None or rollout["fps"] == trained:
+    if trained is None:
+        return
+    evaluation = _holder(config, "lerobot.configs.eval", "EvalPipelineConfig")
+    if evaluation is not None:
+        _warn_of_simulated_rate(evaluation["env"], trained)
+    rollout = _holder(config, "lerobot.rollout.configs", "RolloutConfig")
+    if rollout is None or rollout["fps"] == trained:
         return
     check_trained_rate(trained)
     if parser.parse_arg("fps") is None and parser.parse_arg("config_path") is None:
@@ -66,12 +73,23 @@ def match_rate(config: Any, trained: float | None) -> None:
         )
 
 
-def _rollout_of(config: Any) -> dict[str, Any] | None:
-    """The fields of the `RolloutConfig` that holds a policy's configuration, to be read and written."""
-    module = sys.modules.get("lerobot.rollout.configs")
+def _warn_of_simulated_rate(env: Any, trained: float) -> None:
+    # LIBERO's own data says another rate than its actions were recorded at.
+    if env.type == "gem_so101" and env.fps != trained:
+        logger.warning(
+            "env.fps=%g, but the policy's training data has %g frames per second: its actions mean another speed there. Give --env.fps=%g.",
+            env.fps,
+            trained,
+            trained,
+        )
+
+
+def _holder(config: Any, module_name: str, class_name: str) -> dict[str, Any] | None:
+    """The fields of the run's configuration of a class that holds a policy's, to be read and written."""
+    module = sys.modules.get(module_name)
     if module is None:
         return None
-    names = module.RolloutConfig.__dataclass_fields__.keys()
+    names = getattr(module, class_name).__dataclass_fields__.keys()
     for holder in gc.get_referrers(config):
         values = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
         if values.get("policy") is config and names <= values.keys():

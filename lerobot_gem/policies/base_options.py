@@ -10,6 +10,8 @@ from lerobot_gem.processing.depth_cameras import METRES
 from lerobot_gem.processing.depth_target import Colormap, Target
 
 LAYOUTS = ("separate", "concat")
+# Far more than makes sense; a stranger's config.json may ask for more.
+MOST_STEPS = 1000
 DEFAULT_COLORMAP: Colormap = "spectral"
 
 
@@ -114,9 +116,9 @@ class DepthConfig(OldDepthFields):
             raise ValueError(
                 f"depth.share={self.share}: expected a share of the images, above 0 and at most 1."
             )
-        if self.num_inference_steps < 1:
+        if not 1 <= self.num_inference_steps <= MOST_STEPS:
             raise ValueError(
-                f"depth.num_inference_steps={self.num_inference_steps}: expected at least 1 (30 in the release)."
+                f"depth.num_inference_steps={self.num_inference_steps}: expected 1 to {MOST_STEPS} (30 in the release)."
             )
 
 

@@ -68,7 +68,7 @@ def preflight(config: PreflightConfig) -> Preflight:
     if facts.why_no_dataset:
         found.add("training data", "warning", facts.why_no_dataset)
     default = next((step.default_task for step in preprocess.steps if isinstance(step, PromptStep)), "")
-    checks.check_task(found, config.task, default, facts.tasks)
+    checks.check_task(found, config.task, default, facts.tasks or [default] * bool(default))
     checks.check_rate(found, config.fps, facts.fps)
     robot = make_robot_from_config(config.robot)
     names = _check_robot(found, robot, policy.config, facts, config.rename_map)

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from lerobot.configs.train import TRAIN_CONFIG_NAME
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
 from lerobot.utils import constants
@@ -68,7 +71,7 @@ def training_facts(
     for step in preprocessor.steps:
         if isinstance(step, NormalizerProcessorStep):
             facts.lowest, facts.highest = _ranges(step.state_dict())
-    options = _dataset_options(checkpoint, training_data)
+    options = _dataset_options(checkpoint, config.pretrained_revision, training_data)
     if options is None:
         facts.why_no_dataset = "The training data are not on this machine: give --training_data=<folder or repo id> to compare pictures and tasks."
         return facts
@@ -92,18 +95,30 @@ def _ranges(stats: Mapping[str, Tensor]) -> tuple[dict[str, Array], dict[str, Ar
     return lowest, highest
 
 
-def _dataset_options(checkpoint: str, training_data: str | None) -> DatasetOptions | None:
+def _dataset_options(
+    checkpoint: str, revision: str | None, training_data: str | None
+) -> DatasetOptions | None:
     if training_data is not None:
         if Path(training_data).is_dir():
             return DatasetOptions(f"local/{Path(training_data).resolve().name}", Path(training_data))
         return DatasetOptions(training_data)
-    file = Path(checkpoint) / "train_config.json"
-    if not file.is_file():
+    file = _train_config(checkpoint, revision)
+    if file is None:
         return None
     trained = json.loads(file.read_text()).get("dataset") or {}
     repo_id = str(trained.get("repo_id"))
     root = Path(trained.get("root") or constants.HF_LEROBOT_HOME / repo_id)
     return DatasetOptions(repo_id, root) if (root / "meta" / "info.json").is_file() else None
+
+
+def _train_config(checkpoint: str, revision: str | None) -> Path | None:
+    if Path(checkpoint).is_dir():
+        file = Path(checkpoint) / TRAIN_CONFIG_NAME
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(checkpoint, TRAIN_CONFIG_NAME, revision=revision))
+    except EntryNotFoundError:
+        return None
 
 
 def _pictures(dataset: LeRobotDataset, cameras: list[str]) -> dict[str, NDArray[np.uint8]]:

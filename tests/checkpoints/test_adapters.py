@@ -92,7 +92,7 @@ def test_what_is_not_linear_is_named(layer, target, tmp_path: Path):
     peft.save_pretrained(tmp_path / "adapter")
     save_file(nn.ModuleDict({target: layer}).state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="adapts embeddings or convolutions, embed, which can't be merged"):
-        merged(tmp_path / "adapter", {"peft_type": "LORA", "r": 2, "lora_alpha": 8}, stored_weights(tmp_path))
+        merged(tmp_path / "adapter", {"r": 2, "lora_alpha": 8}, stored_weights(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import logging
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import draccus
 import pytest
 from lerobot.configs import parser
+from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.robots import so_follower  # noqa: F401, registers the arm
 from lerobot.rollout.configs import RolloutConfig
 from lerobot.rollout.context import _load_pretrained_policy
@@ -45,6 +47,26 @@ def test_the_rate_is_set_or_warned_of(options, trained, fps, said, rollout, capl
         assert not caplog.records
     else:
         assert re.search(said, caplog.text)
+
+
+def evaluation(env_type: str, fps: int) -> EvalPipelineConfig:
+    """Without what its `__post_init__` loads."""
+    config = object.__new__(EvalPipelineConfig)
+    for name in EvalPipelineConfig.__dataclass_fields__:
+        setattr(config, name, None)
+    config.env = SimpleNamespace(type=env_type, fps=fps)
+    config.policy = GemVLAConfig(preset="tiny", device="cpu")
+    return config
+
+
+def test_a_simulated_arm_at_another_rate_is_warned_of(caplog) -> None:
+    for env_type, fps in (("gem_so101", 5), ("libero", 20)):
+        run = evaluation(env_type, fps)
+        match_rate(run.policy, 5.0)
+    assert not caplog.records
+    run = evaluation("gem_so101", 10)
+    match_rate(run.policy, 5.0)
+    assert "env.fps=10, but the policy's training data has 5 frames per second" in caplog.text
 
 
 def test_without_a_rollout_nothing_happens(caplog) -> None:

@@ -13,6 +13,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 
 from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning, Reading, TimeDistribution
 from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.policies.base_options import MOST_STEPS
 from lerobot_gem.policies.old_configurations import OldExpertFields
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
 from lerobot_gem.policies.validation import checked, require
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Far more than makes sense. Lists of this length are made before the weights, which would show a wrong number, are read.
 _LONGEST_CHUNK = 10_000
-_MOST_STEPS = 1000
+_MOST_DRAWS = 100
 _DEEPEST_EXPERT = 1_000
 QUANTIZATIONS = (None, "int8")
 
@@ -73,17 +74,17 @@ class ExpertConfig(OldExpertFields):
             )
         require(self.conditioning, get_args(ExpertConditioning), "expert.conditioning")
         require(self.time_distribution, get_args(TimeDistribution), "expert.time_distribution")
-        if self.flow_samples < 1:
+        if not 1 <= self.flow_samples <= _MOST_DRAWS:
             raise ValueError(
-                f"expert.flow_samples={self.flow_samples}: expected at least 1 (1 in the release)."
+                f"expert.flow_samples={self.flow_samples}: expected 1 to {_MOST_DRAWS} (1 in the release)."
             )
         if any(layer < 0 for layer in self.conditioning_layers or []):
             raise ValueError(
                 f"expert.conditioning_layers={self.conditioning_layers}: expected layers from 0 (the embeddings)."
             )
-        if not 1 <= self.num_inference_steps <= _MOST_STEPS:
+        if not 1 <= self.num_inference_steps <= MOST_STEPS:
             raise ValueError(
-                f"expert.num_inference_steps={self.num_inference_steps}: expected 1 to {_MOST_STEPS} (5 in the release)."
+                f"expert.num_inference_steps={self.num_inference_steps}: expected 1 to {MOST_STEPS} (5 in the release)."
             )
 
 
