@@ -31,7 +31,7 @@ from lerobot_gem.policies.base_options import (
 from lerobot_gem.policies.built import BuiltConfig
 from lerobot_gem.policies.validation import ConfigurationError, checked, require, require_at_least
 from lerobot_gem.processing.dataset_names import check_names, flat_names, left_out, outside_observation
-from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, check_rgb, is_depth, pair_depth
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, check_colormap, check_rgb, is_depth, pair_depth
 from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap
 from lerobot_gem.processing.image_transforms import check_transforms
 from lerobot_gem.processing.images import CameraImages
@@ -245,7 +245,8 @@ class BaseGemConfig(PreTrainedConfig):
 
         Raises:
             ValueError: A camera has other axes or channels than RGB, or a depth camera is not flagged as one. With a
-                depth loss: it is missing, without RGB camera, of another aspect ratio or of unknown unit.
+                depth loss: it is missing, without RGB camera, of another aspect ratio or of unknown unit, or relative where
+                the colormap is for metric depth.
         """
         check_names(features, needs_action="action" in self.loss_weights)
         self.input_features = {
@@ -261,6 +262,7 @@ class BaseGemConfig(PreTrainedConfig):
         self.built.depth_cameras = {}
         if "depth" in self.loss_weights:
             self.built.depth_cameras = pair_depth(features, self.depth.cameras)
+            check_colormap(features, self.built.depth_cameras.values(), self.depth_supervision.colormap)
         for name in asked or list(self.image_features):
             if name in features and name in self.input_features:
                 check_rgb(name, features[name], is_asked=name in asked)

@@ -1,7 +1,7 @@
 """Cameras as a dataset describes them: their axes, which depth camera belongs to which RGB camera, and in which unit."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -129,6 +129,25 @@ def pair_depth(features: dict[str, dict[str, Any]], asked: dict[str, str] | None
                 "meta/info.json, without which LeRobot passes values on as they are."
             )
     return pairs
+
+
+def check_colormap(features: Mapping[str, dict[str, Any]], cameras: Iterable[str], colormap: str) -> None:
+    """Refuse a colormap of metric depth for depth that has no scale.
+
+    Args:
+        features: Of the dataset.
+        cameras: Its depth cameras that are learned.
+        colormap: By which their depth becomes a picture.
+
+    Raises:
+        ValueError: A camera's depth is relative, and the colormap is "inferno".
+    """
+    for name in cameras:
+        if colormap == "inferno" and (features[name].get("info") or {}).get("depth_kind") == "relative":
+            raise ValueError(
+                f"depth.colormap='inferno' paints depth, but {name!r} has relative depth, inverse and without a scale (info.depth_kind in the "
+                "dataset's meta/info.json): expected --policy.depth.colormap=spectral, or labels of a metric model."
+            )
 
 
 def metres(batch: Mapping[str, Tensor], key: str, unit: str) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lerobot_gem.processing.depth_cameras import axes_of, is_depth, metres, pair_depth
+from lerobot_gem.processing.depth_cameras import axes_of, check_colormap, is_depth, metres, pair_depth
 
 RGB = {"dtype": "image", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
 DEPTH = {**RGB, "shape": [48, 64, 1], "info": {"is_depth_map": True, "depth_unit": "mm"}}
@@ -19,6 +19,17 @@ def test_cameras_are_paired_by_name_or_as_asked():
     assert pair_depth(features, None) == {"front": "front_depth"}
     assert pair_depth(features, {"wrist": "front_depth"}) == {"wrist": "front_depth"}
     assert pair_depth({"front": RGB}, None) == {}
+
+
+def test_relative_depth_has_no_colormap_of_metric_depth():
+    relative = {**DEPTH, "info": {**DEPTH["info"], "depth_kind": "relative"}}
+    features = {"front": RGB, "front_depth": relative, "wrist": RGB, "wrist_depth": DEPTH}
+    check_colormap(features, ["front_depth"], "spectral")
+    check_colormap(features, ["wrist_depth"], "inferno")
+    with pytest.raises(
+        ValueError, match="'front_depth' has relative depth.*expected --policy.depth.colormap=spectral"
+    ):
+        check_colormap(features, ["wrist_depth", "front_depth"], "inferno")
 
 
 @pytest.mark.parametrize(

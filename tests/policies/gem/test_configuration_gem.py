@@ -35,7 +35,7 @@ DEPTH = f"{CAMERAS[0]}_depth"
         ({"depth": lambda: DepthConfig(loss_weight=-1)}, r"depth.loss_weight=-1: expected 0 or more"),
         (
             {"depth": lambda: DepthConfig(num_inference_steps=0)},
-            r"num_inference_steps=0: expected at least 1",
+            r"num_inference_steps=0: expected 1 to 1000",
         ),
         ({"preset": "2b"}, r"preset='2b' needs pretrained"),
         (
@@ -90,6 +90,14 @@ def test_faulty_depth_is_named_and_ignored_without_depth_loss(
             make_policy(root)  # as a camera, it would be one of another kind
     else:
         make_policy(root)
+
+
+def test_relative_depth_is_not_learned_in_a_metric_colormap(make_gem, depth_dataset_root, tmp_path):
+    edit = lambda f: f[DEPTH]["info"].update(depth_kind="relative")  # noqa: E731
+    root = edited(depth_dataset_root, tmp_path / "data", edit)
+    make_gem(root)
+    with pytest.raises(ValueError, match="colormap='inferno' paints depth, but .* has relative depth"):
+        make_gem(root, depth=DepthConfig(colormap="inferno"))
 
 
 def test_a_depth_camera_that_is_asked_for_but_missing_is_named(make_gem):
