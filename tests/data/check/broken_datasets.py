@@ -2,7 +2,7 @@
 
     python -m tests.data.check.broken_datasets
 
-prints them as the table of docs/how_to/check_data.md.
+prints them as the table of docs/results/checking.md.
 """
 
 import contextlib
