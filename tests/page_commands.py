@@ -15,6 +15,7 @@ PAGES = [
     *sorted((ROOT / "lerobot_gem").rglob("*.md")),
 ]
 BLOCK = re.compile(r'^```bash(?: title="([^"]*)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
+LOOP = re.compile(r"^ *for (\w+) in (\S+).*; do$", re.MULTILINE)
 
 # Programs that compute on a GPU if the models of their inputs are large. All others are work for CPUs: checks, conversions, data.
 _WITH_MODELS = {
@@ -60,9 +61,12 @@ def blocks() -> Iterator[tuple[str, str, str]]:
 
 
 def commands(page: str, text: str) -> Iterator[Command]:
-    """The commands of a block."""
+    """The commands of a block; those in a loop once, with its first value."""
     text = text.replace("\\\n", " ").replace("$(which lerobot-train)", "lerobot-train")
     text = re.sub(r"\$\(lerobot-gem-config (\w+)\)", r"configs/policy/\1.yaml", text)
+    for name, first in LOOP.findall(text):
+        text = re.sub(rf"\${name}\b|\${{{name}}}", first, text)
+    text = re.sub(r"^ *(?:set -e|done)$", "", LOOP.sub("", text), flags=re.MULTILINE)
     for line in text.replace(" && ", "\n").splitlines():
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):

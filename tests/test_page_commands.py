@@ -23,7 +23,7 @@ from tests.test_page_runs import RUNS
 COMMANDS = [command for page, _, text in blocks() for command in commands(page, text)]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Programs of others; tests/test_vla_eval.py has vla-eval's files.
-NOT_OURS = {"export", "lmms-eval", "ssh", "sudo", "vla-eval"}
+NOT_OURS = {".", "export", "lmms-eval", "python3.12", "ssh", "sudo", "vla-eval"}
 SCRIPTS = "lerobot.scripts"
 
 
@@ -349,6 +349,8 @@ def test_the_pages_of_an_arm_have_a_command_of_each_step():
         "lerobot-eval",
         "python",
         "pip",
+        "python3.12",
+        ".",
     }
 
 
