@@ -33,7 +33,7 @@ from lerobot_gem.checkpoints.formats import (
     open_checkpoint,
     read_sana_architecture,
 )
-from lerobot_gem.checkpoints.processor_files import write_processor_files
+from lerobot_gem.checkpoints.processor_files import check_processor_files, write_processor_files
 from lerobot_gem.checkpoints.release_expert import expert_to_release
 from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.depth_generator import DepthGenerator
@@ -115,9 +115,12 @@ def convert(config: ConvertConfig) -> Checkpoint:
     Raises:
         FileNotFoundError: There is no such source, or shards of it or a policy's processors are missing.
         ValueError: The source can't be read, lacks a part that the format needs, or its weights don't fit its
-            configuration; the message names them. Nothing was written then.
+            configuration; the message names them. Or a policy's processors could run code or read other files. Nothing was
+            written then.
     """
     source = open_checkpoint(config.policy.path, revision=config.policy.revision)
+    if source.format == "policy":
+        check_processor_files(source.path)
     if config.format == "rdt":
         _write_expert(source, config.output_dir)
     elif config.format == "policy":

@@ -8,6 +8,7 @@ from huggingface_hub.utils import validate_repo_id
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.train import TRAIN_CONFIG_NAME, TrainPipelineConfig
 
+from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.card_pictures import write_card_pictures
 from lerobot_gem.policies.model_card import make_model_card
@@ -83,13 +84,14 @@ def write_card(config: CardConfig) -> Path:
         The file.
 
     Raises:
-        ValueError: The policy is none of ours.
+        ValueError: The policy is none of ours, or its processors could run code or read other files. Nothing was written then.
     """
     folder = config.policy.path.resolve()
     cfg = TrainPipelineConfig.from_pretrained(folder)
     saved = PreTrainedConfig.from_pretrained(folder)
     if not isinstance(saved, BaseGemConfig):
         raise ValueError(f"{folder} is a policy of type {saved.type!r}: expected 'gem' or 'gem_vla'.")
+    check_processor_files(folder)
     # Of this machine. Elsewhere than in a run's folder, what lies around the checkpoint may be anybody's.
     is_in_run = folder.name == "pretrained_model" and folder.parents[1].name == "checkpoints"
     cfg.output_dir = folder.parents[2] if is_in_run else folder

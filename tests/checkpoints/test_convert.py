@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from lerobot_gem.checkpoints import formats
-from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
+from lerobot_gem.checkpoints.convert import FORMATS, ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.files import load_weights
 from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
@@ -252,6 +252,29 @@ def test_policy_without_its_processors(make_policy, tmp_path):
     folder = save(tmp_path / "policy", policy_with_whole_backbone(make_policy)[0])
     with pytest.raises(FileNotFoundError, match="lacks policy_preprocessor.json"):
         converted(folder, tmp_path / "qwen")
+
+
+@pytest.mark.parametrize("pipeline", ["policy_preprocessor.json", "policy_postprocessor.json"])
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"class": "subprocess.Popen", "config": {"args": ["true"]}}, "by the path of a class"),
+        (
+            {"registry_name": "normalizer_processor", "state_file": "../x.safetensors"},
+            "expected the name of a file beside it",
+        ),
+    ],
+)
+def test_processors_that_could_run_code_are_not_copied(make_policy, tmp_path, step, message, pipeline):
+    for part in make_policy():
+        part.save_pretrained(tmp_path / "policy")
+    file = tmp_path / "policy" / pipeline
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"steps": [*values["steps"], step]}))
+    for format in FORMATS:
+        with pytest.raises(ValueError, match=message):
+            converted(tmp_path / "policy", tmp_path / "out", format=format)
+    assert not (tmp_path / "out").exists()
 
 
 def test_policy_without_generator_is_no_gem_2b(make_policy, tmp_path):

@@ -1,5 +1,6 @@
 """`lerobot-gem-card` writes what LeRobot would push, into the checkpoint's folder."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -42,6 +43,19 @@ def test_the_card_tells_of_training_and_of_the_evaluation_beside_it(
     assert f"hf upload me/mine {checkpoint}" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"README\.md is there: expected no card"):
         run(monkeypatch, f"--policy.path={checkpoint}")
+
+
+def test_processors_that_could_run_code_get_no_card(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {
+        "name": "policy_preprocessor",
+        "steps": [{"class": "subprocess.Popen", "config": {"args": ["true"]}}],
+    }
+    (checkpoint / "policy_preprocessor.json").write_text(json.dumps(steps))
+    with pytest.raises(SystemExit, match=r"names a step by the path of a class \('subprocess\.Popen'\)"):
+        run(monkeypatch, f"--policy.path={checkpoint}")
+    assert not (checkpoint / "README.md").exists() and not (checkpoint / "assets").exists()
 
 
 def test_mistakes_are_one_sentence(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
