@@ -5,6 +5,7 @@ written to a folder beside the wanted one, which is renamed at the end.
 """
 
 import errno
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ DATASET = "meta/info.json"
 # No space left, quota exceeded, file too large for its file system.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OF_SQLITE = {sqlite3.SQLITE_FULL: errno.ENOSPC}
+# What safetensors and tokenizers, which are written in Rust, end the text of their errors with.
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 
 def check_empty(output_dir: Path) -> None:
@@ -125,8 +128,17 @@ def explained_full_disk(folder: Path, advice: str) -> Iterator[None]:
     """Say which disk is full, and what to do."""
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:
-        number = error.errno if isinstance(error, OSError) else _OF_SQLITE.get(error.sqlite_errorcode)
+    except Exception as error:
+        number = _errno_of(error)
         if number not in _FULL:
             raise
         raise OSError(number, f"No space left on the disk of {folder}. {advice}") from error
+
+
+def _errno_of(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    if isinstance(error, sqlite3.Error):
+        return _OF_SQLITE.get(getattr(error, "sqlite_errorcode", -1))
+    in_words = _OF_RUST.search(str(error))
+    return int(in_words[1]) if in_words else None

@@ -1,4 +1,5 @@
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -378,6 +379,20 @@ def test_command_says_what_it_wrote(gem_2b, tmp_path, monkeypatch, capsys):
     run(monkeypatch, gem_2b, tmp_path / "out")
     written = open_checkpoint(tmp_path / "out")
     assert f"{tmp_path / 'out'}: qwen3-vl, {len(written.weights)} weights" in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_nothing(gem_2b, tmp_path, monkeypatch):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))  # config.json fits, the weights do not
+    try:
+        with pytest.raises(
+            SystemExit, match=f"No space left on the disk of {tmp_path / 'out'}. Free some and"
+        ):
+            run(monkeypatch, gem_2b, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not (tmp_path / "out").exists()
+    run(monkeypatch, gem_2b, tmp_path / "out")
 
 
 def test_source_on_the_hub_is_fetched_once_in_its_revision(gem_2b, tmp_path, monkeypatch):

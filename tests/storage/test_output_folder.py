@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from lerobot_gem.storage.output_folder import (
     check_output,
@@ -54,5 +55,10 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         database.execute("PRAGMA max_page_count = 1")
         with explained_full_disk(tmp_path, ""):
             database.execute("CREATE TABLE full (x)")
+    in_rust = "Error while serializing: I/O error: {} (os error {})"
+    with pytest.raises(OSError, match="No space left on the disk"), explained_full_disk(tmp_path, ""):
+        raise SafetensorError(in_rust.format("No space left on device", errno.ENOSPC))
+    with pytest.raises(SafetensorError), explained_full_disk(tmp_path, ""):
+        raise SafetensorError(in_rust.format("Permission denied", errno.EACCES))
     with pytest.raises(PermissionError), explained_full_disk(tmp_path, ""):
         raise PermissionError(errno.EACCES, "no")
