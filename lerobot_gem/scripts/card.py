@@ -1,8 +1,10 @@
 """`lerobot-gem-card`: write the card of a trained checkpoint, with its pictures, into its folder."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from lerobot.configs import PreTrainedConfig
@@ -16,6 +18,10 @@ from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
 from lerobot_gem.storage.opening import DatasetOptions, open_metadata
 
 CARD = "README.md"
+# What PEFT adds to the Hub's empty template, which it saves with every adapter.
+_PEFTS_LINE = re.compile(
+    r"---|library_name: peft|(base_model|pipeline_tag): .*|tags:|- (base_model:adapter:.*|lora|transformers)|### Framework versions|- PEFT \S+"
+)
 
 
 @dataclass
@@ -66,10 +72,21 @@ class CardConfig:
             raise ValueError(
                 f"--policy.path={self.policy.path} has no {TRAIN_CONFIG_NAME}: expected the folder pretrained_model of a training run."
             )
-        if (self.policy.path / CARD).exists():
+        card = self.policy.path / CARD
+        if card.exists() and not _is_empty_template(card):
             raise ValueError(
-                f"{self.policy.path / CARD} is there: expected no card. Remove it, if no text of yours is in it."
+                f"{card} is there: expected no card, or PEFT's empty template. Remove it, if no text of yours is in it."
             )
+
+
+def _is_empty_template(card: Path) -> bool:
+    """Whether a card is what PEFT saves beside an adapter, and nobody's text is in it."""
+    template = ModelCard.from_template(ModelCardData()).content
+    empty = {line.strip() for line in template.splitlines()}
+    lines = [line.strip() for line in card.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return "library_name: peft" in lines and all(
+        line in empty or _PEFTS_LINE.fullmatch(line) for line in lines
+    )
 
 
 def write_card(config: CardConfig) -> Path:

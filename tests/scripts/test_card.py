@@ -3,13 +3,16 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 
+from lerobot_gem.policies.base_options import BackboneConfig
 from lerobot_gem.scripts.card import main
+from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixture)
 from tests.results.test_eval_info import write_eval_info
 
 
@@ -56,6 +59,28 @@ def test_processors_that_could_run_code_get_no_card(
     with pytest.raises(SystemExit, match=r"names a step by the path of a class \('subprocess\.Popen'\)"):
         run(monkeypatch, f"--policy.path={checkpoint}")
     assert not (checkpoint / "README.md").exists() and not (checkpoint / "assets").exists()
+
+
+def test_pefts_empty_template_is_replaced_and_nothing_else(
+    checkpoint: Path,
+    make_policy: Callable,
+    gem_checkpoint: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy, *_ = make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint))
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    card = checkpoint / "README.md"
+    for _ in range(2):  # the second time, PEFT finds what the first wrote
+        save(checkpoint, adapted, adapted.config)
+    template = card.read_text()
+    assert "[More Information Needed]" in template
+    card.write_text(template.replace("[More Information Needed]", "A text of mine", 1))
+    with pytest.raises(SystemExit, match=r"README\.md is there: expected no card, or PEFT's empty template"):
+        run(monkeypatch, f"--policy.path={checkpoint}")
+    assert "A text of mine" in card.read_text()
+    card.write_text(template)
+    run(monkeypatch, f"--policy.path={checkpoint}")
+    assert "An adapter (LoRA) for" in card.read_text() and "Model ID" not in card.read_text()
 
 
 def test_mistakes_are_one_sentence(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
