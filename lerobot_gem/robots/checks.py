@@ -30,8 +30,13 @@ def check_task(found: Preflight, task: str, default: str, trained: Sequence[str]
                 "task", "ok", f"No --task: the policy acts on {default!r}, the one that it was trained on."
             )
         else:
-            known = f", such as {trained[0]!r}" if trained else ""
-            found.add("task", "error", f"No task text: give --task='pick up the cube'{known}.")
+            known = ", ".join(map(repr, trained[:5]))
+            wanted = (
+                f"--task with one of the training data's: {known}"
+                if known
+                else "one sentence, such as --task='pick up the cube'"
+            )
+            found.add("task", "error", f"No task text: give {wanted}.")
     elif trained and task not in trained:
         shown = ", ".join(map(repr, trained[:5]))
         found.add(

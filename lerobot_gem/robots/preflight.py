@@ -11,7 +11,7 @@ import torch
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.utils import prepare_observation_for_inference
 from lerobot.processor import PolicyProcessorPipeline
-from lerobot.robots import Robot, make_robot_from_config
+from lerobot.robots import Robot, RobotConfig, make_robot_from_config
 from lerobot.rollout import RolloutConfig
 from lerobot.rollout.inference import RTCInferenceConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
@@ -62,7 +62,7 @@ def preflight(config: PreflightConfig) -> Preflight:
             f"{config.policy.type!r} policies are not looked at: expected a checkpoint of 'gem_vla'.{why}"
         )
     port = getattr(config.robot, "port", None)
-    found = Preflight(path, config.robot.type + (f" at {port}" if port else ""))
+    found = Preflight(path, _types(config.robot) + (f" at {port}" if port else ""))
     policy, preprocess, postprocess = _load(config)
     facts = training_facts(policy.config, preprocess, path, config.training_data)
     if facts.why_no_dataset:
@@ -78,6 +78,12 @@ def preflight(config: PreflightConfig) -> Preflight:
     if _is_complete(observation, policy.config, config.rename_map):
         _act_once(found, config, robot, observation, names, (policy, preprocess, postprocess), facts)
     return found
+
+
+def _types(robot: RobotConfig) -> str:
+    """Its type; all of them where LeRobot has several names for one, and can't tell which was given."""
+    names = [name for name, choice in RobotConfig.get_known_choices().items() if choice is type(robot)]
+    return " or ".join(sorted(names))
 
 
 def _load(config: PreflightConfig) -> tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline]:

@@ -21,19 +21,20 @@ def outcome(found: Preflight) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("task", "default", "trained", "level"),
+    ("task", "default", "trained", "level", "text"),
     [
-        ("", "", [], "error"),
-        ("  ", "", ["pour"], "error"),
-        ("", "pour", ["pour"], "ok"),
-        ("pour", "", ["pour", "stack"], "ok"),
-        ("Pour", "", ["pour"], "warning"),
-        ("anything", "", [], "ok"),
+        ("", "", [], "error", "give one sentence, such as --task='pick up the cube'."),
+        ("  ", "", ["pour", "mix"], "error", "give --task with one of the training data's: 'pour', 'mix'."),
+        ("", "pour", ["pour"], "ok", "acts on 'pour'"),
+        ("pour", "", ["pour", "stack"], "ok", "'pour'"),
+        ("Pour", "", ["pour"], "warning", "none of the 1 task(s)"),
+        ("anything", "", [], "ok", "are not known"),
     ],
 )
-def test_task(found, task, default, trained, level):
+def test_task(found, task, default, trained, level, text):
     checks.check_task(found, task, default, trained)
     assert outcome(found)[0] == level
+    assert text in outcome(found)[1]
 
 
 @pytest.mark.parametrize(

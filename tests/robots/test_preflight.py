@@ -74,6 +74,7 @@ def test_an_arm_as_it_was_recorded_is_ready_but_for_the_untrained_policy(
     # Noise is no picture of a camera, and an untrained policy's actions are noise.
     assert set(errors(said)) <= {"actions"}, said
     assert code == (1 if errors(said) else 0)
+    assert f"{arm_policy} on so100_follower or so101_follower at " in said
     assert "10 Hz, as in the training data" in said
     assert "shoulder_pan.pos, shoulder_lift.pos" in said
     assert "Within the range of the training data" in said
