@@ -291,8 +291,7 @@ def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, notes: Path)
         import ray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "executor=ray needs Ray, which is not installed: pip install 'lerobot_policy_gem[ray]' "
-            "(in a clone: pip install -e '.[ray]')"
+            "executor=ray needs Ray, which is not installed: pip install '.[ray]' in a clone of the plugin's repository."
         ) from error
     ray.init(ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or this machine
     executor = RayPipelineExecutor(

@@ -11,8 +11,7 @@ def main() -> None:
         from lerobot_gem.robots.policy_server import ServerConfig, serve
     except ImportError as error:
         sys.exit(
-            f"error: {error}\nThe server's packages are an extra: pip install 'lerobot_policy_gem[server]' "
-            "(in a clone: pip install -e '.[server]')"
+            f"error: {error}\nThe server's packages are an extra: pip install '.[server]' in a clone of the plugin's repository."
         )
     serve(parse_options(ServerConfig))
 

@@ -13,5 +13,5 @@ def require_so101() -> None:
     if missing:
         raise ModuleNotFoundError(
             f"The SO-101 simulator lacks {', '.join(missing)}: expected the plugin's extra. "
-            "pip install 'lerobot_policy_gem[so101]' (in a clone: pip install -e '.[so101]')"
+            "pip install '.[so101]' in a clone of the plugin's repository."
         )

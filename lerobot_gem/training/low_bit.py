@@ -14,8 +14,8 @@ def check_torchao() -> None:
     """Raise an ImportError if torchao is missing."""
     if find_spec("torchao") is None:
         raise ImportError(
-            "optimizer_name='adamw_8bit' is torchao's, which is not installed: pip install 'lerobot_policy_gem[low-memory]' "
-            "(in a clone: pip install -e '.[low-memory]'), or train with --policy.optimizer_name=adamw."
+            "optimizer_name='adamw_8bit' is torchao's, which is not installed: pip install '.[low-memory]' in a clone of "
+            "the plugin's repository, or train with --policy.optimizer_name=adamw."
         )
 
 

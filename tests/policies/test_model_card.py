@@ -53,7 +53,9 @@ def test_the_model_card_says_how_to_load_the_policy(make_policy, dataset_root: P
     card = policy.generate_model_card("local/noise", "gem_vla", "apache-2.0", None, dataset_meta=meta)
     title, *_ = card.text.strip().splitlines()
     assert title.startswith("# Model Card") and card.data.license == "apache-2.0"
-    assert "pip install lerobot_policy_gem" in card.text and "2605.28548" in card.text
+    # Not by its name, which somebody else could register.
+    assert "\npip install .\n" in card.text and "pip install lerobot_policy_gem" not in card.text
+    assert "not on PyPI yet" in card.text and "2605.28548" in card.text
     assert card.text.count(TASKS[0]) <= 22 and len(meta.tasks) == tasks
     assert card.data.datasets is None and "`local/noise`, which is not public" in card.text
 

@@ -12,5 +12,5 @@ def test_lerobot_knows_it_by_name():
 
 def test_without_torchao_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(low_bit, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"adamw_8bit.*pip install 'lerobot_policy_gem\[low-memory\]'"):
+    with pytest.raises(ImportError, match=r"adamw_8bit.*pip install '\.\[low-memory\]' in a clone"):
         low_bit.AdamW8bitConfig().build([])
