@@ -17,8 +17,16 @@ TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 # A dataset of questions may have as many tasks as frames.
 _MOST_TASKS = 20
 _YOUR_DATA = "you/your_data"
-_LIBERO_ARM = "panda"
+_MERGED = "outputs/merged"
 _LIBERO_CAMERAS = {f"{OBS_IMAGES}.image", f"{OBS_IMAGES}.image2"}
+_LIBERO_ACTION_SIZE = 7
+# What `simulation.so101_scene` has, which can't be imported here.
+_SO101_CAMERAS = {f"{OBS_IMAGES}.front", f"{OBS_IMAGES}.side"}
+_SO101_ACTION = ["delta.x", "delta.y", "delta.z", "gripper"]
+# Of an episode, as in configs/env/so101_pick_place.yaml; the scripted expert takes 6 to 7.
+_SO101_SECONDS = 12
+# How LeRobot names the goal of a motor: <motor>.pos.
+_OF_MOTOR = ".pos"
 _ARMS = ("so100_follower", "so101_follower")
 
 
@@ -75,6 +83,8 @@ def make_model_card(
         pictures={file: _PICTURES[Path(file).stem] for file in pictures},
         fps=None if config.built.fps is None else f"{config.built.fps:g}",
         commands=_commands(config, repo_id, dataset_meta),
+        python_path=_MERGED if kind == "adapter" else repo_id,
+        example_task=repr(_example_task(dataset_meta)),
         dataset=_dataset(dataset, bool(public), dataset_meta),
         training=_training(cfg),
         results=results,
@@ -142,41 +152,41 @@ def _numbers(config: Any) -> dict[str, Any]:
     }
 
 
-def _commands(config: BaseGemConfig, repo_id: str, dataset_meta: Any) -> dict[str, Any]:
-    others = {}
+def _commands(config: BaseGemConfig, repo_id: str, dataset_meta: Any) -> dict[str, str]:
+    """What each command is for -> the command."""
     if config.type == "gem":
-        # An adapter goes on in its own stage, and its depth is not looked at without its base.
-        has_depth = "depth" in config.loss_weights and not config.use_peft
-        later = [stage for stage in PRETRAINING if stage not in config.built.stages_done]
-        if later and has_depth:
-            others["The next stage of pre-training"] = _train(
-                policy__path=repo_id, policy__stage=later[0], output_dir=f"outputs/train/{later[0]}"
-            )
-        others["To act, a `gem_vla` policy on it"] = _train(
-            policy__type="gem_vla",
-            policy__preset=config.preset,
-            policy__backbone__pretrained=repo_id,
-            output_dir="outputs/train/gem_vla",
-        )
-        if has_depth:
-            others["What it knows of depth, on frames that have some"] = _command(
-                "lerobot-gem-depth-viz",
-                policy__path=repo_id,
-                dataset__repo_id=_YOUR_DATA,
-                output_dir="outputs/depth",
-            )
-    else:
-        others["Go on with your own data (it is pushed nowhere unless you say so)"] = _train(
-            policy__path=repo_id, output_dir="outputs/train/mine"
-        )
-    evaluation = _evaluation(config, repo_id)
-    is_simulated = evaluation is not None and getattr(dataset_meta, "robot_type", None) == _LIBERO_ARM
-    is_for_arms = config.type == "gem_vla" and not is_simulated
+        return _commands_of_gem(config, repo_id)
+    further = "Go on with your own data (it is pushed nowhere unless you say so)"
     return {
-        "rollout": _rollout(config, repo_id, dataset_meta) if is_for_arms else None,
-        "eval": evaluation,
-        "others": others,
+        **(_on_a_robot(config, repo_id, dataset_meta) or _in_a_simulator(config, repo_id)),
+        **_merging(config, repo_id),
+        further: _train(policy__path=repo_id, output_dir="outputs/train/mine"),
     }
+
+
+def _commands_of_gem(config: BaseGemConfig, repo_id: str) -> dict[str, str]:
+    commands = {}
+    # An adapter goes on in its own stage, and its depth is not looked at without its base.
+    has_depth = "depth" in config.loss_weights and not config.use_peft
+    later = [stage for stage in PRETRAINING if stage not in config.built.stages_done]
+    if later and has_depth:
+        commands["The next stage of pre-training"] = _train(
+            policy__path=repo_id, policy__stage=later[0], output_dir=f"outputs/train/{later[0]}"
+        )
+    commands["To act, a `gem_vla` policy on it"] = _train(
+        policy__type="gem_vla",
+        policy__preset=config.preset,
+        policy__backbone__pretrained=repo_id,
+        output_dir="outputs/train/gem_vla",
+    )
+    if has_depth:
+        commands["What it knows of depth, on frames that have some"] = _command(
+            "lerobot-gem-depth-viz",
+            policy__path=repo_id,
+            dataset__repo_id=_YOUR_DATA,
+            output_dir="outputs/depth",
+        )
+    return commands
 
 
 def _train(**options: Any) -> str:
@@ -189,7 +199,11 @@ def _command(name: str, **options: Any) -> str:
     return " \\\n    ".join([name, *lines])
 
 
-def _rollout(config: BaseGemConfig, repo_id: str, dataset_meta: Any) -> str:
+def _on_a_robot(config: Any, repo_id: str, dataset_meta: Any) -> dict[str, str]:
+    """Commands of real arms; none where the actions are not known to be motors' goals, since LeRobot finds that out with torque on."""
+    names = config.action_feature_names or []
+    if not names or not all(str(name).endswith(_OF_MOTOR) for name in names):
+        return {}
     cameras = {
         camera["key"].removeprefix(f"{OBS_IMAGES}."): {
             "type": "opencv",
@@ -201,30 +215,48 @@ def _rollout(config: BaseGemConfig, repo_id: str, dataset_meta: Any) -> str:
         for position, camera in enumerate(_cameras(config))
     }
     robot = getattr(dataset_meta, "robot_type", None)
-    tasks = _tasks(dataset_meta)
-    return _command(
-        "lerobot-rollout",
-        policy__path=repo_id,
-        task=tasks[0] if tasks else "pick up the cube",
+    options = {
+        "policy__path": repo_id,
+        "task": _example_task(dataset_meta),
         **({} if config.built.fps is None else {"fps": f"{config.built.fps:g}"}),
-        duration=60,
-        robot__type=robot if robot in _ARMS else _ARMS[-1],
-        robot__port="/dev/ttyACM0",
-        robot__id="my_arm",
-        robot__cameras=json.dumps(cameras),
-    )
+        "robot__type": robot if robot in _ARMS else _ARMS[-1],
+        "robot__port": "/dev/ttyACM0",
+        "robot__id": "my_arm",
+        "robot__cameras": json.dumps(cameras),
+    }
+    return {
+        "On a robot, first what compares it with the policy and moves nothing. Set port, name and camera indices to those of yours; cameras must "
+        "have the names of training, or give `--rename_map`": _command("lerobot-gem-preflight", **options),
+        "Then the robot moves, by the same options": _command("lerobot-rollout", **options, duration=60),
+    }
 
 
-def _evaluation(config: BaseGemConfig, repo_id: str) -> str | None:
-    if config.type != "gem_vla" or not set(config.camera_names) <= _LIBERO_CAMERAS:
-        return None
+def _in_a_simulator(config: Any, repo_id: str) -> dict[str, str]:
+    """The evaluation where the policy was trained, if that is a simulator that is known."""
+    cameras, fps = set(config.camera_names), config.built.fps
+    if cameras <= _SO101_CAMERAS and config.action_feature_names == _SO101_ACTION:
+        rate = {} if fps is None else {"fps": round(fps), "episode_length": round(_SO101_SECONDS * fps)}
+        return {
+            "In the simulated SO-101 that it was trained in (`pip install '.[so101]'`)": _evaluation(
+                config, repo_id, type="gem_so101", **rate
+            )
+        }
+    if cameras <= _LIBERO_CAMERAS and config.built.action_dim == _LIBERO_ACTION_SIZE:
+        rate = {} if fps is None else {"fps": round(fps)}
+        return {
+            "In LIBERO, whose cameras it was trained with (`pip install '.[libero]'`)": _evaluation(
+                config, repo_id, type="libero", task="libero_object", **rate
+            )
+        }
+    return {}
+
+
+def _evaluation(config: BaseGemConfig, repo_id: str, **environment: Any) -> str:
     width, height = (_cameras(config)[0][side] for side in ("width", "height"))
     return _command(
         "lerobot-eval",
         policy__path=repo_id,
-        env__type="libero",
-        env__task="libero_object",
-        **({} if config.built.fps is None else {"env__fps": round(config.built.fps)}),
+        **{f"env__{name}": value for name, value in environment.items()},
         env__observation_width=width,
         env__observation_height=height,
         eval__n_episodes=10,
@@ -232,8 +264,24 @@ def _evaluation(config: BaseGemConfig, repo_id: str) -> str | None:
     )
 
 
+def _merging(config: BaseGemConfig, repo_id: str) -> dict[str, str]:
+    """How an adapter becomes a policy that Python loads."""
+    if not config.use_peft:
+        return {}
+    return {
+        "Merged with its base": _command(
+            "lerobot-gem-convert", policy__path=repo_id, format="policy", output_dir=_MERGED
+        )
+    }
+
+
 def _tasks(dataset_meta: Any) -> list[str]:
-    return [] if dataset_meta is None else [str(task) for task in dataset_meta.tasks.index]
+    """Each in one line, since a line of a task could end a table or a block of code."""
+    return [] if dataset_meta is None else [" ".join(str(task).split()) for task in dataset_meta.tasks.index]
+
+
+def _example_task(dataset_meta: Any) -> str:
+    return (*_tasks(dataset_meta), "pick up the cube")[0]
 
 
 def _dataset(name: str | None, is_public: bool, meta: Any) -> dict[str, Any] | None:
@@ -247,7 +295,7 @@ def _dataset(name: str | None, is_public: bool, meta: Any) -> dict[str, Any] | N
         "frames": meta.total_frames,
         "fps": meta.fps,
         "robot_type": meta.robot_type,
-        "tasks": [task.replace("|", "\\|").replace("\n", " ") for task in tasks[:_MOST_TASKS]],
+        "tasks": [task.replace("|", "\\|") for task in tasks[:_MOST_TASKS]],
         "more_tasks": max(len(tasks) - _MOST_TASKS, 0),
     }
 

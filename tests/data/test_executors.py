@@ -214,7 +214,9 @@ def test_a_folder_that_scripts_can_not_name(tmp_path: Path, sbatch: Path) -> Non
 
 def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ModuleNotFoundError, match=r"executor=ray needs Ray.*pip install '\.\[ray\]' in a clone"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"executor=ray needs Ray.*pip install '\.\[ray\]' in a clone"
+    ):
         Squares(tmp_path / "work").run(ExecutorOptions(executor="ray", tasks=2))
 
 

@@ -92,7 +92,7 @@ def test_a_checkpoint_carries_what_a_stranger_needs(hub: LocalHub, published: Pa
     assert config["dtype"] == "float32" and built["versions"].keys() >= {"lerobot_policy_gem", "lerobot"}
     card = ModelCard(files_of(hub, "me/policy")["README.md"].decode())
     assert "# Model Card for me/policy" in card.text and "--policy.path=me/policy" in card.text
-    assert "--fps=5" in card.text and card.data.library_name == "lerobot"
+    assert "--env.fps=5" in card.text and card.data.library_name == "lerobot"
 
 
 def test_a_checkpoint_does_not_carry_where_it_was_pushed(hub: LocalHub, published: Path) -> None:
