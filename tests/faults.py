@@ -462,7 +462,7 @@ _ROLLOUT, _PREFLIGHT = "tests/robots/test_rollout.py::", "tests/robots/test_pref
 
 TESTED = (
     TestedFault("SIGKILL", "training", "resumed, the run has the bits of one that was not killed", "tests/test_resume.py::test_a_killed_run_goes_on_bit_for_bit[gem_vla]"),
-    TestedFault("weights that a step made NaN", "training", "error before they are saved", "tests/policies/gem_vla/test_modeling_gem_vla.py::test_a_step_that_breaks_the_weights_ends_before_they_are_saved"),
+    TestedFault("weights that a step made NaN", "training", "error before they are saved", "tests/policies/test_finite_training.py::test_a_step_that_breaks_the_weights_ends_before_they_are_saved"),
     TestedFault("SIGKILL", "import", "`--resume=true` ends with the same dataset", _IMPORT + "test_a_killed_import_goes_on[1]"),
     TestedFault("SIGKILL, two workers", "import", "`--resume=true` ends with the same dataset", _IMPORT + "test_a_killed_import_goes_on[2]"),
     TestedFault("disk full while joining", "import", "one error, nothing that loads, `--resume=true` goes on", _IMPORT + "test_a_full_disk_leaves_nothing_that_loads[lerobot.datasets.aggregate.append_or_create_parquet_file]"),

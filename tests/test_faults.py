@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults import FAULTS, TESTED, Fault, outcome_of
+from tests.faults import FAULTS, ROOT, TESTED, Fault, outcome_of
 
 QUICK = [fault for fault in FAULTS if fault.is_quick]
 
@@ -16,3 +16,10 @@ def test_a_fault_has_an_outcome_in_one_sentence(fault: Fault) -> None:
 
 def test_there_are_40_kinds() -> None:
     assert len({(fault.area, fault.name) for fault in (*FAULTS, *TESTED)}) == len(FAULTS) + len(TESTED) >= 40
+
+
+def test_the_tests_that_inject_a_fault_are_there() -> None:
+    """pytest runs none of a list of tests of which one is missing."""
+    for fault in TESTED:
+        file, _, name = fault.test.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text(), fault.test
