@@ -106,9 +106,10 @@ def check_processor_files(pretrained: str | Path, **hub_kwargs: Any) -> None:
         if file is None:
             continue
         steps = _read_steps(file)
-        config = _file_of(pretrained, constants.CONFIG_NAME, **hub_kwargs)
-        if name == _PIPELINE and config is not None:
-            _check_images(file, steps, config)
+        if name == _PIPELINE:
+            config = _file_of(pretrained, constants.CONFIG_NAME, **hub_kwargs)
+            if config is not None:
+                _check_images(file, steps, config)
 
 
 def _file_of(pretrained: str | Path, name: str, **hub_kwargs: Any) -> Path | None:

@@ -139,20 +139,20 @@ def test_an_adapter_of_a_checkpoint_names_it(make_policy, gem_checkpoint, datase
         convert(ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy"))
 
 
-@pytest.mark.parametrize("is_new", [True, False], ids=["of a new policy", "of a checkpoint"])
-def test_a_base_that_was_moved_is_named_with_its_adapter(
-    is_new,
-    make_policy,
-    gem_checkpoint,  # noqa: F811
-    dataset_root,
-    tmp_path,
-):
+@pytest.fixture(params=[True, False], ids=["of a new policy", "of a whole policy"])
+def based(request, make_policy, gem_checkpoint, dataset_root, tmp_path) -> tuple[str, str]:  # noqa: F811
+    """What an adapter was trained on, a backbone's checkpoint or a whole policy, and the adapter's folder."""
     policy, *processors = make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint))
     base = gem_checkpoint
-    if not is_new:
+    if not request.param:
         base = save(tmp_path / "whole", policy, *processors)
         policy, *processors = load(base, dataset_root)
-    folder = save_adapter(tmp_path / "adapter", policy.wrap_with_peft(peft_cli_overrides=LORA), *processors)
+    adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
+    return base, save_adapter(tmp_path / "adapter", adapted, *processors)
+
+
+def test_a_base_that_was_moved_is_named_with_its_adapter(based, dataset_root, tmp_path):
+    base, folder = based
     moved = shutil.move(base, tmp_path / "moved")
     message = f"^{folder} is an adapter of '{base}', which it needs: .*No checkpoint at '{base}'"
     with pytest.raises(FileNotFoundError, match=message):
@@ -173,21 +173,8 @@ def change(folder: str, names: str) -> None:
     save_file({n: w + 0.1 if n.startswith(names) else w for n, w in weights.items()}, file)
 
 
-@pytest.mark.parametrize("is_new", [True, False], ids=["of a new policy", "of a whole policy"])
-def test_an_adapter_whose_base_has_other_weights_is_refused(
-    is_new,
-    make_policy,
-    gem_checkpoint,  # noqa: F811
-    dataset_root,
-    tmp_path,
-):
-    policy, *processors = make_policy(backbone=BackboneConfig(pretrained=gem_checkpoint))
-    base = gem_checkpoint
-    if not is_new:
-        base = save(tmp_path / "whole", policy, *processors)
-        policy, *processors = load(base, dataset_root)
-    adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
-    folder = save_adapter(tmp_path / "adapter", adapted, *processors)
+def test_an_adapter_whose_base_has_other_weights_is_refused(based, dataset_root, tmp_path):
+    base, folder = based
     whole = ConvertConfig(SourceCheckpoint(folder), tmp_path / "merged", format="policy")
     load(folder, dataset_root)
     convert(whole)
