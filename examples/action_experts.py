@@ -1,7 +1,7 @@
 """Flow, tokens, both, insulated, keys and values: what each way to learn actions gives, cell by cell.
 
     python examples/action_experts.py --seeds 0 1 2
-    python examples/action_experts.py --start=outputs/depth_helps/plain/depth2400_s0/stage3/checkpoints/last/pretrained_model
+    python examples/action_experts.py --start=outputs/depth_helps/plain/depth2400_s1/stage3/checkpoints/last/pretrained_model
     python examples/action_experts.py --steps=20 --episodes=2 --seeds 0 --output_dir=outputs/proof --results_dir=outputs/proof/results
 
 | arm | what is learned | acts by |
@@ -147,7 +147,11 @@ def tables(results: Path) -> str:
                 ]
             )
         steps = sorted({found["steps"] for of_arm in training.values() for found in of_arm.values()})
-        parts += [f"Start: {folder.name}; {', '.join(map(str, steps))} steps:", "", table(header, rows)]
+        parts += [
+            f"Start and setting: {folder.name}; {', '.join(map(str, steps))} steps:",
+            "",
+            table(header, rows),
+        ]
     return "\n".join(parts)
 
 

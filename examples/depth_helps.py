@@ -1,14 +1,14 @@
 """Does a model that learned to paint depth act better? Arms that differ in pre-training alone, cell by cell.
 
-    python examples/depth_helps.py --seeds 0 1 2                       # all of it: about seven hours of one core for each seed
+    python examples/depth_helps.py                                     # all of it: about seven hours of one core for each seed
     python examples/depth_helps.py --seeds 1 --arms a c --demonstrations 100
 
 | arm | pre-training, before the same action training |
 |---|---|
 | a | none |
 | b | stage 3 with language alone |
-| c | stages 1 to 3 with depth (GEM); c900 and c5000 with other numbers of steps, c1 with depth weighted 1 in place of 0.1 |
-| d | stages 1 to 3 with the same generator, taught to paint the picture itself (GEM's own control); d1 with it weighted 1 |
+| c | stages 1 to 3 with depth (GEM), weighted like language; c01 weights it 0.1, as the paper does; c900 and c5000 have other numbers of steps |
+| d | stages 1 to 3 with the same generator, taught to paint the picture itself (GEM's own control); d01 weights it 0.1 |
 | e | as c, and depth is learned in stage 4 too |
 | f | none, and the steps of pre-training are spent on actions too |
 
@@ -51,12 +51,12 @@ class Pretraining:
 
     painted: str | None
     steps: int = 2400
-    weight: float = 0.1
+    weight: float = 1
 
     @property
     def name(self) -> str:
         """Of the folder of stage 3."""
-        weight = "" if self.weight == Pretraining.weight else f"w{self.weight:g}"
+        weight = "" if self.weight == Pretraining.weight else f"w{self.weight:g}".replace(".", "")
         return f"{self.painted or 'language'}{self.steps}{weight}"
 
 
@@ -84,8 +84,8 @@ ARMS = {
     "f": Arm(more_steps=Pretraining("depth").steps),
     "c900": Arm(Pretraining("depth", 900)),
     "c5000": Arm(Pretraining("depth", 5000)),
-    "c1": Arm(Pretraining("depth", weight=1)),
-    "d1": Arm(Pretraining("rgb", weight=1)),
+    "c01": Arm(Pretraining("depth", weight=0.1)),
+    "d01": Arm(Pretraining("rgb", weight=0.1)),
 }
 
 

@@ -78,7 +78,7 @@ def test_cells_are_done_once_and_make_a_table(example, call):
     assert flow.startswith("| flow | 2 | 4 of 8 | 22 to 78 % | 50, 50 |  | 0.250 (0.250 to 0.250) |")
     assert tokens.startswith("| tokens | 2 | 2 of 8 | 7 to 59 % | 25, 25 | 2 : 4, p = 0.7 |")
     assert keys.startswith("| key_values | 2 | 6 of 8 | 41 to 93 % | 75, 75 | 2 : 0, p = 0.5 |")
-    assert "Start: scratch; 1000 steps:" in lines
+    assert "Start and setting: scratch; 1000 steps:" in lines
     kinds = [command[0].rpartition("/")[2] for command in called]
     assert kinds == ["lerobot-gem-libero-demos"] * 2 + ["train", "evaluate"] * 6
     assert call(*arguments).splitlines() == lines
@@ -103,7 +103,7 @@ def test_a_start_is_one_checkpoint_with_folders_of_its_own(example, call, tmp_pa
     (tmp_path / "other").mkdir()
     call("--seeds", "0", "--arms", "flow")
     found = call("--seeds", "0", "--arms", "flow", f"--start={tmp_path / 'gem'}")
-    assert "Start: scratch" in found and "Start: pretrained" in found
+    assert "setting: scratch" in found and "setting: pretrained" in found
     assert f"--policy.backbone.pretrained={tmp_path / 'gem'}" in called[-2]
     with pytest.raises(SystemExit, match="holds cells of .*gem, not of .*other"):
         call("--seeds", "0", "--arms", "flow", f"--start={tmp_path / 'other'}")

@@ -328,7 +328,7 @@ def test_extras_that_are_named_exist():
 
 
 def test_the_pages_of_an_arm_have_a_command_of_each_step():
-    pages = {"docs/how_to/so100.md", "docs/how_to/fine_tune_on_your_robot.md"}
+    pages = {f"docs/how_to/{name}.md" for name in ("so100", "fine_tune_on_your_robot", "serve_policies")}
     programs = {command.words[0] for command in COMMANDS if command.page in pages}
     assert programs == {
         "lerobot-find-port",
