@@ -347,6 +347,7 @@ def test_the_pages_of_an_arm_have_a_command_of_each_step():
         "lerobot-gem-convert",
         "lerobot-gem-so101-demos",
         "lerobot-eval",
+        "ssh",
         "python",
         "pip",
         "python3.12",
