@@ -292,7 +292,8 @@ def main() -> None:
         ({"evaluate": evaluation(recipe, "eval", "stage4")}, "blanked"),
     ):
         command = sys.executable, __file__, f"--recipe={options.recipe}", f"--part={part}"
-        with beside(output / "logs" / f"{part}.log", *command) as wait:
+        # The training "twin" has a log of that name.
+        with beside(output / "logs" / f"other_core_{part}.log", *command) as wait:
             result = output / f"eval_{part}" / "eval_info.json"
             run_steps(output, steps | {f"wait for the other core: {part}": (result, wait)})
     report(recipe)
