@@ -184,7 +184,8 @@ def evaluate(output: Path, name: str, trained: str, task_id: int, *arguments: st
         f"--env.observation_height={IMAGE_SIZE}",
         f"--env.observation_width={IMAGE_SIZE}",
         f"--eval.n_episodes={episodes}",
-        "--eval.batch_size=2",
+        # More would be processes on other cores, each of which waits for the longest episode.
+        "--eval.batch_size=1",
         f"--output_dir={output / name}",
         *arguments,
     )
