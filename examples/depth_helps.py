@@ -33,7 +33,7 @@ AUTOENCODER = OUTPUT / "autoencoder"
 # Pre-training sees scenes of other tasks too, and questions about them; held-out scenes are of the task that is acted.
 # With as many scenes of each task, those of the acted one were seen too rarely to help (results/depth_helps/README.md).
 PRETRAINING_TASKS, SCENES_OF_EACH, SCENES_OF_OTHERS = (0, 3, 6, TASK_ID), 3000, 400
-QUESTION_SCENES_OF_EACH, QUESTIONS = 50, 600
+QUESTION_SCENES_OF_EACH, QUESTIONS = 250, 2000
 DEMONSTRATIONS = (25, 50, ALL_DEMONSTRATIONS)
 
 CONNECTOR_STEPS, GENERATOR_STEPS = 60, 250

@@ -87,20 +87,26 @@ def rows_of_errors() -> Iterator[list[str]]:
         ]
 
 
+def questions() -> dict[str, list[dict[str, Any]]]:
+    """Pre-training -> what each of its seeds scored, by kind of question."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for file in sorted(RESULTS.glob("plain/*.questions.json")):
+        scores = json.loads(file.read_text())["scores"]
+        pretraining, _, _ = file.name.split(".")[0].rpartition("_s")
+        found[pretraining].append({kind["kind"]: kind["metrics"][0] for kind in scores})
+    return dict(found)
+
+
 def rows_of_questions() -> Iterator[list[str]]:
-    """One row for each kind of question, what is best without looking in front of the pre-trained models' scores."""
-    models = {file.name.split(".")[0]: json.loads(file.read_text()) for file in questions_files()}
-    by_kind = {
-        name: {kind["kind"]: kind["metrics"][0] for kind in found["scores"]} for name, found in models.items()
-    }
-    for kind, metric in next(iter(by_kind.values()), {}).items():
-        scores = [f"{found[kind]['score']:.2f}" for found in by_kind.values()]
-        yield [kind, metric["metric"], str(metric["n"]), f"{metric['baseline']:.2f}", *scores]
-
-
-def questions_files() -> list[Path]:
-    """Scores of the pre-trained models."""
-    return sorted(RESULTS.glob("plain/*.questions.json"))
+    """One row for each kind of question: what is best without looking, and the mean over all questions of each pre-training's seeds."""
+    models = questions()
+    for kind, metric in next(iter(models.values()), [{}])[-1].items():
+        cells = []
+        for seeds in models.values():
+            asked = [seed[kind]["n"] for seed in seeds]
+            right = [seed[kind]["n"] * seed[kind]["score"] for seed in seeds]
+            cells.append(f"{sum(right) / sum(asked):.2f} ({sum(asked)})")
+        yield [kind, metric["metric"], f"{metric['baseline']:.2f}", *cells]
 
 
 def tables() -> str:
@@ -121,9 +127,11 @@ def tables() -> str:
         parts += [f"Success, {condition.replace('_', ' ')}:", ""]
         header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone | it alone : c alone"
         parts.append(table(header, rows_of_success(condition)))
-    names = " | ".join(file.name.split(".")[0] for file in questions_files())
-    parts += ["Questions about unseen scenes, by pre-training:", ""]
-    parts.append(table(f"kind | score | n | without looking | {names}", rows_of_questions()))
+    names = " | ".join(
+        f"{name}, {len(seeds)} {'seeds' if seeds[1:] else 'seed'}" for name, seeds in questions().items()
+    )
+    parts += ["Questions about unseen scenes, by pre-training: mean score (questions, over all seeds):", ""]
+    parts.append(table(f"kind | score | without looking | {names}", rows_of_questions()))
     return "\n".join(parts)
 
 
