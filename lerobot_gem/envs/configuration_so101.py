@@ -25,7 +25,7 @@ class SO101EnvConfig(EnvConfig):
     Attributes:
         task: The one that there is.
         fps: Control steps per second.
-        episode_length: Steps of an episode; the scripted expert takes 6 to 7 seconds.
+        episode_length: Steps of an episode; the scripted policy takes 6 to 7 seconds.
         observation_height: Of the pictures in pixels.
         observation_width: Of the pictures in pixels.
         depth: Observations have `<camera>_depth` in metres, too. No policy of ours reads it.

@@ -23,7 +23,7 @@ _LIBERO_ACTION_SIZE = 7
 # What `simulation.so101_scene` has, which can't be imported here.
 _SO101_CAMERAS = {f"{OBS_IMAGES}.front", f"{OBS_IMAGES}.side"}
 _SO101_ACTION = ["delta.x", "delta.y", "delta.z", "gripper"]
-# Of an episode, as in configs/env/so101_pick_place.yaml; the scripted expert takes 6 to 7.
+# Of an episode, as in configs/env/so101_pick_place.yaml; the scripted policy takes 6 to 7.
 _SO101_SECONDS = 12
 # How LeRobot names the goal of a motor: <motor>.pos.
 _OF_MOTOR = ".pos"

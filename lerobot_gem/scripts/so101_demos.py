@@ -11,7 +11,7 @@ def main() -> None:
     if attempts is None:  # Slurm goes on with it
         return
     print(
-        f"{config.output.root}: {config.episodes} demonstrations in {attempts} attempts of the scripted expert"
+        f"{config.output.root}: {config.episodes} demonstrations in {attempts} attempts of the scripted policy"
     )
 
 

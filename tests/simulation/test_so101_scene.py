@@ -1,4 +1,4 @@
-"""The simulated SO-101: what it draws, and that its scripted expert solves it."""
+"""The simulated SO-101: what it draws, and that its scripted policy solves it."""
 
 import subprocess
 import sys

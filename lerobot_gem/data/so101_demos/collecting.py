@@ -1,6 +1,6 @@
 """Demonstrations of a simulated SO-101 arm with metric depth, as a LeRobotDataset v3.0.
 
-The scripted expert of `lerobot-env-so101` demonstrates. An attempt is a function of (seed, its number) alone, so that it does not matter
+The scripted policy of `lerobot-env-so101` demonstrates. An attempt is a function of (seed, its number) alone, so that it does not matter
 how many tasks share the work or how often the run was interrupted (data/rounds.py).
 """
 
@@ -41,7 +41,7 @@ class SO101DemosConfig(CollectionOptions):
         image_size: Height and width of both cameras in pixels.
         depth: Store both cameras' depth in metres.
         action_noise: Standard deviation of Gaussian noise on the movement that is executed; the recorded action stays the
-            expert's (DART, Laskey et al. 2017). 1 is full speed; with 0.06 the expert still succeeds.
+            scripted policy's (DART, Laskey et al. 2017). 1 is full speed; with 0.06 it still succeeds.
         quick: Draw without shadows and antialiasing, and meshes with fewer triangles, as `--env.type=gem_so101` does.
         seed: Of placements and noise.
         num_workers: Processes of this machine.
@@ -88,7 +88,7 @@ def collect(config: SO101DemosConfig) -> int | None:
             is no dataset.
         FileNotFoundError: There is no Slurm.
         ValueError: A continuation with other settings.
-        RuntimeError: The expert fails too often.
+        RuntimeError: The scripted policy fails too often.
         ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The disk is full.
     """
@@ -133,7 +133,7 @@ class _Collection(Collection[SO101DemosConfig, int, int]):
     def _give_up_if_hopeless(self, failures: int) -> None:
         if failures > max(self.config.episodes, 10):
             raise RuntimeError(
-                f"The scripted expert failed {failures} times while {self.config.episodes} successes were wanted, with "
+                f"The scripted policy failed {failures} times while {self.config.episodes} successes were wanted, with "
                 f"action_noise={self.config.action_noise}: expected at least every second attempt to succeed. Lower --action_noise."
             )
 

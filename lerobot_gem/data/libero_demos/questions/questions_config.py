@@ -13,7 +13,7 @@ class QuestionsConfig:
         kinds: Some of `KINDS`; all of them when None.
         questions_per_image: Largest number of questions about each image. LeRobot's own recipes read one; `gem` reads any number.
         interval: Seconds between the frames of a demonstration that get questions.
-        scene_interval: Every which single scene gets questions; 1 is each, 4 every fourth.
+        scene_interval: Interval between the single scenes that get questions: 1 asks about each, 4 about every fourth.
     """
 
     kinds: list[str] | None = None
