@@ -124,13 +124,16 @@ class Parts(nn.Module):
     Args:
         preset: Sizes.
         depth: With the generator and all decoder layers.
+        language_head: With a language head of its own, where the preset does not tie it to the embeddings.
     """
 
-    def __init__(self, preset: Preset, *, depth: bool) -> None:
+    def __init__(self, preset: Preset, *, depth: bool, language_head: bool = False) -> None:
         super().__init__()
         expert = preset.expert
         self.backbone = GemBackbone(
-            Qwen3VLConfig(**preset.backbone), num_layers=None if depth else expert.depth - 1
+            Qwen3VLConfig(**preset.backbone),
+            num_layers=None if depth else expert.depth - 1,
+            language_head=language_head,
         )
         width = self.backbone.hidden_size
         self.expert = ActionExpert(

@@ -35,7 +35,7 @@ RECORDS_OF_A_PART = 500
 def sizes(preset: str) -> tuple[dict[str, float], int]:
     """Parameters of each part, and bytes that FSDP gathers at a time."""
     with torch.device("meta"):
-        parts = Parts(get_preset(preset), depth=True)
+        parts = Parts(get_preset(preset), depth=True, language_head=True)
     found: dict[str, float] = {}
     for name, weight in parts.named_parameters():
         if not name.startswith("expert."):
@@ -56,13 +56,17 @@ def training(preset: str) -> dict[str, str]:
     learned = sum(parts[name] for name in STAGES["joint"].trainable if name in parts)
     total = sum(parts.values())
     image_tokens = (SIDE // 32) ** 2
+    backbone = get_preset(preset).backbone
+    text = backbone["text_config"]
+    # A head that is not tied leaves embeddings that are looked up, and multiply nothing.
+    looked_up = 0 if backbone["tie_word_embeddings"] else text["vocab_size"] * text["hidden_size"]
     with torch.device("meta"):
         from diffusers import AutoencoderDC
 
         encoder = AutoencoderDC.from_config(get_preset(preset).depth.autoencoder).encoder
     work = {
         # Forward, backward and once more forward, for checkpointing: 8 operations for a weight and token.
-        "language model": 8 * parts["language_model"] * (image_tokens + TEXT_TOKENS),
+        "language model": 8 * (parts["language_model"] - looked_up) * (image_tokens + TEXT_TOKENS),
         "vision tower": 2 * parts["vision_tower"] * 4 * image_tokens,
         "SANA": 6 * parts["transformer"] * image_tokens,
         "DC-AE": operations(encoder, (1, 3, SIDE, SIDE)),

@@ -32,8 +32,8 @@ class AskedPolicy:
     """The model that is asked: `--policy.*`.
 
     Attributes:
-        path: Hub id or folder of a `gem` policy (its `pretrained_model`), of a `gem_vla` policy that was trained with depth (not `8b`), of
-            GEM-2B's format, or of Qwen3-VL.
+        path: Hub id or folder of a `gem` policy (its `pretrained_model`), of a `gem_vla` policy that was trained with action tokens,
+            questions or depth (with depth alone not `8b`), of GEM-2B's format, or of Qwen3-VL.
         device: "cuda", "cpu", ...; None takes the fastest there is.
         dtype: "float32" or "bfloat16"; None is a policy's own `dtype`, or the type of the stored weights.
     """
