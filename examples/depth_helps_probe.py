@@ -2,8 +2,8 @@
 
     python examples/depth_helps_probe.py --arms a c
 
-writes probe.png into results/depth_helps/: unseen scenes, their depth, what is left of it at the size of the tokens, and what each arm's tokens
-tell a linear map, which is fitted on other scenes.
+writes probe.png into results/depth_helps/: unseen scenes, their depth, how the depth of each token's cell differs from that cell's mean over all
+scenes (red is nearer, blue is farther), and what each arm's tokens tell of this to a linear map, which is fitted on other scenes.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from lerobot_gem.storage.opening import DatasetOptions
 
 # Odd frames: those that the map was not fitted on.
 FRAMES = (1, 3, 5, 7)
+# Of the colours: logarithm of depth.
+LARGEST = 0.15
 
 
 def main() -> None:
@@ -43,8 +45,9 @@ def main() -> None:
             iter(visual_tokens(checkpoint(experiment.output, name), data).items())
         )
         read, truth = read_linearly(features, depths)
-        columns["depth of a token's cell"] = truth
-        columns[f"read from arm {arm}, R2 {explained(features, depths):.2f}"] = read
+        # The mean at each place is the same for all arms, and hides what differs between scenes.
+        columns["cells, less their mean"] = truth - truth.mean(dim=0)
+        columns[f"read from arm {arm}, R2 {explained(features, depths):.2f}"] = read - truth.mean(dim=0)
     dataset = open_depth_dataset(DatasetOptions("local/held_out", data))
     figure, axes = plt.subplots(
         len(FRAMES), 2 + len(columns), figsize=(2.2 * (2 + len(columns)), 2.2 * len(FRAMES))
@@ -52,12 +55,17 @@ def main() -> None:
     for row, frame in zip(axes, FRAMES, strict=True):
         item = dataset[frame]
         depth = np.log(item[f"{camera}_depth"][0].numpy())
-        shown = {"image": item[camera].movedim(0, -1).numpy(), "depth": depth}
+        shown = {"image": (item[camera].movedim(0, -1).numpy(), None), "depth": (depth, None)}
         side = round(truth.shape[1] ** 0.5)
-        shown |= {title: values[frame // 2].reshape(side, side).numpy() for title, values in columns.items()}
-        for axis, (title, picture) in zip(row, shown.items(), strict=True):
-            # The upright picture: LIBERO's cameras are upside down.
-            axis.imshow(picture[::-1, ::-1], cmap="Spectral", vmin=depth.min(), vmax=depth.max())
+        shown |= {
+            title: (values[frame // 2].reshape(side, side).numpy(), LARGEST)
+            for title, values in columns.items()
+        }
+        for axis, (title, (picture, largest)) in zip(row, shown.items(), strict=True):
+            if largest is None:
+                axis.imshow(picture, cmap="Spectral")
+            else:
+                axis.imshow(picture, cmap="RdBu", vmin=-largest, vmax=largest)
             axis.set_axis_off()
             if frame == FRAMES[0]:
                 axis.set_title(title, fontsize=9)
