@@ -52,7 +52,7 @@ CHEAPEST = {
     "benchmarks/training.py": ("--peak=ours",),
     "examples/acting_faster.py": ("--cells=steps_1", "--episodes=1"),
     "examples/action_experts.py": ("--arms=flow", "--steps=2", "--episodes=1"),
-    "examples/depth_helps.py": ("--arms=c", "--changes"),
+    "examples/depth_helps.py": ("--seeds=0", "--arms=c", "--demonstrations=100", "--changes"),
     "examples/train_tiny_autoencoder.py": ("--steps=2", "--batch_size=2"),
 }
 FEWER = {"--scenes_per_task": "4"}  # where a page has it
