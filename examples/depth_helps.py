@@ -13,7 +13,8 @@
 | f | none, and the steps of pre-training are spent on actions too |
 
 Finished cells are kept in outputs/depth_helps/, so that a second call goes on where the first one stopped; what each measured
-goes to results/depth_helps/, a JSON file with the commands. depth_helps_report.py makes tables and a plot of what is there.
+goes to results/depth_helps/, a JSON file each. depth_helps_report.py makes tables and a plot of what is there. On several cores: make data and
+autoencoder first, with --arms and no arm behind it, then call it once for each core, with other arms.
 """
 
 import argparse
@@ -276,7 +277,7 @@ def main() -> None:
     )
     arguments.add_argument("--settings", choices=SETTINGS, nargs="+", default=["plain"])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--arms", choices=ARMS, nargs="+", default=list("abcdef"))
+    arguments.add_argument("--arms", choices=ARMS, nargs="*", default=list("abcdef"))
     arguments.add_argument(
         "--demonstrations", type=int, choices=DEMONSTRATIONS, nargs="+", default=list(DEMONSTRATIONS)
     )
