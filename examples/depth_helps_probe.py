@@ -45,9 +45,10 @@ def main() -> None:
             iter(visual_tokens(checkpoint(experiment.output, name), data).items())
         )
         read, truth = read_linearly(features, depths)
-        # The mean at each place is the same for all arms, and hides what differs between scenes.
-        columns["cells, less their mean"] = truth - truth.mean(dim=0)
-        columns[f"read from arm {arm}, R2 {explained(features, depths):.2f}"] = read - truth.mean(dim=0)
+        # It is the same for all arms, and hides what differs between scenes.
+        mean = truth.mean(dim=0)
+        columns["cells, less their mean"] = truth - mean
+        columns[f"read from arm {arm}, R2 {explained(features, depths):.2f}"] = read - mean
     dataset = open_depth_dataset(DatasetOptions("local/held_out", data))
     figure, axes = plt.subplots(
         len(FRAMES), 2 + len(columns), figsize=(2.2 * (2 + len(columns)), 2.2 * len(FRAMES))
@@ -55,17 +56,13 @@ def main() -> None:
     for row, frame in zip(axes, FRAMES, strict=True):
         item = dataset[frame]
         depth = np.log(item[f"{camera}_depth"][0].numpy())
-        shown = {"image": (item[camera].movedim(0, -1).numpy(), None), "depth": (depth, None)}
         side = round(truth.shape[1] ** 0.5)
-        shown |= {
-            title: (values[frame // 2].reshape(side, side).numpy(), LARGEST)
-            for title, values in columns.items()
-        }
-        for axis, (title, (picture, largest)) in zip(row, shown.items(), strict=True):
-            if largest is None:
-                axis.imshow(picture, cmap="Spectral")
-            else:
-                axis.imshow(picture, cmap="RdBu", vmin=-largest, vmax=largest)
+        row[0].imshow(item[camera].movedim(0, -1).numpy())
+        row[1].imshow(depth, cmap="Spectral")
+        for axis, values in zip(row[2:], columns.values(), strict=True):
+            cells = values[frame // 2].reshape(side, side).numpy()
+            axis.imshow(cells, cmap="RdBu", vmin=-LARGEST, vmax=LARGEST)
+        for axis, title in zip(row, ("image", "depth", *columns), strict=True):
             axis.set_axis_off()
             if frame == FRAMES[0]:
                 axis.set_title(title, fontsize=9)
