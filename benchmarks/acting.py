@@ -37,6 +37,7 @@ from typing import Any
 
 import torch
 from options import at_least_one  # beside this file
+from prompts import random_prompts
 from torch import Tensor, nn
 
 ACTIONS, ACTION_DIM, STATE_DIM, STEPS = 32, 7, 8, 5
@@ -93,18 +94,9 @@ def fill(module: nn.Module, prefix: str, device: str, dtype_of: Callable[[str], 
 
 def observe(config: Any, cameras: int, side: int, device: str) -> dict[str, Tensor]:
     """A random observation, tokenised; patches are other ones each time."""
-    vision = config.vision_config
-    patches = side // vision.patch_size
-    tokens = (patches // vision.spatial_merge_size) ** 2
-    image = [config.vision_start_token_id, *[config.image_token_id] * tokens, config.vision_end_token_id]
-    ids = torch.tensor([[*image * cameras, *range(100, 100 + TEXT_TOKENS)]])
-    patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     torch.manual_seed(1)
-    given = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "pixel_values": torch.randn(cameras * patches**2, patch_dim),
-        "image_grid_thw": torch.tensor([[1, patches, patches]] * cameras),
+    prompt = random_prompts(config, image_side=side, cameras=cameras, text_tokens=TEXT_TOKENS)
+    given = prompt | {
         "state": torch.randn(1, STATE_DIM),
         "noise": torch.randn(1, ACTIONS, ACTION_DIM),
     }

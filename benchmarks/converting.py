@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from resident_memory import resident_bytes  # beside this file
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.initialization import no_init_weights
@@ -116,20 +117,12 @@ def jobs(folder: Path, layers: int) -> dict[str, Callable[[], nn.Module | None]]
     }
 
 
-def memory(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError(f"/proc/self/status has no {field}.")
-
-
 def measure(job: Callable[[], nn.Module | None]) -> dict[str, int]:
     """Resident memory before a job, its peak, and the size of what the job loaded, in bytes."""
-    imported = memory("VmRSS")
+    imported = resident_bytes()
     loaded = job()
     held = sum(weight.nbytes for weight in loaded.state_dict().values()) if loaded is not None else 0
-    return {"imported": imported, "peak": memory("VmHWM"), "held": held}
+    return {"imported": imported, "peak": resident_bytes(peak=True), "held": held}
 
 
 def main() -> None:

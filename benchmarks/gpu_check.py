@@ -27,6 +27,7 @@ import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 from options import at_least_one  # beside this file
+from prompts import random_prompts
 from torch import Tensor, nn
 
 import lerobot_policy_gem  # noqa: F401, registers the policies
@@ -48,7 +49,7 @@ DEPTH_SIDE = 256  # of gem_vla_2b_depth.yaml
 LOW = {"weights": "bfloat16", "optimizer_name": "adamw_8bit"}
 CHECKPOINTING = {"gradient_checkpointing": True}
 
-# Issue's goals for 2b at the default sizes on an H100: row -> (what is measured, largest value).
+# What is aimed at for 2b at the default sizes on an H100: row -> (what is measured, largest value).
 GOALS = {"compiled": ("chunk_ms", 15.0), "action, 8-bit, with depth": ("peak_gb", 48.0)}
 
 
@@ -210,19 +211,21 @@ def observe(
 ) -> dict[str, Any]:
     """A preprocessed batch of random pictures."""
     config, device = policy.backbone.config, torch.device(options.device)
-    vision = config.vision_config
-    patches = options.image_size // vision.patch_size
-    tokens = (patches // vision.spatial_merge_size) ** 2
-    image = [config.vision_start_token_id, *[config.image_token_id] * tokens, config.vision_end_token_id]
-    ids = torch.tensor([[*image * options.cameras, *range(100, 100 + TEXT_TOKENS)]] * batch_size)
-    patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     names, side = cameras(options), options.image_size
     torch.manual_seed(1)
+    prompts = random_prompts(
+        config,
+        image_side=side,
+        cameras=options.cameras,
+        text_tokens=TEXT_TOKENS,
+        rows=batch_size,
+    )
+    ids = prompts["input_ids"]
     batch = {
         OBS_LANGUAGE_TOKENS: ids,
-        OBS_LANGUAGE_ATTENTION_MASK: torch.ones_like(ids, dtype=torch.bool),
-        OBS_PIXEL_VALUES: torch.randn(batch_size * options.cameras * patches**2, patch_dim),
-        OBS_GRID_THW: torch.tensor([[1, patches, patches]] * options.cameras * batch_size),
+        OBS_LANGUAGE_ATTENTION_MASK: prompts["attention_mask"].bool(),
+        OBS_PIXEL_VALUES: prompts["pixel_values"],
+        OBS_GRID_THW: prompts["image_grid_thw"],
         OBS_STATE: torch.randn(batch_size, STATE_DIM),
         ACTION: torch.rand(batch_size, getattr(policy.config, "chunk_size", 1), ACTION_DIM) * 2 - 1,
         **{camera: torch.rand(batch_size, 3, side, side) for camera in names},

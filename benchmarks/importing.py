@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
+from resident_memory import resident_bytes  # beside this file
 
 from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
 from lerobot_gem.storage.output_folder import OutputDataset
@@ -137,22 +138,14 @@ def jobs(folder: Path, root: Path, records: int) -> dict[str, Callable[[], objec
     }
 
 
-def memory(field: str) -> float:
-    """A field of /proc/self/status, in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f"/proc/self/status has no {field}.")
-
-
 def measure(job: Callable[[], object], records: int) -> dict[str, float]:
     """Samples per second of wall and of CPU time (workers included), and memory before and at most, in MB."""
-    imported, wall = memory("VmRSS"), time.perf_counter()
+    imported, wall = resident_bytes() / 2**20, time.perf_counter()
     before = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     job()
     after = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     wall = time.perf_counter() - wall
-    peak = memory("VmHWM")
+    peak = resident_bytes(peak=True) / 2**20
     return {"wall": records / wall, "cpu": records / (after - before), "imported": imported, "peak": peak}
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import init_empty_weights
 from peft import LoraConfig, inject_adapter_in_model
+from prompts import random_prompts  # beside this file
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -215,18 +216,6 @@ def tensors_in(values) -> Iterator[Tensor]:
 # Activations
 
 
-def inputs_of(backbone: GemBackbone, image_side: int) -> tuple[Tensor, ...]:
-    """Tokens, mask, patches and sizes of one prompt."""
-    config, vision = backbone.config, backbone.config.vision_config
-    side = image_side // vision.patch_size
-    image = [config.image_token_id] * (side // vision.spatial_merge_size) ** 2
-    span = [config.vision_start_token_id, *image, config.vision_end_token_id]
-    ids = torch.tensor([[*span * CAMERAS, *range(100, 100 + TEXT_TOKENS)]])
-    patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    grid = torch.tensor([[1, side, side]] * CAMERAS)
-    return ids, torch.ones_like(ids), torch.randn(CAMERAS * side**2, patch_dim), grid
-
-
 @contextmanager
 def saved(module: nn.Module) -> Iterator[dict[int, int]]:
     """Storages that are kept for the backward pass, weights apart: address -> bytes."""
@@ -263,8 +252,9 @@ def activations(image_side: int, *, depth: bool, checkpointing: bool) -> int:
         backbone.gradient_checkpointing_enable()
         if generator is not None:
             generator.gradient_checkpointing_enable()
-    ids, mask, pixels, grid = inputs_of(backbone, image_side)
-    pixels = fake.from_tensor(pixels)
+    prompt = random_prompts(backbone.config, image_side=image_side, cameras=CAMERAS, text_tokens=TEXT_TOKENS)
+    ids, mask, grid = prompt["input_ids"], prompt["attention_mask"], prompt["image_grid_thw"]
+    pixels = fake.from_tensor(prompt["pixel_values"])
     # It compares numbers of image tokens and features, which fake tensors can't be asked.
     backbone.model.get_placeholder_mask = lambda tokens, embeddings, image_features: (
         (tokens == backbone.image_token_id)[..., None].expand_as(embeddings),

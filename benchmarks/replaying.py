@@ -13,12 +13,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lerobot_gem.data.libero_demos.attempt_files import Attempt, read_demonstration
+from lerobot_gem.data.libero_demos.attempt_files import Attempt
 from lerobot_gem.data.libero_demos.attempts import open_scene, scene_of
 from lerobot_gem.data.libero_demos.collecting import run_attempt
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.storage.output_folder import OutputDataset
+from lerobot_gem.storage.recorded_episodes import count_frames
 from tests.data.libero_demos.recorded_source import record, write_source
 
 
@@ -47,7 +48,7 @@ def main() -> None:
                     run_attempt(replace(config, qa=qa), attempt, staging)
                 seconds.append((time.process_time() - start) / len(attempts))
                 folders = [staging / attempt.name for attempt in attempts]
-                frames = sum(len(read_demonstration(one)["action"]) for one in folders) / len(folders)
+                frames = sum(count_frames(one) for one in folders) / len(folders)
                 rates.append(frames / seconds[-1])
             print(f"| {job} | {seconds[0]:.1f} | {frames:.0f} | {rates[0]:.1f} | {rates[1]:.1f} |")
         open_scene.close()

@@ -9,15 +9,15 @@ process; the peak of resident memory of each, less what the imported libraries t
 """
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from prompts import random_prompts  # beside this file
+from resident_memory import resident_bytes
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -57,22 +57,6 @@ def config() -> Qwen3VLConfig:
     return Qwen3VLConfig(**values)
 
 
-def observe() -> dict[str, Tensor]:
-    values = config()
-    vision = values.vision_config
-    side = IMAGE_SIDE // vision.patch_size
-    image = [values.image_token_id] * (side // vision.spatial_merge_size) ** 2
-    span = [values.vision_start_token_id, *image, values.vision_end_token_id]
-    ids = torch.tensor([[*span * CAMERAS, *range(1000, 1000 + TEXT_TOKENS)]] * BATCH)
-    patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "pixel_values": torch.randn(BATCH * CAMERAS * side**2, patch_dim),
-        "image_grid_thw": torch.tensor([[1, side, side]] * CAMERAS * BATCH),
-    }
-
-
 def make_expert() -> ActionExpert:
     architecture = ExpertArchitecture(hidden_size=256, depth=EXPERT_BLOCKS, num_heads=4, num_kv_heads=2)
     expert = ActionExpert(
@@ -91,7 +75,9 @@ def make(implementation: str) -> Callable[[bool], float]:
     torch.manual_seed(0)
     whole = Qwen3VLForConditionalGeneration(config())
     expert = make_expert()
-    observation = observe()
+    observation = random_prompts(
+        whole.config, image_side=IMAGE_SIDE, cameras=CAMERAS, text_tokens=TEXT_TOKENS, rows=BATCH
+    )
     actions, noise = torch.randn(2, BATCH, CHUNK, ACTION_DIM).unbind()
     state, share = torch.randn(BATCH, STATE_DIM), torch.rand(BATCH)
     if implementation == "plain":
@@ -142,12 +128,6 @@ def split(way: str) -> tuple[str, bool]:
     return way.removesuffix(CHECKPOINTING), way.endswith(CHECKPOINTING)
 
 
-def peak_kb() -> int:
-    """Of the resident memory; `getrusage` would count that of the process before this one, which began it."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])  # type: ignore[index]
-
-
 def peak(way: str) -> float:
     """MB that building a way and two of its steps add to the imported libraries, in a process of its own."""
     command = [sys.executable, __file__, "--peak", way]
@@ -162,12 +142,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak:
-        before = peak_kb()
+        before = resident_bytes(peak=True)
         implementation, checkpointing = split(arguments.peak)
         step = make(implementation)
         step(checkpointing)
         step(checkpointing)
-        print((peak_kb() - before) / 1024)
+        print((resident_bytes(peak=True) - before) / 2**20)
         return
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     steps = {implementation: make(implementation) for implementation in ("plain", "ours")}

@@ -283,9 +283,6 @@ def main() -> None:
     if options.fresh:
         shutil.rmtree(output, ignore_errors=True)
 
-    def other_core(part: str) -> list[str]:
-        return [sys.executable, __file__, f"--recipe={options.recipe}", f"--part={part}"]
-
     run_steps(output, collecting(recipe))
     for steps, part in (
         (gem(recipe), "twin"),

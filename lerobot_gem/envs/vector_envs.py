@@ -50,7 +50,7 @@ def vector_envs(
         **env_kwargs: Of `env_class`.
 
     Raises:
-        ValueError: No suite, an unknown task, or an unknown control mode.
+        ValueError: An unknown task, or an unknown control mode.
     """
     from lerobot.envs.libero import _select_task_ids  # which needs LIBERO; other environments don't
 

@@ -59,12 +59,6 @@ class ActionTokenWriter:
         prompts = torch.cat([tokens, prefix], dim=1)
         mask = torch.cat([mask.long(), torch.ones_like(prefix)], dim=1)
         backbone, language = self.backbone, self.backbone.model.language_model
-        positions, _ = backbone.model.get_rope_index(
-            prompts,
-            mm_token_type_ids=(prompts == backbone.image_token_id).int(),
-            image_grid_thw=image_grid_thw,
-            attention_mask=mask,
-        )
         prompt = backbone.prepare(prompts, mask, image_grid_thw)
         cache = DynamicCache(config=language.config)
         states = backbone.read(
@@ -74,7 +68,7 @@ class ActionTokenWriter:
             convention="hidden_states",
             cache=cache,
         )[:, 0, -1]
-        position = positions.masked_fill(mask == 0, 0).amax(dim=(0, 2)) + 1  # (B,) of the next token
+        position = prompt.positions.masked_fill(mask == 0, 0).amax(dim=(0, 2)) + 1  # (B,) of the next token
 
         lengths = torch.tensor(self.lengths, device=tokens.device)
         written: list[list[int]] = [[] for _ in tokens]

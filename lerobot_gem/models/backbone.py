@@ -32,6 +32,7 @@ class PreparedPrompt(NamedTuple):
     Args:
         embeddings: (B, L, D) of the tokens; what stands at image tokens is replaced.
         image_tokens: (N,), where the image tokens are in the B * L tokens.
+        positions: (3, B, L), rotary ones in time, height and width.
         cos: (B, L, head_size), of the rotary positions.
         sin: Of the same shape.
         causal_mask: (B, 1, L, L); None where all tokens are real, and attention to all tokens before is all there is to it.
@@ -40,6 +41,7 @@ class PreparedPrompt(NamedTuple):
 
     embeddings: Tensor
     image_tokens: Tensor
+    positions: Tensor
     cos: Tensor
     sin: Tensor
     causal_mask: Tensor | None
@@ -323,7 +325,7 @@ class GemBackbone(nn.Module):
             attention_mask=attention_mask,
             past_key_values=None,
         )
-        return PreparedPrompt(embeddings, image_tokens, cos, sin, causal_mask, images)
+        return PreparedPrompt(embeddings, image_tokens, positions, cos, sin, causal_mask, images)
 
     def see(self, pixel_values: Tensor, images: ImagePositions) -> ImageFeatures:
         """Run the vision tower.

@@ -49,6 +49,13 @@ class ExpertArchitecture:
     ffn_dim_multiplier: float | None = None
 
     def __post_init__(self) -> None:
+        least = dict.fromkeys(("hidden_size", "depth", "num_heads", "num_kv_heads", "multiple_of"), 1)
+        for name, bound in (least | {"num_register_tokens": 0}).items():
+            value = getattr(self, name)
+            if type(value) is not int or value < bound:
+                raise ValueError(
+                    f"{name}={value!r} of the action expert: expected a whole number, at least {bound}."
+                )
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} of the action expert must be a multiple of num_heads={self.num_heads}."

@@ -31,6 +31,12 @@ from lerobot_gem.processing.steps import (
 from lerobot_gem.storage.language_rows import bound_language
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 
+# `built.questions` in words.
+_TRAINED = {
+    "": "without questions",
+    "frames": "with questions about the robot's own frames",
+    "dataset": "with questions of a second dataset",
+}
 # More than any training draws; the sampler draws a few at a time.
 _FOREVER = 2**40
 
@@ -66,10 +72,11 @@ class QuestionBatches:
         }
         prompts = self._steps(moved)
         asked = {key: prompts[key] for key in QUESTION_KEYS}
-        # The last batch of an epoch may be smaller.
-        samples, shown = asked[OBS_ROW_SAMPLES], asked[OBS_SHOWN]
-        images = torch.stack([shown[:, 0] % batch_size, shown[:, 1]], dim=1)
-        return asked | {OBS_ROW_SAMPLES: samples % batch_size, OBS_SHOWN: images}
+        # Spread evenly, since a part of the batch is computed with the questions of its samples.
+        questions, shown = len(frames["index"]), asked[OBS_SHOWN]
+        samples = torch.arange(questions, device=device) * batch_size // questions
+        images = torch.stack([samples[shown[:, 0]], shown[:, 1]], dim=1)
+        return asked | {OBS_ROW_SAMPLES: samples[asked[OBS_ROW_SAMPLES]], OBS_SHOWN: images}
 
     def _loader(self, questions: int) -> DataLoader:
         # Of the step and the process that draws first (training/draws.py).
@@ -103,10 +110,10 @@ def build_question_batches(
     options = config.co_training
     asked = "frames" if config.asks_about_robot_frames else "dataset"
     # A checkpoint's processor is the one that was saved; and one that learned no answers may lack the last layers.
-    if weights_follow and config.built.questions not in (asked, "frames"):
+    if weights_follow and config.built.questions != asked:
         raise ValueError(
             f"co_training.loss_weight={options.loss_weight:g}, co_training.repo_id={options.repo_id!r}: the checkpoint was trained "
-            f"{'with questions of a second dataset alone' if config.built.questions else 'without questions'}. Expected "
+            f"{_TRAINED[config.built.questions]}. Expected "
             "--policy.co_training.… as it was trained, or a new policy (--policy.backbone.pretrained=<this checkpoint> instead of "
             "--policy.path)."
         )

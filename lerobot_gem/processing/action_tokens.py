@@ -218,20 +218,23 @@ class ActionTokens:
             chunks: In [-1, 1].
             max_coefficients: Where each chunk ends; None is its end.
         """
-        ids = self.encode_all(chunks)
-        coefficients = self.quantise(chunks).reshape(len(chunks), -1)
-        kept = coefficients.shape[1] if max_coefficients is None else max_coefficients
-        ends = [np.cumsum(self.lengths[tokens]) for tokens in ids]
+        kept = np.shape(chunks)[1] * np.shape(chunks)[2] if max_coefficients is None else max_coefficients
+        ends = [np.cumsum(self.lengths[tokens]) for tokens in self.encode_all(chunks)]
         counts = [int(np.searchsorted(end, kept)) + 1 if end[-1] > kept else len(end) for end in ends]
-        coefficients[:, kept:] = 0
-        back = idct(coefficients.reshape(np.shape(chunks)) / self.scale, axis=1, norm="ortho")
-        errors = np.abs(back - chunks)
+        errors = self.errors(chunks, kept)
         return TokenReport(
             float(np.mean(counts)),
             float(np.percentile(counts, 99)),
             float(errors.mean()),
             float(errors.max()),
         )
+
+    def errors(self, chunks: Chunk, kept: int) -> NDArray[np.float64]:
+        """Absolute differences (N, T, A) between chunks and what their first `kept` coefficients say."""
+        coefficients = self.quantise(chunks).reshape(len(chunks), -1)
+        coefficients[:, kept:] = 0
+        back = idct(coefficients.reshape(np.shape(chunks)) / self.scale, axis=1, norm="ortho")
+        return np.abs(back - chunks)
 
     @cached_property
     def _words(self) -> list[str]:

@@ -67,7 +67,7 @@ class ActionTurn:
         before = [] if follows_suffix else encode(tokenizer, ANSWER_PREFIX)
         _, chunk_size, action_dim = chunks.shape
         errors = [
-            tokens.measure(chunks, frequencies * action_dim).mean_error
+            float(tokens.errors(chunks, frequencies * action_dim).mean())
             for frequencies in range(1, chunk_size + 1)
         ]
         return cls(tokens, (*before, start), action_dim, tuple(errors))
@@ -108,10 +108,15 @@ class ActionTurn:
         """Raise a ValueError if a chunk that ends after so many coefficients says too little."""
         if self.error(max_coefficients) <= LARGEST_ERROR:
             return
-        enough = next(number for number, error in enumerate(self.errors, 1) if error <= LARGEST_ERROR)
+        enough = [number for number, error in enumerate(self.errors, 1) if error <= LARGEST_ERROR]
+        if not enough:
+            raise ValueError(
+                f"The checkpoint's action tokens say too little at any length: errors {self.errors}, expected some of at most "
+                f"{LARGEST_ERROR}. Its config.json was changed; take it anew."
+            )
         raise ValueError(
             f"action_tokens.max_coefficients={max_coefficients}: actions in [-1, 1] come back with a mean error of "
-            f"{self.error(max_coefficients):.3f}, expected at most {LARGEST_ERROR}. Take at least {enough * self.action_dim} of the "
+            f"{self.error(max_coefficients):.3f}, expected at most {LARGEST_ERROR}. Take at least {enough[0] * self.action_dim} of the "
             f"{self.coefficients} coefficients, or null for all."
         )
 

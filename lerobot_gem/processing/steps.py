@@ -138,8 +138,9 @@ class LanguageRowsStep(ProcessorStep):
         known = {
             name: data[name] for name in ("episode_index", "timestamp", "task") if data.get(name) is not None
         }
-        if isinstance(actions, Tensor) and actions.ndim == 2:  # of the frame itself, no chunk
-            known[ACTION] = actions
+        if isinstance(actions, Tensor):
+            # A chunk begins with the frame's own.
+            known[ACTION] = actions if actions.ndim == 2 else actions[:, 0]
         # As plain values, for the message.
         return self._bound.table.rows(
             int(data["index"][position]),

@@ -1,1 +1,1 @@
-"""LIBERO's scenes in robosuite and MuJoCo; knows nothing of GEM."""
+"""LIBERO's scenes in robosuite and an SO-101 in MuJoCo; knows nothing of GEM."""

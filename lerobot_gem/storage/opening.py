@@ -35,7 +35,7 @@ class DatasetOptions:
     Attributes:
         repo_id: LeRobot's name of the dataset, or its Hub id.
         root: Its folder; None for LeRobot's own place of `repo_id`, or the Hub.
-        episodes: Indices of the episodes to read; None for all.
+        episodes: Indices of the episodes to read; None for all. Commands that write a whole dataset refuse a choice.
         revision: Branch, tag or commit on the Hub.
     """
 

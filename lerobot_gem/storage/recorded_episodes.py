@@ -35,6 +35,11 @@ def has_episode(folder: Path) -> bool:
     return (folder / _ACTION).exists()
 
 
+def count_frames(folder: Path) -> int:
+    """Frames of the episode that `write_episode` kept there."""
+    return len(np.load(folder / _ACTION, mmap_mode="r"))
+
+
 def read_episode(folder: Path, task: str, dataset: Any) -> dict[str, Any]:
     """An episode as `LeRobotDataset.save_episode` takes it.
 

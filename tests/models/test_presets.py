@@ -63,6 +63,15 @@ def test_heads_must_divide(heads, kv_heads):
         ExpertArchitecture(hidden_size=64, depth=1, num_heads=heads, num_kv_heads=kv_heads)
 
 
+@pytest.mark.parametrize(
+    "sizes", [{"num_heads": 0}, {"depth": "8"}, {"hidden_size": -8}, {"num_register_tokens": -1}]
+)
+def test_sizes_are_whole_numbers(sizes):
+    [(name, value)] = sizes.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r} of the action expert: expected a whole number"):
+        ExpertArchitecture(**{"hidden_size": 64, "depth": 1, "num_heads": 8, "num_kv_heads": 4} | sizes)
+
+
 def test_models_know_nothing_of_lerobot():
     for file in Path(lerobot_gem.models.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

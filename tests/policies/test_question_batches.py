@@ -67,6 +67,17 @@ def test_rows_of_the_robots_own_frames_are_learned_as_in_stage_3(
     assert not {name for name, _ in policy.named_parameters()} - grads(policy).keys()
 
 
+def test_a_frame_of_another_dataset_is_found_by_the_first_action_of_its_chunk(
+    make_policy, depth_dataset_root, depth_batch
+):
+    _, preprocess, _ = make_policy(root=depth_dataset_root, co_training=CoTrainingConfig(loss_weight=1.0))
+    preprocess(depth_batch)
+    actions = depth_batch["action"].clone()
+    actions[0, 0, 2] += 0.01
+    with pytest.raises(ValueError, match=r"Frame 0 has action=\[.*of another dataset"):
+        preprocess({**depth_batch, "action": actions})
+
+
 def test_a_batch_without_questions_and_acting_go_on(make_policy, depth_dataset_root, depth_batch):
     policy, preprocess, _ = make_policy(depth_dataset_root, co_training=CoTrainingConfig(loss_weight=1.0))
     warm(policy)
@@ -107,7 +118,7 @@ def test_a_second_dataset_of_questions_without_actions(make_policy, dataset_root
     inputs = preprocess(batch)
     assert OBS_QUESTIONS not in inputs
     questions = policy.questions.draw(4, torch.device("cpu"))
-    assert questions[OBS_ROW_SAMPLES].tolist() == [0, 1]  # half of the batch
+    assert questions[OBS_ROW_SAMPLES].tolist() == [0, 2]  # half of the batch, spread over it
     assert learned(questions) == ["Seven mugs.<|im_end|>\n"] * 2
     assert policy.questions.draw(1, torch.device("cpu"))[OBS_ROW_SAMPLES].tolist() == [
         0,
@@ -132,7 +143,7 @@ def test_a_checkpoint_goes_on_with_its_second_dataset(make_policy, batch, questi
     )
     assert learned(again.questions.draw(4, torch.device("cpu"))) == ["Seven mugs.<|im_end|>\n"]
     config.co_training.repo_id = None
-    with pytest.raises(ValueError, match="was trained with questions of a second dataset alone"):
+    with pytest.raises(ValueError, match="was trained with questions of a second dataset. Expected"):
         GemVLAPolicy.from_pretrained(
             tmp_path, config=config, dataset_meta=policy.config._runtime_dataset_meta
         )

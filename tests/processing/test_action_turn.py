@@ -1,6 +1,7 @@
 """Turns of action tokens: their rows, their labels, and what a part of them is worth."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,3 +96,8 @@ def test_qwen3_vl_leaves_room_for_256_tokens_and_a_start():
     assert spare_rows(tokenizer, rows, 257) == 151_669
     with pytest.raises(ValueError, match="need 268 rows"):
         spare_rows(tokenizer, rows, 268)
+
+
+def test_errors_that_are_all_too_large_are_the_checkpoints(turn: ActionTurn):
+    with pytest.raises(ValueError, match="say too little at any length.*config.json was changed"):
+        replace(turn, errors=(0.5,) * len(turn.errors)).check_error(None)

@@ -68,7 +68,8 @@ class ExpertConfig(OldExpertFields):
     def __post_init__(self) -> None:
         for name in self.architecture:
             require(name, tuple(size.name for size in fields(ExpertArchitecture)), "expert.architecture")
-        if not 1 <= self.architecture.get("depth", 1) <= _DEEPEST_EXPERT:
+        depth = self.architecture.get("depth", 1)
+        if type(depth) is not int or not 1 <= depth <= _DEEPEST_EXPERT:
             raise ValueError(
                 f"expert.architecture={self.architecture}: expected a depth from 1 to {_DEEPEST_EXPERT} (14 in the release)."
             )
