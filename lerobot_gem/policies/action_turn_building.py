@@ -36,6 +36,9 @@ def build_action_turn(
         ValueError: Tokens are asked for and the checkpoint has none, or others; there is no room for them; or they say too little.
     """
     options = config.action_tokens
+    if dataset_meta is not None and not config.learns_tokens:
+        # What is trained on without them forgets how to write them, and its last layers are not kept.
+        config.built.action_turn = {}
     if config.built.action_turn:
         turn = ActionTurn.from_dict(config.built.action_turn)
         _check_unchanged(config, turn, embedding_rows)
@@ -48,8 +51,8 @@ def build_action_turn(
     if weights_follow or not config.learns_tokens:
         raise ValueError(
             f"action_tokens.act={options.act!r}, action_tokens.loss_weight={options.loss_weight:g}: the policy has learned no action "
-            "tokens. Expected a checkpoint that was trained with --policy.action_tokens.loss_weight=1, or a new policy "
-            "(--policy.backbone.pretrained=<this checkpoint> instead of --policy.path) that learns them."
+            "tokens, or learns on without them. Expected a checkpoint that was trained with --policy.action_tokens.loss_weight=1, or a "
+            "new policy that learns them (--policy.backbone.pretrained=<gem checkpoint or Qwen3-VL> instead of --policy.path)."
         )
     if dataset_meta is None:
         return None  # nothing to fit to, and nothing is trained

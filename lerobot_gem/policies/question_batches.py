@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.collate import lerobot_collate_fn
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.policies.token_options import CoTrainingConfig
 from lerobot_gem.processing.depth_cameras import is_depth
 from lerobot_gem.processing.language import MESSAGES
 from lerobot_gem.processing.steps import (
@@ -28,7 +30,7 @@ from lerobot_gem.processing.steps import (
     LanguageRowsStep,
     PromptStep,
 )
-from lerobot_gem.storage.language_rows import bound_language
+from lerobot_gem.storage.language_rows import bound_language, has_language
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 
 # `built.questions` in words.
@@ -56,15 +58,18 @@ class QuestionBatches:
     ) -> None:
         self._dataset, self._steps, self._share, self._num_workers = dataset, steps, share, num_workers
         self._batches: Iterator[dict[str, Any]] | None = None
+        self._largest = 0
 
     def draw(self, batch_size: int, device: torch.device) -> dict[str, Tensor]:
         """Prompts with labels and images, as `PromptStep` writes them, each counted for a sample of the batch.
 
         Args:
-            batch_size: Samples B that they are learned with. How many questions there are is settled by the first call.
+            batch_size: Samples B that they are learned with. How many questions there are is settled by the largest until now, since
+                a run may go on with the last, small batch of an epoch.
             device: Where to.
         """
-        if self._batches is None:
+        if self._batches is None or batch_size > self._largest:
+            self._largest = batch_size
             self._batches = iter(self._loader(max(1, round(self._share * batch_size))))
         frames = next(self._batches)
         moved = {
@@ -105,7 +110,10 @@ def build_question_batches(
     Raises:
         ValueError: The dataset has no questions, or the checkpoint has learned none.
     """
-    if dataset_meta is None or "language" not in config.loss_weights:
+    if dataset_meta is None:
+        return None
+    if "language" not in config.loss_weights:
+        config.built.questions = ""  # what is trained on without them does not keep the layers that answer
         return None
     options = config.co_training
     asked = "frames" if config.asks_about_robot_frames else "dataset"
@@ -114,8 +122,8 @@ def build_question_batches(
         raise ValueError(
             f"co_training.loss_weight={options.loss_weight:g}, co_training.repo_id={options.repo_id!r}: the checkpoint was trained "
             f"{_TRAINED[config.built.questions]}. Expected "
-            "--policy.co_training.… as it was trained, or a new policy (--policy.backbone.pretrained=<this checkpoint> instead of "
-            "--policy.path)."
+            "--policy.co_training.… as it was trained, or a new policy (--policy.backbone.pretrained=<gem checkpoint or Qwen3-VL> "
+            "instead of --policy.path)."
         )
     if not weights_follow:
         config.built.questions = asked
@@ -123,10 +131,13 @@ def build_question_batches(
         _require_questions(dataset_meta)
         LanguageRowsStep.bind(bound_language(dataset_meta))
         return None
-    root = None if options.root is None else Path(options.root)
-    dataset = open_dataset(DatasetOptions(str(options.repo_id), root))
+    dataset = _open(options)
     _require_questions(dataset.meta)
     cameras = [key for key in dataset.meta.camera_keys if not is_depth(dataset.meta.features[key])]
+    if not cameras:
+        raise ValueError(
+            f"co_training.repo_id={options.repo_id!r} has no camera: expected questions about pictures. Take another dataset."
+        )
     images = replace(config.images, cameras=cameras, layout="separate")
     LanguageRowsStep.bind(bound_language(dataset.meta))
     source = config.sources.backbone
@@ -144,9 +155,19 @@ def build_question_batches(
     )
 
 
+def _open(options: CoTrainingConfig) -> LeRobotDataset:
+    """The second dataset; its errors name the options of this policy."""
+    root = None if options.root is None else Path(options.root)
+    try:
+        return open_dataset(DatasetOptions(str(options.repo_id), root))
+    except (OSError, ValueError) as error:
+        said = str(error).replace("--dataset.", "--policy.co_training.")
+        raise type(error)(f"co_training.repo_id={options.repo_id!r}: {said}") from error
+
+
 def _require_questions(meta: Any) -> None:
     """Raise a ValueError if a dataset has no questions."""
-    if not meta.has_language_columns and MESSAGES not in meta.features:
+    if not has_language(meta):
         raise ValueError(
             f"co_training.loss_weight: {meta.repo_id!r} has no questions: expected language columns (lerobot-annotate, "
             f"lerobot-gem-libero-demos --qa=true) or a column {MESSAGES!r} (lerobot-gem-import). Take such a dataset, or name one in "

@@ -1,11 +1,14 @@
 """Options of what a policy that acts learns by next-token prediction: its actions in tokens, and answers to questions."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lerobot_gem.policies.validation import checked, require
 
 ActBy = Literal["flow", "tokens"]
+# Below it, logits divided by a temperature may be more than a float holds.
+_COLDEST = 1e-3
 
 
 @dataclass
@@ -35,9 +38,11 @@ class ActionTokensConfig:
     @checked
     def __post_init__(self) -> None:
         require(self.act, get_args(ActBy), "action_tokens.act")
-        for name in ("loss_weight", "temperature"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"action_tokens.{name}={getattr(self, name)}: expected 0 or more.")
+        _check_weight(self.loss_weight, "action_tokens.loss_weight")
+        if self.temperature != 0 and not (math.isfinite(self.temperature) and self.temperature >= _COLDEST):
+            raise ValueError(
+                f"action_tokens.temperature={self.temperature}: expected 0 for the likeliest tokens, or at least {_COLDEST}."
+            )
         if not self.scale > 0:
             raise ValueError(f"action_tokens.scale={self.scale}: expected more than 0 (10 in FAST).")
         for name in ("vocabulary", "max_coefficients"):
@@ -72,8 +77,7 @@ class CoTrainingConfig:
 
     @checked
     def __post_init__(self) -> None:
-        if not self.loss_weight >= 0:
-            raise ValueError(f"co_training.loss_weight={self.loss_weight}: expected 0 or more.")
+        _check_weight(self.loss_weight, "co_training.loss_weight")
         if not 0 < self.share <= 1:
             raise ValueError(
                 f"co_training.share={self.share}: expected a share of the batch, above 0 and at most 1."
@@ -85,3 +89,13 @@ class CoTrainingConfig:
                 f"co_training.repo_id={self.repo_id!r} with co_training.loss_weight=0: its questions would not be learned. Expected "
                 "--policy.co_training.loss_weight=1, or no repo_id."
             )
+        if self.root is not None and self.repo_id is None:
+            raise ValueError(
+                f"co_training.root={self.root!r} without co_training.repo_id: expected the name of the second dataset too, such as "
+                "--policy.co_training.repo_id=local/questions."
+            )
+
+
+def _check_weight(weight: float, name: str) -> None:
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"{name}={weight}: expected 0 or more.")

@@ -29,7 +29,7 @@ FIRST_CHARACTER = 0xE000
 _CHARACTERS = 6400
 # Mean error, of actions in [-1, 1], above which tokens say too little to act by.
 LARGEST_ERROR = 0.1
-# Coefficients of the longest token; more than chunks have.
+# Coefficients of the longest token.
 LONGEST = 4096
 # As in FAST: a pair that occurs once is no pattern.
 MIN_FREQUENCY = 2
@@ -76,7 +76,8 @@ class ActionTokens:
 
     def __post_init__(self) -> None:
         # A checkpoint may be a stranger's, and these numbers say how much memory the vocabulary takes.
-        if not 0 < self.chunk_size * self.scale**2 < _CHARACTERS**2 / 4 - _CHARACTERS:
+        most = _CHARACTERS**2 / 4 - _CHARACTERS
+        if not (self.chunk_size > 0 and self.scale > 0 and self.chunk_size * self.scale**2 < most):
             raise ValueError(
                 f"Action tokens with chunk_size={self.chunk_size} and scale={self.scale:g}: expected both above 0, and at most "
                 f"{_CHARACTERS} values of a coefficient, of which there are 2 * scale * sqrt(chunk_size). Lower one."
@@ -105,7 +106,7 @@ class ActionTokens:
             raise ValueError(
                 f"action_tokens.vocabulary={vocabulary} with action_tokens.scale={scale:g} and chunk_size={chunk_size}: expected at least "
                 f"{len(alphabet)}, one token for each value that a coefficient can have. Lower the scale or chunk_size, or raise "
-                "the vocabulary."
+                "the vocabulary if the backbone has room (266 in Qwen3-VL)."
             )
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
@@ -180,6 +181,8 @@ class ActionTokens:
         total = chunk_size * action_dim
         expected = total if max_coefficients is None else min(max_coefficients, total)
         coefficients = np.zeros(total)
+        if not all(0 <= token < len(self) for token in ids):
+            raise ValueError(f"Action tokens {list(ids)}: expected numbers from 0 to {len(self) - 1}.")
         text = "".join(self._words[token] for token in ids)
         if len(text) != expected:
             raise ValueError(
@@ -196,6 +199,8 @@ class ActionTokens:
             ValueError: As `encode`.
         """
         chunks = np.asarray(chunks, dtype=np.float64)
+        if chunks.ndim != 3 or 0 in chunks.shape[1:]:
+            raise ValueError(f"Chunks of the shape {chunks.shape[1:]}: expected (chunk size, action size).")
         if chunks.shape[1] > self.chunk_size:
             raise ValueError(
                 f"A chunk of {chunks.shape[1]} actions: the action tokens were fitted to chunks of {self.chunk_size}. Expected no more; "
@@ -273,5 +278,5 @@ def refuse_large_error(report: TokenReport, scale: float) -> None:
     if report.mean_error > LARGEST_ERROR:
         raise ValueError(
             f"action_tokens.scale={scale:g}: actions in [-1, 1] come back from their tokens with a mean error of "
-            f"{report.mean_error:.3f}, expected at most {LARGEST_ERROR}. Raise --policy.action_tokens.scale (10)."
+            f"{report.mean_error:.3f}, expected at most {LARGEST_ERROR}. Raise --policy.action_tokens.scale (10) of a new policy."
         )

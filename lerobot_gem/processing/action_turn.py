@@ -161,7 +161,7 @@ def spare_rows(tokenizer: Any, embedding_rows: int, needed: int) -> int:
     if first + needed > embedding_rows:
         raise ValueError(
             f"Action tokens need {needed} rows of the backbone's embedding that its tokenizer leaves free: of its {embedding_rows} rows "
-            f"the tokenizer takes {first}. Lower --policy.action_tokens.vocabulary, or take Qwen3-VL's own weights and tokenizer, "
-            "which leave 267 free."
+            f"the tokenizer takes {first}. Lower --policy.action_tokens.vocabulary (and, where that is too small for the values of a "
+            "coefficient, --policy.action_tokens.scale or chunk_size), or take Qwen3-VL's own weights and tokenizer, which leave 267 free."
         )
     return first

@@ -39,7 +39,7 @@ def read_action_chunks(meta: Any, chunk_size: int, at_most: int) -> NDArray[np.f
     table = table.sort_by("index")
     episodes = table["episode_index"].to_numpy()
     actions = table[ACTION].combine_chunks()
-    if not pa.types.is_floating(actions.type):
+    if pa.types.is_nested(actions.type):
         actions = pc.list_flatten(actions)
     values = actions.to_numpy(zero_copy_only=False).reshape(len(table), -1).astype(np.float32)
     starts = np.unique(np.linspace(0, len(table) - 1, min(at_most, len(table))).astype(np.int64))

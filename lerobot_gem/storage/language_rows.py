@@ -125,6 +125,33 @@ def bound_language(meta: Any) -> BoundLanguage:
     return BoundLanguage(LanguageTable(meta) if meta.has_language_columns else None, meta.camera_keys)
 
 
+def has_language(meta: Any) -> bool:
+    """Whether any frame of a dataset has a question, an answer or another text.
+
+    Args:
+        meta: `LeRobotDatasetMetadata`; where its data files are not on this machine, a column for texts is enough.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    columns = [name for name in (PERSISTENT, EVENTS, MESSAGES) if name in meta.features]
+    if not columns:
+        return False
+    files = data_files(meta.root)
+    for file in files:
+        table = pq.read_table(file, columns=columns)
+        for name in table.column_names:
+            column = table[name]
+            filled = (
+                pc.not_equal(column, "[]")
+                if name == MESSAGES
+                else pc.greater(pc.list_value_length(column), 0)
+            )
+            if pc.any(filled).as_py():
+                return True
+    return not files
+
+
 def names_places(meta: Any) -> bool:
     """Whether questions or answers of a dataset name places in the picture by coordinates.
 

@@ -32,6 +32,17 @@ def test_a_policy_that_learns_no_tokens_reads_no_actions(make_policy, dataset_ro
     assert config.built.action_turn == {}
 
 
+def test_what_is_trained_on_without_tokens_has_none_any_more(make_policy, dataset_root):
+    policy, *_ = make_policy(action_tokens=ActionTokensConfig(loss_weight=1.0, vocabulary=64))
+    config, meta = policy.config, LeRobotDatasetMetadata("local/noise", root=dataset_root)
+    config.action_tokens.loss_weight = 0.0
+    assert build_action_turn(config, meta, weights_follow=True, embedding_rows=1024) is None
+    assert config.built.action_turn == {}
+    config.action_tokens.act = "tokens"
+    with pytest.raises(ValueError, match="no action tokens, or learns on without them"):
+        build_action_turn(config, meta, weights_follow=True, embedding_rows=1024)
+
+
 def test_without_a_dataset_there_is_nothing_to_fit():
     """As lerobot-eval builds a policy from scratch."""
     config = GemVLAConfig(preset="tiny", device="cpu", action_tokens=ActionTokensConfig(loss_weight=1.0))

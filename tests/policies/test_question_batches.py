@@ -120,10 +120,10 @@ def test_a_second_dataset_of_questions_without_actions(make_policy, dataset_root
     questions = policy.questions.draw(4, torch.device("cpu"))
     assert questions[OBS_ROW_SAMPLES].tolist() == [0, 2]  # half of the batch, spread over it
     assert learned(questions) == ["Seven mugs.<|im_end|>\n"] * 2
-    assert policy.questions.draw(1, torch.device("cpu"))[OBS_ROW_SAMPLES].tolist() == [
-        0,
-        0,
-    ]  # a last, small batch
+    # A last, small batch; and a larger one than until now, as behind the first of a run that goes on.
+    for batch_size, samples in ((1, [0, 0]), (6, [0, 2, 4]), (4, [0, 1, 2])):
+        drawn = policy.questions.draw(batch_size, torch.device("cpu"))
+        assert drawn[OBS_ROW_SAMPLES].tolist() == samples
     policy.train()
     loss, logs = policy(inputs)
     assert logs["language_loss"] > 1
@@ -147,6 +147,15 @@ def test_a_checkpoint_goes_on_with_its_second_dataset(make_policy, batch, questi
         GemVLAPolicy.from_pretrained(
             tmp_path, config=config, dataset_meta=policy.config._runtime_dataset_meta
         )
+
+
+def test_a_second_dataset_is_named_by_its_own_options(make_policy, tmp_path):
+    for root, message in (
+        (str(tmp_path / "nowhere"), "co_training.repo_id='local/q': No dataset in"),
+        (None, "co_training.repo_id='local/q': .*--policy.co_training.root"),
+    ):
+        with pytest.raises(OSError, match=message):
+            make_policy(co_training=CoTrainingConfig(loss_weight=1.0, repo_id="local/q", root=root))
 
 
 def test_what_has_no_questions_is_one_error(make_policy, dataset_root, tmp_path):

@@ -136,6 +136,10 @@ def test_what_can_not_be_fitted_or_written_is_one_error():
         tokens.encode(np.zeros((17, 6)))
     with pytest.raises(ValueError, match=r"stand for 95 coefficients: expected 96 for a chunk of 16 actions"):
         tokens.decode([0] * 95, 16, 6)
+    with pytest.raises(ValueError, match=r"Action tokens \[-1\]: expected numbers from 0 to"):
+        tokens.decode([-1], 1, 1)
+    with pytest.raises(ValueError, match=r"Chunks of the shape \(6,\): expected"):
+        tokens.encode(np.zeros(6))
 
 
 def test_an_error_above_a_tenth_is_refused():
@@ -147,7 +151,14 @@ def test_an_error_above_a_tenth_is_refused():
 
 
 def test_a_strangers_vocabulary_takes_no_memory():
-    for chunk_size, scale in ((16, 1e12), (10**12, 10.0), (0, 10.0), (16, 0.0), (16, float("nan"))):
+    for chunk_size, scale in (
+        (16, 1e12),
+        (10**12, 10.0),
+        (0, 10.0),
+        (16, 0.0),
+        (16, -10.0),
+        (16, float("nan")),
+    ):
         with pytest.raises(ValueError, match="expected both above 0, and at most 6400 values"):
             ActionTokens(chunk_size, scale)
     doubling = tuple((81 + step, 81 + step) for step in range(40))

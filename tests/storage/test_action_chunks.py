@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
@@ -28,7 +30,13 @@ def test_a_large_dataset_is_read_at_frames_spread_over_it(dataset_root: Path):
 
 def test_actions_of_one_number(tmp_path: Path):
     root = write_dataset(tmp_path / "data", action_dim=1)
-    assert read_action_chunks(LeRobotDatasetMetadata("local/noise", root=root), 3, 7).shape == (7, 3, 1)
+    meta = LeRobotDatasetMetadata("local/noise", root=root)
+    assert read_action_chunks(meta, 3, 7).shape == (7, 3, 1)
+    for file in (root / "data").rglob("*.parquet"):
+        table = pq.read_table(file)
+        column = table.schema.get_field_index("action")
+        pq.write_table(table.set_column(column, "action", pa.array(range(len(table)))), file)
+    assert read_action_chunks(meta, 2, 2)[0].tolist() == [[0], [1]]  # whole numbers
 
 
 def test_data_that_is_not_here_is_one_error(dataset_root: Path, tmp_path: Path):

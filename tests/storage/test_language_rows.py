@@ -8,7 +8,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.storage.language_columns import row
-from lerobot_gem.storage.language_rows import LanguageTable, names_places
+from lerobot_gem.storage.language_rows import LanguageTable, has_language, names_places
 from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, write_dataset
 
 FRONT, _ = CAMERAS
@@ -56,3 +56,12 @@ def test_places_in_language_rows(dataset_root: Path, tmp_path: Path, answer: str
     add_language_rows(root, [], {7: vqa("Where?", answer)})
     assert names_places(LeRobotDataset("local/noise", root=root).meta) is is_place
     assert not names_places(LeRobotDataset("local/noise", root=dataset_root).meta)
+
+
+def test_columns_without_any_text_are_no_language(dataset_root: Path, tmp_path: Path) -> None:
+    assert not has_language(meta_of(dataset_root))
+    assert not has_language(meta_of(write_dataset(tmp_path / "empty", messages="[]")))
+    assert not has_language(meta_of(add_language_rows(write_dataset(tmp_path / "none"), [], {})))
+    assert has_language(
+        meta_of(add_language_rows(write_dataset(tmp_path / "one"), [], {3: vqa("Where?", "There.")}))
+    )
