@@ -4,8 +4,6 @@ Training keeps weights that acting never reads: the depth generator, the decoder
 float32 of what is computed in bfloat16. What is written without them loads as any checkpoint does.
 """
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig
 
-from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
+from lerobot_gem.checkpoints.files import StoredTensor, check_weights, is_exact, write_policy
 from lerobot_gem.checkpoints.formats import Checkpoint, built_from
+from lerobot_gem.checkpoints.loading import kept_layers
 from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.precision import autocast_weights, token_tables
@@ -57,7 +56,7 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
     weights = _acting_weights(source, parts)
     dtype = getattr(torch, config["dtype"])
     cast = autocast_weights(parts) | {
-        name for name in token_tables(parts) if _is_exact(weights[name].read(), dtype)
+        name for name in token_tables(parts) if is_exact(weights[name].read(), dtype)
     }
     weights |= {
         name: CastTensor(
@@ -65,12 +64,7 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
         )
         for name in cast
     }
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "config.json").write_text(json.dumps(config, indent=4) + "\n")
-    for file in source.path.glob("policy_*processor*"):
-        shutil.copyfile(file, output_dir / file.name)
-    size = sum(stored.num_bytes for stored in weights.values())
-    write_weights(output_dir, weights, max_shard_bytes=size)
+    write_policy(output_dir, config, weights, processors=source.path)
 
 
 def _acting_parts(source: Checkpoint, config: dict[str, Any], *, by_tokens: bool) -> nn.ModuleDict:
@@ -81,7 +75,9 @@ def _acting_parts(source: Checkpoint, config: dict[str, Any], *, by_tokens: bool
     with torch.device("meta"):
         backbone = GemBackbone(
             Qwen3VLConfig.from_dict(source.backbone_config),
-            num_layers=None if by_tokens else max(config["expert"]["conditioning_layers"]),
+            num_layers=None
+            if by_tokens
+            else kept_layers(config["expert"]["conditioning_layers"], conditioning),
             language_head=by_tokens,
             key_values=conditioning == "key_values",
         )
@@ -112,10 +108,6 @@ def _acting_weights(source: Checkpoint, parts: nn.ModuleDict) -> dict[str, Store
         fault=f"The weights in {source.path} do not fit its config.json",
     )
     return weights
-
-
-def _is_exact(weight: Tensor, dtype: torch.dtype) -> bool:
-    return torch.equal(weight.to(dtype).to(weight.dtype), weight)
 
 
 def _acting_config(source: Checkpoint, *, by_tokens: bool) -> dict[str, Any]:

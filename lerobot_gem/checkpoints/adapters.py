@@ -44,8 +44,8 @@ class MergedTensor(StoredTensor):
         return self.base.files | self.down.files | self.up.files
 
     def read(self) -> Tensor:
-        adaptation = self.scale * (self.up.read() @ self.down.read())
-        return (self.base.read().to(self.dtype) + adaptation.to(self.dtype))[self.rows]
+        base, up, down = (part.read().to(self.dtype) for part in (self.base, self.up, self.down))
+        return (base + self.scale * (up @ down))[self.rows]
 
 
 def is_adapter(folder: Path) -> bool:
@@ -53,17 +53,19 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def check_whole(pretrained: str | Path, given: str) -> None:
+def check_whole(pretrained: str | Path, given: str, *, use_peft: bool) -> None:
     """Refuse an adapter where a whole policy is needed.
 
     Args:
         pretrained: Folder or Hub id.
         given: What names it, for the message: "distillation.teacher='outputs/lora'".
+        use_peft: What its config.json says, which decides on the Hub. In a folder the files do: a policy that PEFT merged says so too.
 
     Raises:
-        ValueError: It is an adapter's folder.
+        ValueError: It is an adapter.
     """
-    if is_adapter(Path(pretrained)):
+    folder = Path(pretrained)
+    if is_adapter(folder) or (use_peft and not folder.is_dir()):
         raise ValueError(
             f"{given} is an adapter: expected a whole policy here. Merge it (lerobot-gem-convert --format=acting to act, --format=policy "
             "to train on or to learn from)."

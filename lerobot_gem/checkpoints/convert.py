@@ -25,7 +25,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lerobot_gem.checkpoints.acting import write_acting
 from lerobot_gem.checkpoints.adapters import CONFIG_FILE as ADAPTER_CONFIG, is_adapter
-from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_weights
+from lerobot_gem.checkpoints.files import StoredTensor, check_weights, write_policy, write_weights
 from lerobot_gem.checkpoints.formats import (
     GEM_2B_PREFIXES,
     SANA_FOLDERS,
@@ -139,12 +139,8 @@ def _write_policy(source: Checkpoint, output_dir: Path) -> None:
             f"{source.path} is no adapter of a gem or gem_vla policy: expected a folder with {ADAPTER_CONFIG}, which "
             "lerobot-train --peft.method_type=LORA writes."
         )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    _write_json(output_dir / "config.json", source.config | {"use_peft": False, "pretrained_path": None})
-    for file in source.path.glob("policy_*processor*"):
-        shutil.copyfile(file, output_dir / file.name)
-    size = sum(stored.num_bytes for stored in source.weights.values())
-    write_weights(output_dir, source.weights, max_shard_bytes=size)
+    config = source.config | {"use_peft": False, "pretrained_path": None}
+    write_policy(output_dir, config, source.weights, processors=source.path)
 
 
 def _write_expert(source: Checkpoint, output_dir: Path) -> None:

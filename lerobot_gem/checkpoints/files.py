@@ -8,10 +8,12 @@ import hashlib
 import json
 import math
 import pickle
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -170,10 +172,14 @@ def load_weights(
 
 
 def _made(read: Tensor, dtype: torch.dtype, wanted: torch.dtype | None, if_exact: bool) -> Tensor:
-    made = read.to(wanted or dtype, copy=True)
-    if if_exact and wanted is not None and not torch.equal(made.to(read.dtype), read):
+    if if_exact and wanted is not None and not is_exact(read, wanted):
         return read.clone()
-    return made
+    return read.to(wanted or dtype, copy=True)
+
+
+def is_exact(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether no number of a weight changes by another type."""
+    return torch.equal(weight.to(dtype).to(weight.dtype), weight)
 
 
 def check_weights(
@@ -299,6 +305,25 @@ def write_weights(folder: Path, weights: Mapping[str, StoredTensor], *, max_shar
         (folder / "model.safetensors.index.json").write_text(
             json.dumps(index, indent=2, sort_keys=True) + "\n"
         )
+
+
+def write_policy(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, StoredTensor], *, processors: Path
+) -> None:
+    """Write one of our policies as LeRobot saves policies, its weights in one file.
+
+    Args:
+        folder: Need not exist.
+        config: Content of config.json.
+        weights: Under our names.
+        processors: Folder of a policy, whose processors are taken.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=4) + "\n")
+    for file in processors.glob("policy_*processor*"):
+        shutil.copyfile(file, folder / file.name)
+    size = sum(stored.num_bytes for stored in weights.values())
+    write_weights(folder, weights, max_shard_bytes=size)
 
 
 def _indexed_weights(index: Path) -> dict[str, StoredTensor]:

@@ -130,8 +130,10 @@ class Checkpoint:
 
     @property
     def stages_done(self) -> list[str] | None:
-        """Stages of pre-training that trained a `gem` checkpoint, in order; None where the checkpoint does not say."""
-        return self._built["stages_done"] if self.config.get("type") == "gem" else None
+        """Stages that trained one of our policies, in order; none trained other weights. None where it does not say, as GEM-2B."""
+        if self.format == "policy":
+            return self._built["stages_done"]
+        return None if self.format == "gem-2b" else []
 
     @property
     def _built(self) -> dict[str, Any]:
@@ -141,7 +143,7 @@ class Checkpoint:
         return {
             "backbone": self.config["backbone"]["architecture"],
             "generator": self.config["depth"]["architecture"],
-            "stages_done": self.config.get("stages_done", []),
+            "stages_done": self.config.get("stages_done"),
         }
 
     @property
@@ -228,11 +230,8 @@ def _merged(policy: Checkpoint) -> Checkpoint:
         if autoencoder is not None:
             stored = stored_weights(autoencoder, stem="diffusion_pytorch_model")
             weights |= _prefixed(stored, "generator.autoencoder.")
-    # What the policy was built without.
-    left_out: tuple[str, ...] = () if built["generator"] else ("generator.",)
-    if config["type"] == "gem_vla":
-        left_out += ("backbone.lm_head.",)
-    weights = {name: stored for name, stored in weights.items() if not name.startswith(left_out)}
+    if not built["generator"]:  # the policy was built without
+        weights = {name: stored for name, stored in weights.items() if not name.startswith("generator.")}
     if "base_fingerprint" in built:
         config = config | {"built": built | {"base_fingerprint": ""}}
     return replace(policy, config=config, weights=adapters.merged(path, adapter, weights))
@@ -284,19 +283,26 @@ def read_sana_architecture(pretrained: str | Path) -> DepthArchitecture:
     # SANA's repositories keep the settings of another scheduler; the release takes from them what this one knows.
     values = read_json(scheduler) if scheduler.is_file() else {}
     settings, _, _ = FlowMatchEulerDiscreteScheduler.extract_init_dict(values)
-    return DepthArchitecture(
-        transformer=_diffusers_config(path / "transformer"),
-        autoencoder=_diffusers_config(path / "vae"),
-        scheduler=settings,
+    transformer, autoencoder = (
+        read_diffusers_config(path / folder, class_name) for folder, (_, class_name) in SANA_FOLDERS.items()
     )
+    return DepthArchitecture(transformer=transformer, autoencoder=autoencoder, scheduler=settings)
 
 
-def _diffusers_config(folder: Path) -> dict[str, Any]:
+def read_diffusers_config(folder: Path, class_name: str) -> dict[str, Any]:
+    """Keyword arguments of a model that diffusers saved.
+
+    Args:
+        folder: With its config.json.
+        class_name: Of the model.
+
+    Raises:
+        ValueError: It is another model, or the file is cut short.
+    """
     values = read_json(folder / "config.json")
-    _, expected = SANA_FOLDERS[folder.name]
-    if values.get("_class_name") != expected:
+    if values.get("_class_name") != class_name:
         raise ValueError(
-            f"{folder} is a {values.get('_class_name')!r}: expected the {expected!r} of a SANA pipeline."
+            f"{folder} is a {values.get('_class_name')!r}: expected the {class_name!r} of a SANA pipeline."
         )
     return {name: value for name, value in values.items() if not name.startswith("_")}
 
@@ -410,14 +416,17 @@ def looked_for(pretrained: str | Path) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: It is not on the Hub, or can't be downloaded.
+        OSError: The disk is full, or a folder can't be written to.
     """
     try:
         yield
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's, not the Hub's
+            raise
         raise FileNotFoundError(
             f"No checkpoint at {str(pretrained)!r}: it is neither a folder or file, nor a Hub repository that is in "
             "the local cache or can be downloaded now. Give an existing folder, or a Hub id while online (unset "
-            "HF_HUB_OFFLINE; private repositories need a login), or fetch it first with `hf download`."
+            f"HF_HUB_OFFLINE; private repositories need a login), or fetch it first with `hf download`. The Hub's client says: {error}"
         ) from error
 
 

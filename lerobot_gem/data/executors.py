@@ -24,8 +24,14 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from loguru import logger
 from tqdm.auto import tqdm
 
-EXECUTORS = ("local", "slurm", "ray")
+from lerobot_gem.policies.validation import require_at_least
 
+EXECUTORS = ("local", "slurm", "ray")
+# How to go on after a failure, for commands that keep what is complete.
+RESUMABLE = "What is complete is kept: the same command with --resume=true goes on."
+
+# In the folder of unfinished work.
+_NOTES = "tasks"
 # For each process of this machine, so that none waits long for the last of the others.
 _TASKS_PER_PROCESS = 16
 
@@ -55,11 +61,7 @@ class ClusterOptions:
     sbatch: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        least = {"cpus_per_task": 1, "mem_per_cpu_gb": 1, "gpus_per_task": 0, "at_once": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"cluster.{name}={value}: expected at least {bound}.")
+        require_at_least(self, cpus_per_task=1, mem_per_cpu_gb=1, gpus_per_task=0, at_once=1)
 
 
 @dataclass(kw_only=True)
@@ -85,8 +87,7 @@ class ExecutorOptions:
         """
         if self.executor not in EXECUTORS:
             raise ValueError(f"executor={self.executor!r}: expected one of {', '.join(EXECUTORS)}.")
-        if self.tasks is not None and self.tasks < 1:
-            raise ValueError(f"tasks={self.tasks}: expected at least 1.")
+        require_at_least(self, tasks=1)
         defaults = ClusterOptions()
         given = [
             f"cluster.{one.name}={getattr(self.cluster, one.name)!r}"
@@ -162,6 +163,7 @@ def run_stages[Result](
     *,
     processes: int,
     forks: bool = True,
+    after_failure: str = RESUMABLE,
 ) -> Result | None:
     """Do some work in tasks.
 
@@ -172,6 +174,7 @@ def run_stages[Result](
         finish: Makes the result of what they left behind; picklable.
         processes: Of this machine, with the executor `local`.
         forks: Whether they may be forked, which saves each 10 to 20 CPU-seconds of imports: not where a GPU is used.
+        after_failure: How to go on then, for messages.
 
     Returns:
         The result; None where Slurm goes on with the work.
@@ -183,7 +186,7 @@ def run_stages[Result](
         Exception: Whatever a stage raises.
     """
     if options.executor == "slurm":
-        _submit(options, staging, stages, finish)
+        _submit(options, staging, stages, finish, after_failure)
         return None
     tasks = options.tasks or (1 if processes == 1 else _TASKS_PER_PROCESS * processes)
     for stage in stages:
@@ -192,11 +195,13 @@ def run_stages[Result](
             shares = min(shares, stage.count())
         if not shares:
             continue
-        notes = _notes(staging) / f"{stage.name}-of-{shares}"
-        if options.executor == "ray":
-            _run_on_ray(options, stage, shares, notes)
-        else:
-            LocalExecutor(stage, shares, notes, processes if stage.is_shared else 1, forks).run()
+        try:
+            if options.executor == "ray":
+                _run_on_ray(options, stage, shares, staging)
+            else:
+                LocalExecutor(stage, shares, staging, processes if stage.is_shared else 1, forks).run()
+        except ChildProcessError as error:
+            raise ChildProcessError(f"{error} {after_failure}") from error
     return finish()
 
 
@@ -209,7 +214,7 @@ class LocalExecutor(PipelineExecutor):
     Args:
         stage: What to run.
         tasks: That share it.
-        notes: Folder of datatrove's logs, and of which task is complete.
+        staging: Folder of the unfinished work.
         processes: That take tasks.
         forks: See `run_stages`.
         ranks: Of the tasks to run here; None for all.
@@ -219,12 +224,12 @@ class LocalExecutor(PipelineExecutor):
         self,
         stage: Stage,
         tasks: int,
-        notes: Path,
+        staging: Path,
         processes: int = 1,
         forks: bool = True,
         ranks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__([_Share(stage.run)], str(notes))
+        super().__init__([_Share(stage.run)], str(_notes(staging, stage, tasks)))
         self.name, self.tasks, self.processes = stage.name, tasks, processes
         self.method = "fork" if forks and sys.platform == "linux" else "spawn"
         self.ranks = ranks
@@ -262,8 +267,8 @@ class LocalExecutor(PipelineExecutor):
                 future.result()
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                f"One of {processes} processes was killed, perhaps for lack of memory: expected all to live. What is complete is kept: "
-                "go on with fewer processes (--num_workers, --tasks)."
+                f"One of {processes} processes was killed, perhaps for lack of memory: expected all to live. Take fewer (--num_workers, "
+                "--tasks)."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -286,13 +291,14 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, notes: Path) -> None:
+def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, staging: Path) -> None:
     try:
         import ray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "executor=ray needs Ray, which is not installed: pip install '.[ray]' in a clone of the plugin's repository."
         ) from error
+    notes = _notes(staging, stage, tasks)
     ray.init(ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or this machine
     executor = RayPipelineExecutor(
         [_Share(stage.run)],
@@ -307,7 +313,7 @@ def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, notes: Path)
     if failed := executor.get_incomplete_ranks():
         raise ChildProcessError(
             f"{len(failed)} of {tasks} tasks of the stage {stage.name!r} failed on Ray, the first with: {_last_error(notes, failed[0])} "
-            "What is complete is kept: mend it, and go on with --resume=true."
+            "Mend it."
         )
 
 
@@ -327,7 +333,11 @@ class _SlurmExecutor(SlurmPipelineExecutor):
 
 
 def _submit(
-    options: ExecutorOptions, staging: Path, stages: Sequence[Stage], finish: Callable[[], object]
+    options: ExecutorOptions,
+    staging: Path,
+    stages: Sequence[Stage],
+    finish: Callable[[], object],
+    after_failure: str,
 ) -> None:
     """Submit a job for each stage, and one for the finish, each of which waits for the one before."""
     if shutil.which("sbatch") is None:
@@ -335,7 +345,7 @@ def _submit(
             "executor=slurm found no sbatch: expected to be started where jobs are submitted, on a login node of the cluster."
         )
     # datatrove's notes go with the work; those of the finish, which removes it, stay beside it.
-    folder, last = _notes(staging).resolve(), staging.with_name(f"{staging.name}.slurm").resolve()
+    folder, last = staging.resolve(), staging.with_name(f"{staging.name}.slurm").resolve()
     if len(str(folder).split()) > 1:
         raise ValueError(
             f"{staging} has white space, which datatrove's scripts can't: expected another --output.root."
@@ -343,7 +353,7 @@ def _submit(
     executor: _SlurmExecutor | None = None
     for stage in stages:
         shares = options.tasks if stage.is_shared and options.tasks else 1
-        notes = folder / f"{stage.name}-of-{shares}"
+        notes = _notes(folder, stage, shares)
         executor = _slurm_executor(
             options.cluster, f"gem-{stage.name}", _Share(stage.run), shares, notes, executor
         )
@@ -352,14 +362,14 @@ def _submit(
     executor.skip_completed = False
     executor.launch_job()
     print(
-        f"Submitted to Slurm; gem-finish is job {executor.job_id}. Watch them with squeue --me. Logs are in {folder}, and in {last} "
-        "those of the finish. If a job fails, the same command with --resume=true goes on."
+        f"Submitted to Slurm; gem-finish is job {executor.job_id}. Watch them with squeue --me. Logs are in {folder / _NOTES}, and in "
+        f"{last} those of the finish. If a job fails, cancel those that are left (scancel), and mend it. {after_failure}"
     )
 
 
-def _notes(staging: Path) -> Path:
-    """Folder of datatrove's logs, and of which tasks are complete."""
-    return staging / "tasks"
+def _notes(staging: Path, stage: Stage, tasks: int) -> Path:
+    """Folder of datatrove's logs of a stage, and of which tasks are complete: another number of tasks shares the work otherwise."""
+    return staging / _NOTES / f"{stage.name}-of-{tasks}"
 
 
 def _slurm_executor(

@@ -15,7 +15,7 @@ paper does not (`mean_relative_accuracy`).
 import ast
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -25,14 +25,14 @@ from lerobot_gem.evaluation.vqa_benchmarks import BenchmarkForm, BenchmarkRow
 from lerobot_gem.evaluation.vqa_scores import (
     KindScores,
     MetricScore,
-    bootstrap_interval,
+    best_constant,
+    interval,
+    mean,
     mean_relative_accuracy,
-    wilson_interval,
 )
 from lerobot_gem.processing.answers import COORDINATES, Point, parse
 
 _ANY_SIZE = (1, 1)
-_CONSTANTS = 100
 _TUPLE = re.compile(r"\(\s*(\d+\.?\d*)\s*,\s*(\d+\.?\d*)\s*\)")
 _LIST = re.compile(r"\[\s*(\d+\.?\d*)\s*,\s*(\d+\.?\d*)\s*\]")
 _DIRECTION = "object_rel_direction"
@@ -109,8 +109,8 @@ def score_benchmark(
         for place, always, guessed in zip(places, constants, _expected_of_guessing(members), strict=True):
             constant[place], random[place] = always, guessed
         reading = _READINGS[members[0].form]
-        interval = wilson_interval(values) if reading.is_proportion else bootstrap_interval(values, seed)
-        metric = MetricScore(reading.metric, len(values), _mean(values), *interval, _mean(constants), answer)
+        bounds = interval(values, seed, is_proportion=reading.is_proportion)
+        metric = MetricScore(reading.metric, len(values), mean(values), *bounds, mean(constants), answer)
         kinds.append(
             KindScores(kind, len(members), sum(found[place] is None for place in places), 0, [metric])
         )
@@ -215,10 +215,10 @@ _READINGS: Mapping[BenchmarkForm, _Reading] = {
 
 
 def _best_constant(rows: Sequence[BenchmarkRow]) -> tuple[str, list[float]]:
-    """The best of the 100 most common right answers, given to all questions, and its scores."""
-    answers = Counter(_READINGS[row.form].constant(row.answer) for row in rows).most_common(_CONSTANTS)
-    tried = [(answer, [score_benchmark_answer(row, answer) or 0.0 for row in rows]) for answer, _ in answers]
-    return max(tried, key=lambda found: _mean(found[1]))
+    return best_constant(
+        (_READINGS[row.form].constant(row.answer) for row in rows),
+        lambda answer: [score_benchmark_answer(row, answer) or 0.0 for row in rows],
+    )
 
 
 def _expected_of_guessing(rows: Sequence[BenchmarkRow]) -> list[float]:
@@ -230,14 +230,10 @@ def _expected_of_guessing(rows: Sequence[BenchmarkRow]) -> list[float]:
             expected.append(_area(_truth(row)))
         elif row.form == "first_number":
             truth = _truth(row)
-            expected.append(_mean([score(number, truth) for number in numbers]))
+            expected.append(mean([score(number, truth) for number in numbers]))
         else:
             expected.append(1 / row.options)
     return expected
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def _by(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
@@ -245,14 +241,14 @@ def _by(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
     members = defaultdict(list)
     for name, value in zip(names, values, strict=True):
         members[name].append(value)
-    return {name: _mean(found) for name, found in members.items()}
+    return {name: mean(found) for name, found in members.items()}
 
 
 def _vsi_averages(rows: Sequence[BenchmarkRow], values: Sequence[float]) -> dict[str, float]:
     kinds = _by([row.kind for row in rows], values)
     directions = [value for kind, value in kinds.items() if kind.startswith(_DIRECTION)]
     tasks = [value for kind, value in kinds.items() if not kind.startswith(_DIRECTION)]
-    return {"average": _mean(tasks + ([_mean(directions)] if directions else []))}
+    return {"average": mean(tasks + ([mean(directions)] if directions else []))}
 
 
 def _cv_averages(rows: Sequence[BenchmarkRow], values: Sequence[float]) -> dict[str, float]:
@@ -261,19 +257,19 @@ def _cv_averages(rows: Sequence[BenchmarkRow], values: Sequence[float]) -> dict[
         name: [sources[source] for source in members if source in sources]
         for name, members in (("2D", ("ADE20K", "COCO")), ("3D", ("Omni3D",)))
     }
-    averages = {name: _mean(found) for name, found in sides.items() if found}
-    return {**averages, "average": _mean(list(averages.values()))}
+    averages = {name: mean(found) for name, found in sides.items() if found}
+    return {**averages, "average": mean(list(averages.values()))}
 
 
 def _embspatial_averages(rows: Sequence[BenchmarkRow], values: Sequence[float]) -> dict[str, float]:
-    return {"average": _mean(values)}
+    return {"average": mean(values)}
 
 
 def _robospatial_averages(rows: Sequence[BenchmarkRow], values: Sequence[float]) -> dict[str, float]:
     categories = _by([row.group for row in rows], values)
     questions = [value for name, value in categories.items() if name != "context"]
-    averages = {"VQA": _mean(questions)} if questions else {}
-    return {**averages, "average": _mean(list(categories.values()))}
+    averages = {"VQA": mean(questions)} if questions else {}
+    return {**averages, "average": mean(list(categories.values()))}
 
 
 _AVERAGES: Mapping[str, Callable[[Sequence[BenchmarkRow], Sequence[float]], dict[str, float]]] = {

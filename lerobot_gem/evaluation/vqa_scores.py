@@ -15,7 +15,7 @@ An answer that can't be read as what was asked for counts as wrong, and is count
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import bootstrap
 from torchvision.ops import box_iou
 
 from lerobot_gem.processing.answers import Box, Form, Point, Quantity, form_of, parse
+from lerobot_gem.results.counts import wilson
 
 # theta = 0.5, 0.55, ... 0.95 (VSI-Bench, section 3).
 MRA_THRESHOLDS = tuple(Decimal(percent) / 100 for percent in range(50, 100, 5))
@@ -247,49 +248,63 @@ def _over(
     """One metric over those rows of a kind that it applies to."""
     asked = [(row, found) for row, found in members if metric in _applying(row)]
     values = [found[metric.name] if found else 0.0 for _, found in asked]
-    low, high = wilson_interval(values) if metric.is_proportion else bootstrap_interval(values, seed)
-    baseline, constant = constant_baseline(metric, [row for row, _ in asked])
+    constant, baseline = _best_constant(metric, [row for row, _ in asked])
     return MetricScore(
-        metric.name, len(values), math.fsum(values) / len(values), low, high, baseline, constant
+        metric.name,
+        len(values),
+        mean(values),
+        *interval(values, seed, is_proportion=metric.is_proportion),
+        mean(baseline),
+        constant,
     )
 
 
-def constant_baseline(metric: Metric, rows: Sequence[VqaRow]) -> tuple[float, str]:
-    """The best score of giving one of the right answers to every question, and that answer.
-
-    Of the 100 most common answers, since most points and boxes occur once.
-    """
+def _best_constant(metric: Metric, rows: Sequence[VqaRow]) -> tuple[str, list[float]]:
     asked = [(row.form, row.size) for row in rows]
     truths = [parse(row.answer, *how) for row, how in zip(rows, asked, strict=True)]
-    best = (-1.0, "")
-    for answer, _ in Counter(row.answer for row in rows).most_common(_CONSTANTS):
+
+    def scores(answer: str) -> list[float]:
         read = {how: parse(answer, *how) for how in set(asked)}
-        scores = [
+        return [
             0.0 if read[how] is None else metric.score(read[how], truth, row.region)
             for row, how, truth in zip(rows, asked, truths, strict=True)
         ]
-        # The first of equals is the most common.
-        best = max(best, (math.fsum(scores) / len(scores), answer), key=lambda found: found[0])
-    return best
+
+    return best_constant((row.answer for row in rows), scores)
 
 
-def wilson_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Wilson's 95 % interval of the share of ones.
+def best_constant(answers: Iterable[str], scores: Callable[[str], list[float]]) -> tuple[str, list[float]]:
+    """The best single answer to all questions, of the 100 most common right ones, since most points and boxes occur once.
 
     Args:
-        values: 0 or 1 each. If some lie between, their sum is rounded, and the interval is wider than it need be.
+        answers: The right ones.
+        scores: Of all questions, if each is given this answer.
+
+    Returns:
+        The answer, of equals the most common one, and its scores.
     """
-    found = binomtest(round(math.fsum(values)), len(values)).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
+    tried = ((answer, scores(answer)) for answer, _ in Counter(answers).most_common(_CONSTANTS))
+    return max(tried, key=lambda found: mean(found[1]))
 
 
-def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean, from 1,000 resamples; Wilson's if all values are equal.
+def mean(values: Sequence[float]) -> float:
+    """Mean of some values, not rounded in between."""
+    return math.fsum(values) / len(values)
 
-    Equal values resample to themselves, which would claim certainty.
+
+def interval(values: Sequence[float], seed: int, *, is_proportion: bool) -> tuple[float, float]:
+    """95 % interval of the mean: Wilson's of a proportion, else a percentile interval from 1,000 resamples.
+
+    Wilson's too if all values are equal: they resample to themselves, which would claim certainty. Where values lie between 0 and 1,
+    their sum is rounded, and the interval is wider than it need be.
+
+    Args:
+        values: Scores, 0 to 1.
+        seed: Of the resamples.
+        is_proportion: Scores are 0 or 1.
     """
-    if min(values) == max(values):
-        return wilson_interval(values)
+    if is_proportion or min(values) == max(values):
+        return wilson(round(math.fsum(values)), len(values))
     resampled = bootstrap(
         (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
     )

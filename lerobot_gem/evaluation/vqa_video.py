@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import av
-import numpy as np
 from PIL import Image
+
+from lerobot_gem.storage.video_files import count_frames, spread_frames
 
 
 def video_frames(path: Path, count: int) -> list[Image.Image]:
@@ -23,17 +23,8 @@ def video_frames(path: Path, count: int) -> list[Image.Image]:
             f"There is no video {path}: expected it there, or a folder of its frames at {path.with_suffix('')}."
         )
     try:
-        # Headers may tell another number of frames than there are.
-        with av.open(str(path)) as video:
-            total = sum(1 for _ in video.decode(video=0))
-        wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
-        frames: list[Image.Image] = []
-        with av.open(str(path)) as video:
-            for place, frame in enumerate(video.decode(video=0)):
-                if place in wanted:
-                    frames.append(frame.to_image())
-    except (av.FFmpegError, IndexError) as error:
+        return list(spread_frames(path, count_frames(path), count))
+    except ValueError as error:
         raise ValueError(
             f"{path} can't be decoded ({error}): expected a video. Download it again."
         ) from error
-    return frames

@@ -69,7 +69,7 @@ def read(
 
 def denoise(expert: ActionExpert, inputs: ChunkInputs, conditioning: Conditioning, steps: int) -> Tensor:
     """The expert, from noise to a chunk."""
-    return expert.sample(conditioning, inputs.state, inputs.noise, steps)
+    return expert.sample(conditioning, inputs.state, inputs.noise, num_steps=steps)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ class ChunkSampler:
         seen = self.see(self.backbone, inputs)
         conditioning = self.read(self.backbone, self.expert, inputs, seen, self.layers, self.convention)
         if integrate is not None:
-            return self.expert.sample(conditioning, inputs.state, inputs.noise, steps, integrate=integrate)
+            return self.expert.sample(
+                conditioning, inputs.state, inputs.noise, num_steps=steps, integrate=integrate
+            )
         return self.denoise(self.expert, inputs, conditioning, steps)
 
 

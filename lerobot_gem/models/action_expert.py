@@ -41,13 +41,11 @@ class FlowSettings:
             favours noise (pi0, arXiv 2410.24164, appendix B).
         draws: Noises and times per observation in training, for one pass of the backbone (CogACT, arXiv 2411.19650).
         state_noise_snr: Signal-to-noise ratio in dB of the noise on the state in training; None is no noise.
-        num_inference_steps: Euler steps from noise to actions.
     """
 
     time_distribution: TimeDistribution = "logit_normal"
     draws: int = 1
     state_noise_snr: float | None = None
-    num_inference_steps: int = 5
 
 
 class ActionExpert(nn.Module):
@@ -249,7 +247,8 @@ class ActionExpert(nn.Module):
         conditioning: Conditioning,
         state: Tensor | None,
         noise: Tensor | None = None,
-        num_steps: int | None = None,
+        *,
+        num_steps: int,
         integrate: Integrator | None = None,
     ) -> Tensor:
         """Integrate the flow from noise to an action chunk.
@@ -260,7 +259,7 @@ class ActionExpert(nn.Module):
             conditioning: Of the observations.
             state: (B, state_dim) or None.
             noise: (B, T, A), standard normal; drawn if None.
-            num_steps: Number of Euler steps, at least 1; None is `flow.num_inference_steps`.
+            num_steps: Number of Euler steps, at least 1.
             integrate: Another integrator than Euler's own, such as one that real-time chunking guides.
 
         Returns:
@@ -269,7 +268,6 @@ class ActionExpert(nn.Module):
         Raises:
             ValueError: `num_steps` is below 1; or as `forward`.
         """
-        num_steps = self.flow.num_inference_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} must be at least 1.")
         if noise is None:

@@ -48,6 +48,6 @@ def sample_each(
         conditioning.repeat(draws),
         None if state is None else state.repeat_interleave(draws, dim=0),
         noise.flatten(0, 1),
-        num_steps,
+        num_steps=num_steps,
     )
     return chunks.unflatten(0, (-1, draws))

@@ -98,9 +98,13 @@ class BaseGemConfig(PreTrainedConfig):
         super().__post_init__()
         self._move_old_fields()
         preset = self.sizes
-        self.cameras.min_pixels = self.cameras.min_pixels or preset.min_pixels
-        self.cameras.max_pixels = self.cameras.max_pixels or preset.max_pixels
-        self.depth.max_side = self.depth.max_side or preset.max_depth_side
+        # None alone: 0 is refused below.
+        if self.cameras.min_pixels is None:
+            self.cameras.min_pixels = preset.min_pixels
+        if self.cameras.max_pixels is None:
+            self.cameras.max_pixels = preset.max_pixels
+        if self.depth.max_side is None:
+            self.depth.max_side = preset.max_depth_side
         if self.depth.loss_weight is None:
             self.depth.loss_weight = self.default_depth_loss_weight
         if not 0 < self.cameras.min_pixels <= self.cameras.max_pixels:
@@ -288,7 +292,7 @@ class BaseGemConfig(PreTrainedConfig):
         cameras = [name for name in self.camera_names if name in meta.features]
         check_first_pictures(meta, cameras, self.built.depth_cameras.values())
         check_videos(meta, [*cameras, *self.built.depth_cameras.values()])
-        if "language" in self.loss_weights and names_places(meta):
+        if self.asks_about_frames and names_places(meta):
             check_transforms(meta, "what questions and answers say of places")
         if "depth" not in self.loss_weights:
             return
@@ -320,6 +324,7 @@ class BaseGemConfig(PreTrainedConfig):
         built = self.built
         built.fps = float(meta.fps)
         state = meta.features.get(OBS_STATE) if self.state_feature is not None else None
+        built.state_names = []
         if state and state.get("names"):
             built.state_names = flat_names(OBS_STATE, state["names"], state["shape"][0])
         built.versions = {package: version(package) for package in _VERSIONED}
@@ -387,6 +392,16 @@ class BaseGemConfig(PreTrainedConfig):
     def weight_fields(self) -> dict[str, float]:
         """Values of the fields that hold the weight of a loss, by name."""
         return {DEPTH_LOSS_WEIGHT: self.depth_loss_weight}
+
+    @property
+    def asks_about_frames(self) -> bool:
+        """Whether questions about the training dataset's own frames are learned."""
+        return "language" in self.loss_weights
+
+    @property
+    def trainable_dtype(self) -> str:
+        """Type that layers which are trained are stored in; what was trained in bfloat16 may act in float32."""
+        return self.weights if self.dtype == "bfloat16" else self.dtype
 
     @property
     def trainable_parts(self) -> set[str]:

@@ -23,7 +23,7 @@ class BackboneConfig(OldBackboneFields):
         pretrained: Hub id or folder that training starts from: Qwen3-VL, GEM-2B's format, or a `gem` checkpoint; needed for
             `2b` and `8b`. None starts from random weights of `tiny`. Not read when a policy checkpoint is loaded.
         conditioning: Which states the expert reads: "layer_inputs", what decoder layer i reads (transformers 4.57.3,
-            which the release pins), or "hidden_states" (transformers 5); see models/backbone.py.
+            which the release pins), or "hidden_states" (transformers 5); see models/conditioning.py.
         freeze_vision_tower: Freeze the vision tower, its patch mergers included; false makes both trainable. None is as the stage says
             (docs/how_to/pretrain.md): frozen, except the mergers, in `joint`, trainable in `gem_vla`.
         freeze_language_model: Freeze the decoder and its embeddings. None is as the stage says.

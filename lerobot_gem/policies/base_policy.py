@@ -13,18 +13,20 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from peft import PeftType
 from torch import Tensor, nn
 
-from lerobot_gem.checkpoints.adapters import check_base, check_whole, needing_base
-from lerobot_gem.checkpoints.files import fingerprint
+from lerobot_gem.checkpoints.adapters import check_base, needing_base
+from lerobot_gem.checkpoints.files import fingerprint, load_policy_weights
 from lerobot_gem.checkpoints.formats import built_from
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.inference.control_rate import match_rate
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.policies.base_configuration import BaseGemConfig
+from lerobot_gem.policies.building import store_as_configured
 from lerobot_gem.policies.card_pictures import write_card_pictures
 from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
 from lerobot_gem.policies.destination import forget_destination
-from lerobot_gem.policies.finite_training import check_updated
+from lerobot_gem.policies.finite_training import check_losses, check_updated
 from lerobot_gem.policies.loading import (
     HUB_ARGUMENTS,
     base_weights,
@@ -47,9 +49,9 @@ from lerobot_gem.training.lora import (
     lora_targets,
 )
 from lerobot_gem.training.micro_batches import check_divides, in_parts
-from lerobot_gem.training.processes import is_sharded, process_rank
-from lerobot_gem.training.trainable import freeze_all_but, parameter_groups
-from lerobot_gem.training.weights import store_weights, watch_rounding
+from lerobot_gem.training.processes import process_rank
+from lerobot_gem.training.trainable import freeze_all_but, parameter_groups, trainable_parameters
+from lerobot_gem.training.weights import watch_rounding
 
 # Classes of the repeated blocks of backbone, expert and depth generator.
 _BLOCKS = (
@@ -83,10 +85,18 @@ class BaseGemPolicy(PreTrainedPolicy):
     # accelerate asks the policy for it, by which LeRobot 0.6.1 shards.
     _no_split_modules: list[str]
 
+    # What a policy is for that nothing trains, in messages.
+    _use: ClassVar[str] = ""
+    # The type of weights that were loaded for that, where they are too coarse to learn.
+    _coarse: str | None = None
     _card_pictures: Sequence[str] = ()
 
-    def __init__(self, config: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, config: Any, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(config, **kwargs)
+        # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
+        self._only_used = dataset_meta is None and weights_follow
         # lerobot-train seeds torch before it builds the policy, and tells a policy nothing of the run.
         self._seed = torch.initial_seed()
         # Samples of a whole batch: the most that one had until now.
@@ -103,7 +113,6 @@ class BaseGemPolicy(PreTrainedPolicy):
                 own. Or it is an adapter, was trained in another stage, or on other weights than its base has now. Or a file of the
                 checkpoint could run code, or asks for sizes that its weights do not have (docs/reference/security.md).
         """
-        check_whole(pretrained_name_or_path, str(pretrained_name_or_path))
         config = kwargs.get("config")
         with_data = kwargs.get("dataset_meta") is not None
         if config is not None:
@@ -152,14 +161,9 @@ class BaseGemPolicy(PreTrainedPolicy):
         self.store_weights()
 
     def store_weights(self) -> None:
-        """Store each layer as it is trained or frozen now (`training/weights.py`); FSDP divides float32 instead."""
-        if is_sharded():
-            return
-        config = self.config
-        # What was trained in bfloat16 may act in float32.
-        trainable = config.weights if config.dtype == "bfloat16" else config.dtype
-        store_weights(self, trainable=getattr(torch, trainable), frozen=getattr(torch, config.dtype))
-        if trainable == "bfloat16":
+        """Store each layer as it is trained or frozen now, and watch that no optimiser rounds its updates away."""
+        store_as_configured(self.config, self)
+        if self.config.trainable_dtype == "bfloat16":
             watch_rounding(self)
 
     @contextmanager
@@ -195,6 +199,27 @@ class BaseGemPolicy(PreTrainedPolicy):
         parts = in_parts(self._sums, batch, batch_size, self.config.micro_batch_size)
         sums = {name: SampleSums.join([part[name] for part in parts]) for name in parts[0]}
         return over_processes(sums) if self.training else sums
+
+    def weighted(
+        self, sums: Mapping[str, SampleSums], logs: Mapping[str, float], batch: Mapping[str, Any]
+    ) -> Tensor:
+        """Shares (B,) of the samples in the loss: the losses of the stage, weighted and added.
+
+        Args:
+            sums: Of each loss, as `measure` gives them.
+            logs: Means of the losses.
+            batch: Preprocessed.
+
+        Raises:
+            ValueError: A loss is not finite.
+        """
+        parts = [weight * sums[loss].per_sample() for loss, weight in self.config.loss_weights.items()]
+        per_sample = torch.stack(parts).sum(dim=0)
+        check_losses(self, per_sample, logs, batch)
+        if torch.is_grad_enabled() and not per_sample.requires_grad:
+            # Nothing to learn from in this batch, but LeRobot calls backward all the same.
+            per_sample = per_sample + 0 * trainable_parameters(self)[0].sum()
+        return per_sample
 
     def _check_parts(self, batch_size: int) -> None:
         """Refuse a `micro_batch_size` that does not divide a whole batch; an epoch's last batch may be smaller.
@@ -265,7 +290,16 @@ class BaseGemPolicy(PreTrainedPolicy):
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
     def get_optim_params(self) -> list[dict[str, Any]]:
-        """The optimiser's groups: the backbone at its own learning rate, and all else; without what is frozen."""
+        """The optimiser's groups: the backbone at its own learning rate, and all else; without what is frozen.
+
+        Raises:
+            ValueError: The policy was loaded without a dataset, with weights too coarse to learn.
+        """
+        if self._coarse is not None:
+            raise ValueError(
+                f"This policy was loaded to {self._use}: its weights are {self._coarse}. To train it, load it with the metadata of the dataset, "
+                "as lerobot-train does (LeRobot's make_policy with ds_meta), or with dtype='float32' and no quantization."
+            )
         # Adapters that LeRobot loaded, as in a run that is resumed, come in float32, and what they change as it was trained before.
         drop_originals(self)
         self.store_weights()
@@ -277,6 +311,24 @@ class BaseGemPolicy(PreTrainedPolicy):
             lr_backbone=config.optimizer_lr_backbone,
             muon=config.optimizer_name == "muon",
         )
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
+        """LeRobot's hook. What the policy was built without stays in the file: a generator, a head, layers that only they read."""
+
+        def is_left_out(name: str) -> bool:
+            part, _, rest = name.partition(".")
+            if part == "generator":
+                return model.generator is None
+            return part == "backbone" and model.backbone.has_no_place_for(rest)
+
+        dtypes: dict[str, torch.dtype] = {}
+        tables = token_tables(model)
+        if model._only_used and model.config.dtype == "bfloat16":
+            dtypes = dict.fromkeys(autocast_weights(model) | tables, torch.bfloat16)
+            model._coarse = "bfloat16"
+        load_policy_weights(model, model_file, leave_out=is_left_out, dtypes=dtypes, if_exact=tables)
+        return model
 
     # LoRA
 
@@ -306,7 +358,7 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     def _validate_peft_config(self, peft_config: Any) -> None:
         check_adaptable(self.config.trainable_parts, self.random_parts)
-        check_saved(self, self.random_parts, peft_config.modules_to_save or ())
+        check_saved(self, self.random_parts, self._new_rows(), peft_config.modules_to_save or ())
 
     def _preprocess_peft_cli_overrides(self, cli_overrides: dict, peft_method_type: Any) -> dict:
         overrides = super()._preprocess_peft_cli_overrides(cli_overrides, peft_method_type)
@@ -314,6 +366,10 @@ class BaseGemPolicy(PreTrainedPolicy):
             # PEFT's own is 8 for every rank.
             overrides["lora_alpha"] = 2 * (overrides.get("r") or 8)
         return overrides
+
+    def _new_rows(self) -> list[str]:
+        """Layers that have rows of tokens which are new to the backbone."""
+        return []
 
     def _parts_beside_backbone(self) -> list[nn.Module]:
         return [] if self.generator is None else [self.generator]

@@ -1,21 +1,27 @@
 """From a configuration, and the checkpoints that it names, to the modules of a policy."""
 
 import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from accelerate import init_empty_weights
-from diffusers import AutoencoderDC
+import torch
 from huggingface_hub.constants import CONFIG_NAME
+from torch import nn
 from transformers import Qwen3VLConfig
 from transformers.initialization import no_init_weights
 
 from lerobot_gem.checkpoints.files import load_weights, stored_weights
-from lerobot_gem.checkpoints.formats import Checkpoint, check_no_kernels, open_checkpoint
-from lerobot_gem.checkpoints.loading import load_backbone
+from lerobot_gem.checkpoints.formats import (
+    Checkpoint,
+    check_no_kernels,
+    open_checkpoint,
+    read_diffusers_config,
+)
+from lerobot_gem.checkpoints.loading import load_backbone, without_weights
 from lerobot_gem.checkpoints.size_limit import SizeLimit
 from lerobot_gem.models.action_expert import ActionExpert, FlowSettings
 from lerobot_gem.models.backbone import GemBackbone
@@ -23,17 +29,9 @@ from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import DepthArchitecture, ExpertArchitecture
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.training.stages import PRETRAINING
-
-
-@contextmanager
-def _without_weights(weights_follow: bool) -> Iterator[None]:
-    """Modules built within have shapes and no weights, which are on the meta device, if a checkpoint's follow."""
-    if not weights_follow:
-        yield
-        return
-    with no_init_weights(), init_empty_weights():
-        yield
+from lerobot_gem.training.processes import is_sharded
+from lerobot_gem.training.stages import BACKBONE_PARTS, PRETRAINING, part_of
+from lerobot_gem.training.weights import store_weights
 
 
 @dataclass(frozen=True)
@@ -70,17 +68,23 @@ class Sources:
 
     @property
     def stages_done(self) -> list[str]:
-        """Stages that trained the depth generator and its backbone."""
-        source = self.generator
-        if source is None or source.format == "sana":
-            return []
-        stages = source.stages_done
-        # The joint stage trains the backbone, which is another one if the generator comes from elsewhere.
-        return [
-            stage
-            for stage in (PRETRAINING if stages is None else stages)
-            if stage != "joint" or source is self.backbone
+        """Stages of pre-training behind backbone and depth generator, in order."""
+        of_backbone, of_generator = _pretraining(self.backbone), _pretraining(self.generator or self.backbone)
+        if of_backbone == of_generator:
+            return of_backbone
+        # The joint stage trains the backbone, the others a generator that comes from elsewhere.
+        return [stage for stage in of_generator if stage != "joint"] + [
+            stage for stage in of_backbone if stage == "joint"
         ]
+
+
+def _pretraining(source: Checkpoint | None) -> list[str]:
+    """Stages that pre-trained a checkpoint: all of them where one with a depth generator does not say, such as GEM-2B."""
+    if source is None:
+        return []
+    if source.stages_done is None:
+        return list(PRETRAINING) if "generator" in source.parts else []
+    return [stage for stage in source.stages_done if stage in PRETRAINING]
 
 
 def build_backbone(
@@ -99,6 +103,9 @@ def build_backbone(
         num_layers: Decoder layers to keep; None for all.
         language_head: Be able to predict tokens.
         key_values: Be able to give keys and values, of the layer behind those that are kept too.
+
+    Raises:
+        ValueError: The expert is to read a layer that the backbone does not have.
     """
     kept: dict[str, Any] = {
         "num_layers": num_layers,
@@ -106,18 +113,51 @@ def build_backbone(
         "key_values": key_values,
     }
     source = None if weights_follow else config.sources.backbone
+    architecture = source.backbone_config if source else config.built.backbone or config.sizes.backbone
+    check_no_kernels(architecture, CONFIG_NAME)
+    qwen = Qwen3VLConfig.from_dict({**architecture})
+    if isinstance(config, GemVLAConfig):
+        _check_layers(config, qwen.get_text_config().num_hidden_layers)
     if source is not None:
-        backbone = load_backbone(source, **kept)
+        backbone = load_backbone(source, **kept, set_types=partial(_set_types, config))
     else:
-        architecture = config.built.backbone or config.sizes.backbone
-        check_no_kernels(architecture, CONFIG_NAME)
-        with _without_weights(weights_follow):
-            backbone = GemBackbone(Qwen3VLConfig(**architecture), **kept)
+        with without_weights() if weights_follow else nullcontext():
+            backbone = GemBackbone(qwen, **kept)
     config.built.backbone = backbone.config.to_dict()
     config.settle_images()
     if config.backbone.gradient_checkpointing:
         backbone.gradient_checkpointing_enable()
     return backbone
+
+
+def _check_layers(config: GemVLAConfig, depth: int) -> None:
+    """Raise a ValueError if the expert is to read a layer that a backbone of `depth` decoder layers does not have."""
+    # State i is what layer i reads; what the last layer writes is a state too.
+    last = depth - 1 if config.expert.conditioning == "key_values" else depth
+    if max(config.conditioning_layers) > last:
+        raise ValueError(
+            f"expert.conditioning_layers={config.conditioning_layers} with expert.conditioning={config.expert.conditioning!r}: expected "
+            f"layers of the backbone, 0 to {last}."
+        )
+
+
+def _set_types(config: BaseGemConfig, backbone: GemBackbone) -> None:
+    """Give a backbone the types that its weights are stored in, so that they are never in memory in wider ones."""
+    for name, weight in backbone.named_parameters():
+        weight.requires_grad_(part_of(f"backbone.{name}") in config.trainable_parts)
+    store_as_configured(config, backbone)
+
+
+def store_as_configured(config: BaseGemConfig, module: nn.Module) -> None:
+    """Store each layer as it is trained or frozen now (`training/weights.py`); FSDP divides float32 instead.
+
+    Args:
+        config: Of the policy.
+        module: It, or a part of it.
+    """
+    if not is_sharded():
+        trainable, frozen = (getattr(torch, dtype) for dtype in (config.trainable_dtype, config.dtype))
+        store_weights(module, trainable=trainable, frozen=frozen)
 
 
 def build_generator(
@@ -134,6 +174,7 @@ def build_generator(
         The generator, and which of connector, transformer and autoencoder have random weights.
 
     Raises:
+        FileNotFoundError: `depth.autoencoder` is no folder with a configuration.
         ValueError: Weights do not fit, or `depth.pretrained` has no generator.
     """
     source = None if weights_follow else config.sources.generator
@@ -144,7 +185,8 @@ def build_generator(
     if source is not None and autoencoder is not None:
         stored = stored | stored_weights(autoencoder, stem="diffusion_pytorch_model")
     with (
-        _without_weights(weights_follow),
+        without_weights() if weights_follow else nullcontext(),
+        no_init_weights() if source else nullcontext(),
         SizeLimit(stored, str(source.path)) if source else nullcontext(),
     ):
         generator = DepthGenerator(architecture, conditioning_dim)
@@ -171,7 +213,17 @@ def build_generator(
             )
         else:
             untrained.add(name)
+            if source:
+                _initialise(getattr(generator, name))
     return generator, untrained
+
+
+def _initialise(part: nn.Module) -> None:
+    """Start the weights of a part of the generator that was built without (`no_init_weights`), as diffusers' layers do."""
+    layer: Any
+    for layer in part.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
 
 
 def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow: bool) -> ActionExpert:
@@ -183,20 +235,14 @@ def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow:
         weights_follow: A checkpoint's weights will be loaded next: read, allocate and initialise none.
 
     Raises:
-        ValueError: The backbone's keys and values don't fit its heads, a layer is none of the backbone's, or the pretrained one's
-            weights don't fit the policy.
+        ValueError: The backbone's keys and values don't fit its heads, or the pretrained one's weights don't fit the policy.
     """
     conditioning_dim = backbone.hidden_size
     if config.reading == "key_values":
         _check_heads(config.expert_architecture, backbone)
         conditioning_dim = config.expert_architecture.key_value_dim
-        depth = backbone.config.get_text_config().num_hidden_layers
-        if max(config.conditioning_layers) >= depth:
-            raise ValueError(
-                f"expert.conditioning_layers={config.conditioning_layers} with expert.conditioning='key_values': expected layers of the "
-                f"backbone, 0 to {depth - 1}."
-            )
-    with _without_weights(weights_follow):
+    source = None if weights_follow else config.sources.expert
+    with without_weights() if weights_follow or source else nullcontext():
         expert = ActionExpert(
             config.expert_architecture,
             conditioning_dim=conditioning_dim,
@@ -207,11 +253,9 @@ def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow:
                 time_distribution=config.expert.time_distribution,
                 draws=config.expert.flow_samples,
                 state_noise_snr=config.expert.state_noise_snr,
-                num_inference_steps=config.expert.num_inference_steps,
             ),
             conditioning=config.expert.conditioning,
         )
-    source = None if weights_follow else config.sources.expert
     if source is not None:
         weights = source.part("expert")
         if source.expert_conditioning != config.expert.conditioning:
@@ -224,6 +268,7 @@ def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow:
             weights,
             fault=f"The expert in expert.pretrained={config.expert.pretrained!r} does not fit the policy",
             remedy="Its sizes, chunk_size and the sizes of action and state must be those it was trained with.",
+            dtypes={},
         )
     return expert
 
@@ -252,7 +297,7 @@ def random_parts(config: BaseGemConfig, untrained: Collection[str]) -> frozenset
     """
     parts = set(untrained)
     if config.sources.backbone is None:
-        parts |= {"vision_tower", "merger", "language_model"}
+        parts |= set(BACKBONE_PARTS)
     if isinstance(config, GemVLAConfig) and config.sources.expert is None:
         parts.add("expert")
     return frozenset(parts)
@@ -272,6 +317,9 @@ def _depth_architecture(
     architecture = source.depth_architecture if source else config.sizes.depth
     if autoencoder is None:
         return architecture
-    values = AutoencoderDC.load_config(autoencoder)
-    values = {name: value for name, value in values.items() if not name.startswith("_")}
-    return replace(architecture, autoencoder=values)
+    if not (Path(autoencoder) / CONFIG_NAME).is_file():
+        raise FileNotFoundError(
+            f"depth.autoencoder={str(autoencoder)!r} is no folder with a {CONFIG_NAME}: expected one that diffusers' "
+            "AutoencoderDC.save_pretrained wrote. Give its path, or leave the option out for the autoencoder of depth.pretrained."
+        )
+    return replace(architecture, autoencoder=read_diffusers_config(Path(autoencoder), "AutoencoderDC"))

@@ -10,6 +10,7 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.checkpoints.adapter_files import check_adapter_files
+from lerobot_gem.checkpoints.adapters import check_whole
 from lerobot_gem.checkpoints.files import StoredTensor, check_no_run, stored_policy_weights
 from lerobot_gem.checkpoints.formats import built_from, looked_for, starting_weights
 from lerobot_gem.checkpoints.processor_files import check_processor_files
@@ -43,7 +44,7 @@ def check_type(pretrained: str | Path, expected: str, hub_arguments: Mapping[str
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: It is of another type, or its config.json was damaged.
+        ValueError: It is of another type, or an adapter, or its config.json was damaged.
     """
     check_no_run(pretrained)
     file = _file(pretrained, CONFIG_NAME, hub_arguments)
@@ -53,7 +54,8 @@ def check_type(pretrained: str | Path, expected: str, hub_arguments: Mapping[str
         )
     with built_from(f"{pretrained}/{CONFIG_NAME}"):
         values = json.loads(file.read_text())
-        found, preset = values.get("type"), values.get("preset")
+        found, preset, use_peft = (values.get(name) for name in ("type", "preset", "use_peft"))
+    check_whole(pretrained, str(pretrained), use_peft=bool(use_peft))
     if (found, expected) == ("gem", "gem_vla"):
         raise ValueError(why_no_actions(preset, pretrained))
     if found != expected:

@@ -116,7 +116,7 @@ def build_question_batches(
         config.built.questions = ""  # what is trained on without them does not keep the layers that answer
         return None
     options = config.co_training
-    asked = "frames" if config.asks_about_robot_frames else "dataset"
+    asked = "frames" if config.asks_about_frames else "dataset"
     # A checkpoint's processor is the one that was saved; and one that learned no answers may lack the last layers.
     if weights_follow and config.built.questions != asked:
         raise ValueError(

@@ -40,7 +40,6 @@ class Teacher:
         assert student.distillation.teacher is not None
         self._pretrained = student.distillation.teacher
         self._given = f"distillation.teacher={self._pretrained!r}"
-        check_whole(self._pretrained, self._given)
         try:
             config = PreTrainedConfig.from_pretrained(self._pretrained)
         except (OSError, HFValidationError) as error:
@@ -48,6 +47,7 @@ class Teacher:
                 f"{self._given} is no policy that can be read ({error}): expected the folder of a checkpoint (its pretrained_model), or a "
                 "Hub id that is in the local cache or can be downloaded now."
             ) from error
+        check_whole(self._pretrained, self._given, use_peft=config.use_peft)
         if not isinstance(config, GemVLAConfig):
             raise ValueError(f"{self._given} is a {config.type!r} policy: expected 'gem_vla', which acts.")
         self._check_dimensions(config, student)

@@ -42,6 +42,10 @@ PLAN_QUESTIONS = (
     "The task is: {task} What is the plan?",
     "How should the robot proceed to do this: {task}",
 )
+_VQA = "vqa"
+_QUESTIONS = {"subtask": SUBTASK_QUESTIONS, "plan": PLAN_QUESTIONS}
+# Of the language rows, those that are read; LeRobot has more.
+STYLES = (_VQA, *_QUESTIONS)
 
 
 @dataclass
@@ -93,7 +97,7 @@ def messages_of_rows(
         index: Of the frame; picks among question templates.
     """
     messages = _vqa_messages(events)
-    for style, templates in (("subtask", SUBTASK_QUESTIONS), ("plan", PLAN_QUESTIONS)):
+    for style, templates in _QUESTIONS.items():
         of_style = [row for row in persistent if row["style"] == style]
         for row in of_style:
             _check_row(row, needs_time=True)
@@ -178,7 +182,7 @@ def check_cameras(named: Iterable[str], known: Sequence[str], where: str) -> Non
 def _vqa_messages(events: Iterable[Row]) -> list[Message]:
     """Pair the questions with the answers about the same camera, in order."""
     messages: list[Message] = []
-    rows = [row for row in events if row["style"] == "vqa"]
+    rows = [row for row in events if row["style"] == _VQA]
     for row in rows:
         _check_row(row)
         if row["role"] not in ("user", "assistant"):

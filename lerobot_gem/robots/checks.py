@@ -16,6 +16,8 @@ _MARGIN = 0.1
 _FAR = 0.5
 # How much more alike another camera's training pictures must be before cameras are called exchanged.
 _MORE_ALIKE = 0.1
+# How much less alike than the odd one out of the training pictures a picture may be.
+_LIKENESS_MARGIN = 0.1
 # Side of the pictures that are compared, in pixels.
 _THUMBNAIL = 16
 # Ticks of reserve that a queue of actions should hold when the next chunk arrives.
@@ -166,12 +168,24 @@ def check_pictures(
                 f"{camera} looks like {best} of the training data ({alike[best]:.2f} against {alike[camera]:.2f} alike): are the cameras "
                 "exchanged? Compare the pictures.",
             )
-        else:
+            continue
+        least = _least_alike(trained[camera])
+        text = f"{camera} is {alike[camera]:.2f} alike the most similar training picture (1 is equal)"
+        if alike[camera] < least - _LIKENESS_MARGIN:
             found.add(
                 "pictures",
-                "ok",
-                f"{camera} is {alike[camera]:.2f} alike the most similar training picture (1 is equal).",
+                "warning",
+                f"{text}, and each of those is at least {least:.2f} alike another. Compare the pictures: has the camera or the scene changed?",
             )
+        else:
+            found.add("pictures", "ok", f"{text}.")
+
+
+def _least_alike(pictures: NDArray[np.uint8]) -> float:
+    """How alike the others the odd one out is; -1, the least, of a single picture."""
+    if len(pictures) == 1:
+        return -1.0
+    return min(_alike(picture, np.delete(pictures, index, axis=0)) for index, picture in enumerate(pictures))
 
 
 def _alike(picture: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
@@ -253,6 +267,27 @@ def check_state(found: Preflight, names: Sequence[str], state: Array, lowest: Ar
         found.add("state", "ok", "Within the range of the training data.")
 
 
+def check_sizes(found: Preflight, names: Sequence[str], chunk: Array, *trained: Array) -> bool:
+    """Has an action as many numbers as names, and as the training data? Only then can they be compared.
+
+    Args:
+        found: Where to write.
+        names: Of the actions.
+        chunk: (T, D) actions.
+        *trained: (D,) smallest and largest of the training data, where they are known.
+    """
+    sizes = [chunk.shape[1], len(names), *map(len, trained)]
+    if len(set(sizes)) == 1:
+        return True
+    found.add(
+        "actions",
+        "error",
+        f"An action has {sizes[0]} numbers, {sizes[1]} names and a training range of {sizes[2:] or 'unknown size'}: expected as many of "
+        "each. Take all files from the same checkpoint.",
+    )
+    return False
+
+
 def check_chunk(found: Preflight, names: Sequence[str], chunk: Array, lowest: Array, highest: Array) -> None:
     """Are the actions that the policy wants of the kind that it was shown?
 
@@ -263,14 +298,6 @@ def check_chunk(found: Preflight, names: Sequence[str], chunk: Array, lowest: Ar
         lowest: (D,) of the training data.
         highest: (D,) of the training data.
     """
-    if not chunk.shape[1] == len(names) == len(lowest) == len(highest):
-        found.add(
-            "actions",
-            "error",
-            f"An action has {chunk.shape[1]} numbers, {len(names)} names and a training range of {len(lowest)}: expected as many of each. "
-            "Take all files from the same checkpoint.",
-        )
-        return
     far = outside(chunk, lowest, highest).max(axis=0)
     named = [
         f"{name} by {distance:.0%}" for name, distance in zip(names, far, strict=True) if distance > _MARGIN
@@ -325,6 +352,7 @@ def check_latency(
     executed: int,
     queue_threshold: int | None,
     horizon: int,
+    can_be_guided: bool = True,
 ) -> None:
     """Do chunks come in time?
 
@@ -337,6 +365,7 @@ def check_latency(
         queue_threshold: Of `--inference.queue_threshold`: actions that are left when the next chunk is asked for; None without
             real-time chunking.
         horizon: Of `--inference.rtc.execution_horizon`.
+        can_be_guided: The policy acts in a way that real-time chunking guides.
     """
     delay = math.ceil(seconds * fps)
     text = f"A chunk of {chunk_size} takes {seconds * 1000:.0f} ms, {delay} tick(s) of {1000 / fps:.0f} ms"
@@ -348,7 +377,7 @@ def check_latency(
                 "latency",
                 "warning",
                 f"{text}: the arm waits that long after every {executed} action(s), {1 / executed:.0%} of the ticks are late. "
-                "Use --inference.type=rtc.",
+                f"Use --inference.type=rtc{'' if can_be_guided else ' and --policy.action_tokens.act=flow'}.",
             )
         return
     least = delay + _RESERVE

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from queue import Empty
 from typing import Any
 
 import grpc
@@ -70,9 +71,10 @@ class ServerConfig(PolicyServerConfig):
 
 @dataclass
 class _Arrived(TimedObservation):
-    """An observation, and when it came (time.perf_counter())."""
+    """An observation, when it came (time.perf_counter()), and from which client."""
 
     arrived: float = 0.0
+    client: str = ""
 
 
 @dataclass
@@ -99,8 +101,9 @@ class GemPolicyServer(PolicyServer):
         super().__init__(config)
         # The policy is loaded, or predicts, but not both.
         self._using_policy = threading.Lock()
+        # Whose turn it is, and whose policy is loaded. The former may change at any time, also while a policy is loaded.
         self._client: str | None = None
-        self._is_loaded = False
+        self._loaded_for: str | None = None
         self._arrived = 0.0
         self._failure: Exception | None = None
         self._punctuality = _Punctuality()
@@ -109,28 +112,15 @@ class GemPolicyServer(PolicyServer):
 
     def Ready(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._say_how_punctual()
-        self._client, self._is_loaded = context.peer(), False
+        self._client, self._loaded_for = context.peer(), None
         return super().Ready(request, context)
 
     def SendPolicyInstructions(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        self._check_turn(context)
-        with self._telling_errors(context), self._using_policy:
-            instructions = read_instructions(request.data)
-            if instructions.policy_type != _POLICY_TYPE:
-                raise ValueError(
-                    f"policy_type={instructions.policy_type!r}: this server has {_POLICY_TYPE!r} policies alone. For others, start "
-                    "LeRobot's own: python -m lerobot.async_inference.policy_server."
-                )
-            check_device(instructions.device)
-            # Of the last client: two policies may not fit into memory.
-            self._is_loaded = False
-            self.policy = self.preprocessor = self.postprocessor = self.last_processed_obs = None
-            checked = services_pb2.PolicySetup(data=pickle.dumps(instructions))
-            super().SendPolicyInstructions(checked, context)
-            self._check_robot(self.policy.config, instructions.lerobot_features)
-            self._say_rate(self.policy.config.built.fps)
-            self._limit_actions(self.policy.config.chunk_size)
-            self._is_loaded = True
+        with self._using_policy:
+            # Not before: another client may have come, and loaded its policy, while this one waited.
+            self._check_turn(context)
+            with self._telling_errors(context):
+                self._load(request, context)
         return services_pb2.Empty()
 
     def SendObservations(self, request_iterator: Iterable[Any], context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -140,7 +130,9 @@ class GemPolicyServer(PolicyServer):
             if data is None:
                 raise ValueError("The observation ended early: expected a last part marked TRANSFER_END.")
             observation = read_observation(data)
-            self._enqueue_observation(_Arrived(**vars(observation), arrived=time.perf_counter()))
+            self._enqueue_observation(
+                _Arrived(**vars(observation), arrived=time.perf_counter(), client=context.peer())
+            )
         return services_pb2.Empty()
 
     def GetActions(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -159,15 +151,41 @@ class GemPolicyServer(PolicyServer):
     def _predict_action_chunk(self, observation_t: TimedObservation) -> list[TimedAction]:
         """LeRobot's, whose caller logs an error and tells the client that there is no observation."""
         assert isinstance(observation_t, _Arrived)
-        try:
-            with self._using_policy:
-                self._arrived = observation_t.arrived
+        with self._using_policy:
+            if observation_t.client != self._loaded_for:
+                # It was on its way when another client came: to that one, there is no observation.
+                raise Empty
+            self._arrived = observation_t.arrived
+            try:
                 return super()._predict_action_chunk(observation_t)
-        except Exception as error:
-            self._failure = error
-            raise
+            except Exception as error:
+                self._failure = error
+                raise
 
     # What is added
+
+    def _load(self, request: Any, context: grpc.ServicerContext) -> None:
+        """Load the policy that a client asks for.
+
+        Raises:
+            ValueError: It is no policy for this server, or for the client's robot.
+        """
+        instructions = read_instructions(request.data)
+        if instructions.policy_type != _POLICY_TYPE:
+            raise ValueError(
+                f"policy_type={instructions.policy_type!r}: this server has {_POLICY_TYPE!r} policies alone. For others, start "
+                "LeRobot's own: python -m lerobot.async_inference.policy_server."
+            )
+        check_device(instructions.device)
+        # Of the last client: two policies may not fit into memory.
+        self._loaded_for = None
+        self.policy = self.preprocessor = self.postprocessor = self.last_processed_obs = None
+        checked = services_pb2.PolicySetup(data=pickle.dumps(instructions))
+        super().SendPolicyInstructions(checked, context)
+        self._check_robot(self.policy.config, instructions.lerobot_features)
+        self._say_rate(self.policy.config.built.fps)
+        self._limit_actions(self.policy.config.chunk_size)
+        self._loaded_for = context.peer()
 
     def _check_turn(self, context: grpc.ServicerContext, must_be_loaded: bool = False) -> None:
         """Refuse a client that is not the last one that said that it is ready: the queue has observations of one robot."""
@@ -176,7 +194,7 @@ class GemPolicyServer(PolicyServer):
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "Another client has come since, or the connection was lost. Start this client again.",
             )
-        if must_be_loaded and not self._is_loaded:
+        if must_be_loaded and self._loaded_for != context.peer():
             context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, "No policy: expected SendPolicyInstructions first."
             )

@@ -1,5 +1,6 @@
 """`lerobot-gem-preflight`: looks at arm, cameras and policy as `lerobot-rollout` would bring them together, and moves nothing."""
 
+import logging
 import statistics
 import time
 from dataclasses import dataclass
@@ -25,11 +26,15 @@ from lerobot_gem.policies.loading import why_no_actions
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.robots import checks
 from lerobot_gem.robots.findings import CameraPictures, JointRow, Preflight
-from lerobot_gem.robots.reading import opened
+from lerobot_gem.robots.reading import numbers, opened
 from lerobot_gem.robots.training_facts import Array, TrainingFacts, training_facts
 
 # Chunks that are timed; one before them warms up.
 _CHUNKS = 3
+
+_Loaded = tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,8 +54,10 @@ class PreflightConfig(RolloutConfig):
 def preflight(config: PreflightConfig) -> Preflight:
     """Look at everything, in the order in which it can go wrong.
 
+    Once policy and training data are read, whatever goes wrong is one more finding: those before it are not lost.
+
     Raises:
-        OSError: The policy, or the training data that were named, can't be read.
+        OSError: The policy or the training data can't be read.
         ValueError: The policy is not `gem_vla`, or can't be loaded.
     """
     assert config.robot is not None
@@ -64,20 +71,37 @@ def preflight(config: PreflightConfig) -> Preflight:
     port = getattr(config.robot, "port", None)
     found = Preflight(path, _types(config.robot) + (f" at {port}" if port else ""))
     policy, preprocess, postprocess = _load(config)
-    facts = training_facts(policy.config, preprocess, path, config.training_data)
-    if facts.why_no_dataset:
-        found.add("training data", "warning", facts.why_no_dataset)
+    facts = training_facts(found, policy.config, preprocess, path, config.training_data)
+    try:
+        _look(found, config, (policy, preprocess, postprocess), facts)
+    except Exception as error:  # each kind of robot has its own
+        logger.exception("The preflight ended early.")
+        found.add(
+            "preflight",
+            "error",
+            f"It ended early, and did not look at the rest: {type(error).__name__}: {error}",
+        )
+    return found
+
+
+def _look(found: Preflight, config: PreflightConfig, loaded: _Loaded, facts: TrainingFacts) -> None:
+    assert config.robot is not None
+    policy, preprocess, _ = loaded
     default = next((step.default_task for step in preprocess.steps if isinstance(step, PromptStep)), "")
     checks.check_task(found, config.task, default, facts.tasks or [default] * bool(default))
     checks.check_rate(found, config.fps, facts.fps)
+    if isinstance(config.inference, RTCInferenceConfig):
+        try:
+            policy.config.check_guided()
+        except ValueError as error:
+            found.add("inference", "error", str(error))
     robot = make_robot_from_config(config.robot)
     names = _check_robot(found, robot, policy.config, facts, config.rename_map)
     with opened(robot, found) as observation:
         pass
-    _look(found, config, observation, policy.config, facts)
+    _look_at_pictures(found, config, observation, policy.config, facts)
     if _is_complete(observation, policy.config, config.rename_map):
-        _act_once(found, config, robot, observation, names, (policy, preprocess, postprocess), facts)
-    return found
+        _act_once(found, config, robot, observation, names, loaded, facts)
 
 
 def _types(robot: RobotConfig) -> str:
@@ -86,7 +110,7 @@ def _types(robot: RobotConfig) -> str:
     return " or ".join(sorted(names))
 
 
-def _load(config: PreflightConfig) -> tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline]:
+def _load(config: PreflightConfig) -> _Loaded:
     """Policy and processors, as lerobot-rollout loads them."""
     policy_config: Any = config.policy
     path, revision = str(policy_config.pretrained_path), policy_config.pretrained_revision
@@ -113,19 +137,14 @@ def _load(config: PreflightConfig) -> tuple[Any, PolicyProcessorPipeline, Policy
     return policy, *pipelines
 
 
-def _numbers(features: dict[str, Any]) -> list[str]:
-    """The robot's numbers that LeRobot hands to a policy."""
-    return [name for name in features if name.endswith((".pos", ".vel"))]
-
-
 def _check_robot(
     found: Preflight, robot: Robot, config: GemVLAConfig, facts: TrainingFacts, renamed: dict[str, str]
 ) -> list[str]:
     """What can be told before anything is opened; returns the names of the robot's state."""
-    names = _numbers(robot.observation_features)
+    names = numbers(robot.observation_features)
     if config.state_feature is not None:
         checks.check_names(found, "state", names, facts.names[OBS_STATE])
-    checks.check_names(found, "action", _numbers(robot.action_features), facts.names[ACTION])
+    checks.check_names(found, "action", numbers(robot.action_features), facts.names[ACTION])
     cameras = {
         _renamed(name, renamed): (shape[0], shape[1])
         for name, shape in robot.observation_features.items()
@@ -154,7 +173,7 @@ def _is_complete(observation: dict[str, Any], config: GemVLAConfig, renamed: dic
     return has_state and set(config.camera_names) <= set(_pictures(observation, renamed))
 
 
-def _look(
+def _look_at_pictures(
     found: Preflight,
     config: PreflightConfig,
     observation: dict[str, Any],
@@ -177,10 +196,10 @@ def _act_once(
     robot: Robot,
     observation: dict[str, Any],
     names: list[str],
-    loaded: tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline],
+    loaded: _Loaded,
     facts: TrainingFacts,
 ) -> None:
-    """Predict chunks for what the robot observes, and compare the first with the training data."""
+    """Predict chunks for what the robot observes, and compare the last with the training data."""
     policy, preprocess, postprocess = loaded
     state = np.array([observation[name] for name in names])
     lowest, highest = facts.lowest, facts.highest
@@ -206,6 +225,9 @@ def _act_once(
         found.add("actions", "error", str(error))
         return
     actions = facts.names[ACTION] or [f"action[{index}]" for index in range(chunk.shape[1])]
+    trained = [side[ACTION] for side in (lowest, highest) if ACTION in side]
+    if not checks.check_sizes(found, actions, chunk, *trained):
+        return
     if ACTION in lowest:
         checks.check_chunk(found, actions, chunk, lowest[ACTION], highest[ACTION])
         if actions == names:
@@ -221,6 +243,7 @@ def _act_once(
         executed=policy.config.n_action_steps,
         queue_threshold=None if rtc is None else rtc.queue_threshold,
         horizon=0 if rtc is None else rtc.rtc.execution_horizon,
+        can_be_guided=policy.config.action_tokens.act == "flow",
     )
     found.joints = _joints(names, state, actions, chunk, facts)
 

@@ -1,17 +1,27 @@
 """Reads a robot without taking hold of it.
 
-LeRobot's `Robot.connect` switches the motors' torque on. Here the bus of motors and the cameras are opened by themselves,
-nothing is ever written to a motor, and torque stays as it was: an arm that holds itself is not dropped either.
+LeRobot's `Robot.connect` switches the motors' torque on. Here the serial bus of motors and the cameras are opened by themselves,
+nothing is ever written to a motor, and torque stays as it was: an arm that holds itself is not dropped either. Motors on a CAN bus
+are left alone: LeRobot's handshake there switches each of them on.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lerobot.motors.motors_bus import MotorsBusBase
+from lerobot.motors.motors_bus import SerialMotorsBus
 from lerobot.robots import Robot
 
 from lerobot_gem.robots.findings import Preflight
+
+
+def numbers(features: dict[str, Any]) -> list[str]:
+    """A robot's numbers that LeRobot hands to a policy.
+
+    Args:
+        features: The robot's `observation_features` or `action_features`.
+    """
+    return [name for name in features if name.endswith((".pos", ".vel"))]
 
 
 @contextmanager
@@ -19,19 +29,19 @@ def opened(robot: Robot, found: Preflight) -> Iterator[dict[str, Any]]:
     """Open a robot, and read what it observes.
 
     Args:
-        robot: With one bus of motors, and cameras, as SO-100 and SO-101 have.
+        robot: With one serial bus of motors, and cameras, as SO-100 and SO-101 have.
         found: Where it is written what could not be read.
 
     Yields:
         The observation, without what could not be read.
     """
-    bus = getattr(robot, "bus", None)
-    if not isinstance(bus, MotorsBusBase):
+    bus: Any = getattr(robot, "bus", None)
+    why_not = _why_not_opened(robot, bus)
+    if why_not:
         found.add(
             "robot",
             "error",
-            f"{robot.name!r} has no single bus of motors, and connecting it as LeRobot does would switch its torque on: expected a "
-            "robot such as so100_follower, so101_follower or koch_follower.",
+            f"{robot.name!r} is not looked at: {why_not}. Expected a robot such as so100_follower, so101_follower or koch_follower.",
         )
         yield {}
         return
@@ -51,6 +61,18 @@ def opened(robot: Robot, found: Preflight) -> Iterator[dict[str, Any]]:
         for camera in cameras.values():
             if camera.is_connected:
                 camera.disconnect()
+
+
+def _why_not_opened(robot: Robot, bus: Any) -> str:
+    """Why a robot's state can't be read from its motors without switching them on; empty where it can."""
+    if not isinstance(bus, SerialMotorsBus):
+        return "it has no single serial bus of motors (Feetech, Dynamixel), and connecting it would switch its torque on"
+    others = [
+        name for name in numbers(robot.observation_features) if name.removesuffix(".pos") not in bus.motors
+    ]
+    if others:
+        return f"{', '.join(others)} in its state are no positions of its motors, which is all that is read"
+    return ""
 
 
 def _positions(robot: Any, bus: Any, found: Preflight) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from lerobot.configs.train import TRAIN_CONFIG_NAME
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
 from lerobot.utils import constants
@@ -17,9 +18,11 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lerobot_gem.storage.opening import DatasetOptions, open_dataset
+from lerobot_gem.processing.dataset_names import flat_names
+from lerobot_gem.robots.findings import Preflight
+from lerobot_gem.storage.opening import DatasetOptions, open_dataset, open_metadata
 
-# Frames whose pictures are compared with the cameras'.
+# Frames whose pictures are compared with the cameras', and most episodes that they are taken from.
 _FRAMES = 8
 
 Array = NDArray[np.floating]
@@ -36,7 +39,6 @@ class TrainingFacts:
         highest: OBS_STATE and ACTION -> largest values.
         tasks: Texts of the tasks.
         pictures: Camera -> pictures (N, H, W, 3) uint8 of some frames.
-        why_no_dataset: Why the dataset itself could not be looked at.
     """
 
     fps: float | None = None
@@ -45,23 +47,27 @@ class TrainingFacts:
     highest: dict[str, Array] = field(default_factory=dict)
     tasks: list[str] = field(default_factory=list)
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    why_no_dataset: str = ""
 
 
 def training_facts(
-    config: Any, preprocessor: PolicyProcessorPipeline, checkpoint: str, training_data: str | None
+    found: Preflight,
+    config: Any,
+    preprocessor: PolicyProcessorPipeline,
+    checkpoint: str,
+    training_data: str | None,
 ) -> TrainingFacts:
-    """Gather them.
+    """Gather them. A dataset adds to what the checkpoint says; one that says something else is an error, and is not read.
 
     Args:
+        found: Where it is written that there is no dataset, or the wrong one.
         config: Of the policy.
         preprocessor: Of the policy, whose normaliser has the statistics.
         checkpoint: Folder or Hub id of the policy.
         training_data: Folder or repo id of its dataset; None looks where the checkpoint says, on this machine alone.
 
     Raises:
-        OSError: `training_data` can't be read.
-        ValueError: `training_data` is no dataset of today's format.
+        OSError: The dataset can't be read.
+        ValueError: It is no dataset of today's format.
     """
     facts = TrainingFacts(fps=config.built.fps)
     facts.names = {
@@ -73,17 +79,51 @@ def training_facts(
             facts.lowest, facts.highest = _ranges(step.state_dict())
     options = _dataset_options(checkpoint, config.pretrained_revision, training_data)
     if options is None:
-        facts.why_no_dataset = "The training data are not on this machine: give --training_data=<folder or repo id> to compare pictures and tasks."
+        found.add(
+            "training data",
+            "warning",
+            "They are not on this machine: give --training_data=<folder or repo id> to compare pictures and tasks.",
+        )
         return facts
-    dataset = open_dataset(options)
-    facts.fps = float(dataset.meta.fps)
-    facts.tasks = [str(task) for task in dataset.meta.tasks.index]
-    for key in (OBS_STATE, ACTION):
-        names = (dataset.meta.features.get(key) or {}).get("names")
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            facts.names[key] = names
-    facts.pictures = _pictures(dataset, config.camera_names)
+    meta = open_metadata(options)
+    fps, names = float(meta.fps), {key: _names(meta, key) for key in (OBS_STATE, ACTION)}
+    others = _contradictions(facts, fps, names)
+    if others:
+        found.add(
+            "training data",
+            "error",
+            f"{options.root or options.repo_id} is not the data this policy was trained on: {'; '.join(others)}. Give "
+            "--training_data=<its folder or repo id>.",
+        )
+        return facts
+    facts.fps = fps if facts.fps is None else facts.fps
+    facts.names = {key: facts.names[key] or names[key] for key in names}
+    facts.tasks = [str(task) for task in meta.tasks.index]
+    # Of a dataset on the Hub, the files of these episodes alone are downloaded.
+    episodes = _spread(meta.total_episodes)
+    facts.pictures = _pictures(open_dataset(replace(options, episodes=episodes)), config.camera_names)
     return facts
+
+
+def _names(meta: LeRobotDatasetMetadata, key: str) -> list[str]:
+    feature = meta.features.get(key) or {}
+    return flat_names(key, feature["names"], feature["shape"][0]) if feature.get("names") else []
+
+
+def _contradictions(facts: TrainingFacts, fps: float, names: Mapping[str, list[str]]) -> list[str]:
+    """What a dataset says otherwise than the checkpoint; where one of them says nothing, there is none."""
+    contradictions = []
+    if facts.fps not in (None, fps):
+        contradictions.append(f"it has {fps:g} frames per second, the policy {facts.fps:g}")
+    for key, ours in facts.names.items():
+        if ours and names[key] and ours != names[key]:
+            contradictions.append(f"its {key} is {', '.join(names[key])}, the policy's {', '.join(ours)}")
+    return contradictions
+
+
+def _spread(count: int) -> list[int]:
+    """Up to `_FRAMES` indices from the first to the last."""
+    return np.linspace(0, count - 1, min(_FRAMES, count)).astype(int).tolist()
 
 
 def _ranges(stats: Mapping[str, Tensor]) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -122,8 +162,7 @@ def _train_config(checkpoint: str, revision: str | None) -> Path | None:
 
 
 def _pictures(dataset: LeRobotDataset, cameras: list[str]) -> dict[str, NDArray[np.uint8]]:
-    indices = np.linspace(0, len(dataset) - 1, min(_FRAMES, len(dataset))).astype(int)
-    frames = [dataset[int(index)] for index in indices]
+    frames = [dataset[index] for index in _spread(len(dataset))]
     pictures = {}
     for camera in cameras:
         if camera in dataset.meta.features:

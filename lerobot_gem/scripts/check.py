@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
-from draccus.utils import DraccusException
 from lerobot.configs import parser
 
 from lerobot_gem.data.check.inspector import CheckConfig, inspect
 from lerobot_gem.data.check.page import write_page
 from lerobot_gem.data.check.report import as_text
-from lerobot_gem.scripts.options import refusal
+from lerobot_gem.scripts.options import mistakes_in_one_line
 
 
 @parser.wrap()
@@ -40,14 +39,10 @@ def name_dataset(arguments: list[str]) -> list[str]:
     return [f"--dataset.repo_id={name}", *others]
 
 
+@mistakes_in_one_line(ModuleNotFoundError, NotImplementedError)
 def main() -> None:
-    try:
-        sys.argv[1:] = name_dataset(sys.argv[1:])
-        code = check()
-    except (DraccusException, NotImplementedError, ModuleNotFoundError, ValueError, OSError) as error:
-        print(f"error: {refusal(error)}", file=sys.stderr)
-        code = 1
-    sys.exit(code)
+    sys.argv[1:] = name_dataset(sys.argv[1:])
+    sys.exit(check())
 
 
 if __name__ == "__main__":

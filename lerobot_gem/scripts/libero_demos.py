@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lerobot_gem.data.libero_demos.collecting import collect
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.scripts.options import mistakes_in_one_line, parse_options
+from lerobot_gem.simulation.libero_setup import LiberoNotReadyError
 
 
 def parse(arguments: Sequence[str]) -> LiberoDemosConfig:
@@ -20,7 +21,7 @@ def parse(arguments: Sequence[str]) -> LiberoDemosConfig:
     return parse_options(LiberoDemosConfig, flag + fields)
 
 
-@mistakes_in_one_line(ModuleNotFoundError)
+@mistakes_in_one_line(ModuleNotFoundError, LiberoNotReadyError)
 def main() -> None:
     config = parse(sys.argv[1:])
     reports = collect(config)

@@ -22,22 +22,12 @@ def parse_options[Config](config_class: type[Config], arguments: Sequence[str] |
         arguments: Those of the command line; this process's when None.
 
     Raises:
-        SystemExit: An option is wrong; with what is wrong about it in one line.
+        DraccusException: An option is wrong (`mistakes_in_one_line`).
     """
     parser: ArgumentParser[Config] = ArgumentParser(
         config_class, formatter_class=_formatter(config_class), usage="%(prog)s --option=value ..."
     )
-    try:
-        return parser.parse_args(arguments)
-    except DraccusException as error:
-        sys.exit(f"error: {refusal(error)}")
-
-
-def refusal(error: BaseException) -> BaseException:
-    """Why an option is refused: where a configuration itself refuses a value, draccus says no more than that it couldn't be made."""
-    while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    return parser.parse_args(arguments)
 
 
 @contextmanager
@@ -45,16 +35,23 @@ def mistakes_in_one_line(*others: type[Exception]) -> Iterator[None]:
     """End the command with the message of an error that a user can mend, instead of a traceback.
 
     Args:
-        *others: Errors that are such mistakes in this command, beside wrong values, files and folders.
+        *others: Errors that are such mistakes in this command, beside wrong options, values, files and folders.
 
     Raises:
-        SystemExit: A value, a file or a folder is not what was expected.
+        SystemExit: An option, a value, a file or a folder is not what was expected.
     """
-    mistakes: tuple[type[Exception], ...] = (ValueError, OSError, *others)
+    mistakes: tuple[type[Exception], ...] = (DraccusException, ValueError, OSError, *others)
     try:
         yield
     except mistakes as error:
-        sys.exit(f"error: {refusal(error)}")
+        sys.exit(f"error: {_refusal(error)}")
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """Why an option is refused: where a configuration itself refuses a value, draccus says no more than that it couldn't be made."""
+    while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @dataclass(frozen=True)

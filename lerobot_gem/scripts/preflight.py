@@ -2,7 +2,6 @@
 
 import sys
 
-from draccus.utils import DraccusException
 from lerobot.configs import parser
 
 # Registers LeRobot's robots, cameras and teleoperators for the command line.
@@ -11,7 +10,7 @@ from lerobot.utils.import_utils import register_third_party_plugins
 
 from lerobot_gem.robots.page import as_text, write_page
 from lerobot_gem.robots.preflight import PreflightConfig, preflight
-from lerobot_gem.scripts.options import refusal
+from lerobot_gem.scripts.options import mistakes_in_one_line
 
 
 @parser.wrap()
@@ -25,14 +24,10 @@ def run(config: PreflightConfig) -> int:
     return 1 if found.count("error") else 0
 
 
+@mistakes_in_one_line(ImportError)
 def main() -> None:
     register_third_party_plugins()
-    try:
-        code = run()
-    except (DraccusException, ImportError, ValueError, OSError) as error:
-        print(f"error: {refusal(error)}", file=sys.stderr)
-        code = 1
-    sys.exit(code)
+    sys.exit(run())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
+from lerobot_gem.storage.video_files import count_frames
 
 _SUMMARY = "depth.json"
 _PNG = "png"
@@ -128,13 +129,6 @@ def video_file(folder: Path, key: str) -> Path:
     return folder / f"{key}.mp4"
 
 
-def count_frames(video: Path) -> int:
-    """Frames in a video, without decoding them."""
-    with av.open(str(video)) as container:
-        frames = sum(packet.size > 0 for packet in container.demux(video=0))
-    return frames
-
-
 def require_frames(video: Path, expected: int) -> None:
     """Check that a video is complete: libav does not tell of all writes that failed.
 
@@ -143,7 +137,7 @@ def require_frames(video: Path, expected: int) -> None:
     """
     try:
         found = count_frames(video)
-    except av.FFmpegError:
+    except ValueError:
         found = 0
     if found != expected:
         raise OSError(errno.EIO, f"Only {found} of {expected} frames were written", str(video))

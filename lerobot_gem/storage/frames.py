@@ -72,7 +72,7 @@ class CameraFrames(Dataset[dict[str, Tensor]]):
         self._tolerance = dataset.tolerance_s
         self._videos = [camera for camera in cameras if camera in dataset.meta.video_keys]
         self._images = [camera for camera in cameras if camera not in self._videos]
-        self._table = dataset.hf_dataset.select_columns(["index", "timestamp", *self._images])
+        self._table = dataset.hf_dataset.select_columns(["timestamp", *self._images])
 
     def __len__(self) -> int:
         return len(self._table)
@@ -90,18 +90,9 @@ class CameraFrames(Dataset[dict[str, Tensor]]):
 
         Returns:
             Camera -> (B, 3, H, W) uint8.
-
-        Raises:
-            ValueError: The dataset's rows are not in the order of their `index`.
         """
         episode, indices = batch
-        rows = self._table[list(indices)]
-        found = torch.stack(rows["index"]).tolist()
-        if found != list(indices):
-            raise ValueError(
-                f"Rows {list(indices)} of the dataset have the indices {found}: expected rows in the order of their index, "
-                "without which LeRobot's own reader mixes up frames too."
-            )
+        rows = self._table[list(indices)]  # in the order of their indices, as `open_dataset` checks
         # LeRobot delivers stored images in [0, 1].
         frames = {
             camera: (torch.stack(rows[camera]) * 255).round().to(torch.uint8) for camera in self._images

@@ -13,7 +13,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils import constants
 from pyarrow.lib import ArrowException
 
-from lerobot_gem.storage.dataset_agreement import check_counts
+from lerobot_gem.storage.dataset_agreement import check_counts, check_rows
+from lerobot_gem.storage.episode_files import episode_files
 from lerobot_gem.storage.reasons import reason
 
 # What LeRobot and the libraries below raise where a file is damaged, or says something else than they expect.
@@ -75,17 +76,19 @@ def open_dataset(options: DatasetOptions, **arguments: Any) -> LeRobotDataset:
     Raises:
         FileNotFoundError: See `open_metadata`.
         OSError: See `open_metadata`.
-        ValueError: See `open_metadata`.
+        ValueError: See `open_metadata`; or its rows do not agree with its metadata.
     """
     open_metadata(options)
     with _explained(options.repo_id, options.root):
-        return LeRobotDataset(
+        dataset = LeRobotDataset(
             options.repo_id,
             root=options.root,
             episodes=options.episodes,
             revision=options.revision,
             **arguments,
         )
+        check_rows(dataset.meta)
+    return dataset
 
 
 @contextmanager
@@ -180,17 +183,14 @@ def require_files(meta: Any, episodes: Sequence[int] | None) -> None:
     Raises:
         FileNotFoundError: A file is missing; the first three are named.
     """
-    wanted = range(meta.total_episodes) if episodes is None else episodes
-    files: dict[Path, int] = {}
-    for episode in wanted:
-        for path in (
-            meta.get_data_file_path(episode),
-            *(meta.get_video_file_path(episode, key) for key in meta.video_keys),
-        ):
-            files.setdefault(path, episode)
-    missing = {path: episode for path, episode in files.items() if not (meta.root / path).is_file()}
+    missing = [
+        (path, held[0])
+        for camera in (None, *meta.video_keys)
+        for path, held in episode_files(meta, camera, episodes)
+        if not (meta.root / path).is_file()
+    ]
     if missing:
-        named = ", ".join(f"{path} (episode {episode})" for path, episode in list(missing.items())[:3])
+        named = ", ".join(f"{path} (episode {episode})" for path, episode in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise FileNotFoundError(
             f"{meta.root} lacks {named}{more}: expected all files that meta/episodes names. Copy the dataset again, or read other "

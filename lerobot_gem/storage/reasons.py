@@ -26,8 +26,8 @@ def _shortened(text: str) -> str:
         library = re.search(r"lib(?:av|sw)\w+\.so[.\d]*", text)
         lacking = f" ({library[0]} is missing)" if library else ""
         return (
-            f"torchcodec can't load FFmpeg's libraries{lacking}: expected FFmpeg 4 to 8 beside it. Install it, or take "
-            "--dataset.video_backend=pyav."
+            f"torchcodec can't load FFmpeg's libraries{lacking}: expected FFmpeg 4 to 8 beside it. Install it. lerobot-train and "
+            "lerobot-gem-check can do without, with --dataset.video_backend=pyav."
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = " ".join(lines) if len(lines) <= 3 else f"{lines[0]} … {lines[-1]}"

@@ -1,6 +1,7 @@
 """Long work that keeps its finished pieces in a folder beside its output, so that it can go on after an interruption.
 
-One run at a time works on such a folder. The lock that sees to this is the system's, and ends with the process, however that ends.
+One command at a time works on such a folder. The lock that sees to this is the system's, and ends with the process, however that ends.
+So it does not see jobs of Slurm, which go on when the command that submitted them has ended.
 """
 
 import json

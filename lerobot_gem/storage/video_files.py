@@ -1,14 +1,23 @@
-"""Video files of a dataset against its metadata, by their headers; no frame is decoded."""
+"""Video files, which may be a stranger's: a dataset's against its metadata, by their headers; and frames of clips."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from lerobot_gem.processing.depth_cameras import axes_of
+from lerobot_gem.storage.episode_files import episode_files
+from lerobot_gem.storage.images import MOST_PIXELS, TooManyPixelsError
 
+if TYPE_CHECKING:
+    import av
+
+# Of FFmpeg's readers, those whose files hold the frames themselves; a playlist, for one, names files anywhere.
+_FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf,gif"
 # Containers write a rate as a fraction, some of them of milliseconds.
 _SAME_RATE = 0.01
 
@@ -41,10 +50,11 @@ def check_videos(meta: Any, cameras: Iterable[str]) -> None:
     for key in cameras:
         if key not in meta.video_keys:
             continue
-        for path, frames in _files(meta, key):
+        lengths = np.asarray(meta.episodes["length"])
+        for path, episodes in episode_files(meta, key):
             file = meta.root / path
             if file.is_file():
-                _check(meta, key, str(path), _header(file, str(path)), frames)
+                _check(meta, key, str(path), _header(file, str(path)), int(lengths[episodes].sum()))
 
 
 def _check(meta: Any, key: str, name: str, found: _Header, frames: int) -> None:
@@ -66,39 +76,76 @@ def _check(meta: Any, key: str, name: str, found: _Header, frames: int) -> None:
         )
 
 
-def _files(meta: Any, key: str) -> Iterator[tuple[Path, int]]:
-    """A camera's files, and how many frames of episodes are in each."""
-    # By columns: of a hundred thousand episodes, LeRobot's own look-up of each would take a minute.
-    chunks, numbers, lengths = (
-        np.asarray(meta.episodes[name])
-        for name in (f"videos/{key}/chunk_index", f"videos/{key}/file_index", "length")
-    )
-    places, of_episode = np.unique(np.stack([chunks, numbers]), axis=1, return_inverse=True)
-    frames = np.bincount(of_episode.ravel(), weights=lengths).astype(int)
-    for (chunk, number), count in zip(places.T, frames, strict=True):
-        path = meta.video_path.format(video_key=key, chunk_index=chunk, file_index=number)
-        yield Path(path), int(count)
-
-
 def _header(file: Path, name: str) -> _Header:
-    import av
-
     try:
-        with av.open(str(file)) as container:
-            if not container.streams.video:
-                raise ValueError("it has no video in it")
+        with open_video(file) as container:
             stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise ValueError("there is no decoder of its format here")
             rate = stream.average_rate
-            frames = stream.frames
-            header = _Header(
+            return _Header(
                 (stream.codec_context.width, stream.codec_context.height),
                 None if rate is None else float(rate),
-                frames or None,
+                stream.frames or None,
             )
-    except (av.FFmpegError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{name} can't be read as a video ({error}): expected one that FFmpeg opens. Copy it again, or record it again."
         ) from error
-    return header
+
+
+@contextmanager
+def open_video(path: Path) -> "Iterator[av.container.InputContainer]":
+    """Open a video that may be somebody else's, with a stream of frames; its header is read, no frame is decoded.
+
+    Raises:
+        TooManyPixelsError: Its frames have too many pixels.
+        ValueError: It can't be read, here or by what the caller does with it, or it has no video, or of an unknown codec.
+    """
+    import av
+
+    try:
+        with av.open(str(path), options={"format_whitelist": _FORMATS}) as container:
+            if not container.streams.video:
+                raise ValueError("it has no video in it")
+            context = container.streams.video[0].codec_context
+            if context is None:
+                raise ValueError("there is no decoder of its format here")
+            if context.width * context.height > MOST_PIXELS:
+                raise TooManyPixelsError(context.width, context.height)
+            yield container
+    except av.FFmpegError as error:
+        raise ValueError(str(error)) from error
+
+
+def count_frames(path: Path) -> int:
+    """Frames in a video; decoded to be counted only where packets and header do not agree, as in VP8, where some packets show nothing.
+
+    Raises:
+        ValueError: See `open_video`.
+    """
+    with open_video(path) as container:
+        packets = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(video=0))
+        if packets == container.streams.video[0].frames:
+            return packets
+    with open_video(path) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def spread_frames(path: Path, total: int, count: int) -> Iterator[Image.Image]:
+    """Frames of a video, evenly spread from the first to the last; one at a time is in memory.
+
+    Args:
+        path: Of the video.
+        total: Its frames (`count_frames`).
+        count: How many; all of them if there are fewer.
+
+    Raises:
+        ValueError: See `open_video`; or it ends early.
+    """
+    wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    with open_video(path) as container:
+        for place, frame in enumerate(container.decode(video=0)):
+            if place in wanted:
+                wanted.remove(place)
+                yield frame.to_image()
+    if wanted:
+        raise ValueError(f"frame {min(wanted)} of {total} is not in it")

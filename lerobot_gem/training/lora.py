@@ -138,18 +138,21 @@ def log_adapters(adapted: nn.Module) -> None:
         )
 
 
-def check_saved(policy: nn.Module, random: Collection[str], in_full: Collection[str]) -> None:
-    """Raise a ValueError if an adapter, as it was asked for by hand, would hold nothing of parts with random weights.
+def check_saved(
+    policy: nn.Module, random: Collection[str], new_rows: Collection[str], in_full: Collection[str]
+) -> None:
+    """Raise a ValueError if an adapter, as it was asked for by hand, would hold nothing of random weights.
 
     Args:
         policy: One of ours.
         random: Parts whose weights are random.
+        new_rows: Layers of the policy that have random rows, of tokens that are new.
         in_full: Modules that are trained and saved in full; PEFT knows them by the ends of their names.
     """
+    of_parts = [prefix.removesuffix(".") for part in sorted(random) for prefix in PARTS[part]]
     lost = [
         path
-        for part in sorted(random)
-        for path in (prefix.removesuffix(".") for prefix in PARTS[part])
+        for path in (*of_parts, *new_rows)
         if _has_module(policy, path)
         and not any(parent.endswith(tuple(in_full)) for parent in (path, path.partition(".")[0]))
     ]

@@ -27,6 +27,8 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+BACKBONE_PARTS = ("vision_tower", "merger", "language_model")
+
 # The configuration's fields that hold weights, for losses whose weight is the user's; lambda is the depth's.
 DEPTH_LOSS_WEIGHT = "depth.loss_weight"
 TOKENS_LOSS_WEIGHT = "action_tokens.loss_weight"

@@ -11,6 +11,7 @@ from lerobot.policies.factory import make_pre_post_processors
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from tests.conftest import build_policy
@@ -85,6 +86,17 @@ def test_what_computes_in_float32_keeps_it(make_policy, tmp_path: Path):
     weights = open_checkpoint(source).weights
     assert acting.weights.keys() == weights.keys()
     assert all(stored.read().equal(weights[name].read()) for name, stored in acting.weights.items())
+
+
+def test_a_policy_that_reads_the_embeddings_alone_acts(make_policy, batch: dict, tmp_path: Path):
+    policy, *processors = make_policy(expert=ExpertConfig(conditioning_layers=[0, 0, 0]))
+    assert policy.backbone.num_layers == 1
+    inputs, noise = processors[0](batch), torch.randn(4, 4, ACTION_DIM)
+    chunk = warm(policy).predict_action_chunk(inputs, noise=noise)
+    source = Path(save(tmp_path / "policy", policy, *processors))
+    for folder in (source, converted(source, tmp_path / "acting")):
+        loaded = GemVLAPolicy.from_pretrained(folder)
+        assert loaded.predict_action_chunk(inputs, noise=noise).equal(chunk)
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(make_policy, tmp_path: Path):

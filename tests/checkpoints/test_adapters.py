@@ -55,6 +55,18 @@ def test_merged_weights_are_those_that_peft_merges(adapted):
     assert weights["first.weight"].dtype == torch.float32
 
 
+def test_a_merge_is_computed_in_the_wider_type(tmp_path: Path):
+    torch.manual_seed(0)
+    base, up, down = torch.randn(5, 6), torch.randn(5, 3).bfloat16(), torch.randn(3, 6).bfloat16()
+    (tmp_path / "base").mkdir()
+    save_file({"first.weight": base}, tmp_path / "base" / "model.safetensors")
+    names = "base_model.model.first.lora_A.weight", "base_model.model.first.lora_B.weight"
+    save_file(dict(zip(names, (down, up), strict=True)), tmp_path / "adapter_model.safetensors")
+    weights = merged(tmp_path, {"r": 3, "lora_alpha": 6}, stored_weights(tmp_path / "base"))
+    expected = base + 2 * (up.float() @ down.float())
+    torch.testing.assert_close(weights["first.weight"].read(), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_another_base_is_named(adapted):
     _, folder = adapted
     config = read_json(folder / "adapter" / CONFIG_FILE)

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VL
 
 from lerobot_gem.checkpoints import formats
 from lerobot_gem.checkpoints.files import load_weights
-from lerobot_gem.checkpoints.formats import open_checkpoint, read_sana_architecture
+from lerobot_gem.checkpoints.formats import looked_for, open_checkpoint, read_sana_architecture
 from lerobot_gem.checkpoints.release_expert import expert_to_release
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.presets import get_preset
@@ -191,6 +192,14 @@ def test_configuration_cut_short(gem_2b):
 def test_nothing_there_offline(pretrained):
     with pytest.raises(FileNotFoundError, match=f"'{pretrained}'.*HF_HUB_OFFLINE"):
         open_checkpoint(pretrained, local_files_only=True)
+
+
+def test_what_keeps_a_checkpoint_from_being_downloaded_is_told():
+    missing = pytest.raises(FileNotFoundError, match="No checkpoint at 'me/gem'.* client says: too many")
+    with missing, looked_for("me/gem"):
+        raise OSError("too many requests")
+    with pytest.raises(OSError, match="No space left on device"), looked_for("me/gem"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_expert_of_another_kind(tmp_path):

@@ -73,9 +73,18 @@ def test_an_error_of_a_task_is_the_commands(tmp_path: Path, capfd: pytest.Captur
 
 
 def test_a_process_that_is_killed_ends_the_command(tmp_path: Path) -> None:
-    with pytest.raises(ChildProcessError, match="One of 2 processes was killed"):
+    with pytest.raises(ChildProcessError, match="One of 2 processes was killed.*--resume=true goes on"):
         Squares(tmp_path / "work", kills=True).run(ExecutorOptions(tasks=4), 2)
     assert Squares(tmp_path / "other").run(ExecutorOptions(tasks=4), 2) == SQUARES
+
+
+def test_a_command_that_keeps_nothing_says_so(tmp_path: Path) -> None:
+    stage = Stage("write", Squares(tmp_path / "work", kills=True).write)
+    with pytest.raises(ChildProcessError, match="was killed.*Start again.$") as caught:
+        run_stages(
+            ExecutorOptions(tasks=4), tmp_path, [stage], list, processes=2, after_failure="Start again."
+        )
+    assert "--resume" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_options_that_do_not_fit_together(options: dict, message: str) -> None:
 
 
 def test_a_task_needs_something() -> None:
-    with pytest.raises(ValueError, match="cluster.cpus_per_task=0: expected at least 1"):
+    with pytest.raises(ValueError, match="cpus_per_task=0: expected at least 1"):
         ClusterOptions(cpus_per_task=0)
 
 
@@ -168,7 +177,9 @@ def test_slurm_gets_a_job_for_each_stage(
         assert lines[-1].startswith("srun") and "launch_pickled_pipeline" in lines[-1]
         assert Path(lines[-1].split()[-1]).is_file()
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    assert "gem-finish is job 102" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "gem-finish is job 102" in said and f"Logs are in {tmp_path / 'work' / 'tasks'}, " in said
+    assert said.index("cancel those that are left (scancel)") < said.index("--resume=true")
 
 
 @pytest.mark.slow

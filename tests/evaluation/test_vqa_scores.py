@@ -6,12 +6,11 @@ import pytest
 
 from lerobot_gem.evaluation.vqa_scores import (
     VqaRow,
-    bootstrap_interval,
     boxes_iou,
+    interval,
     mean_relative_accuracy,
     score_answer,
     score_answers,
-    wilson_interval,
 )
 from lerobot_gem.processing.answers import form_of
 
@@ -191,16 +190,17 @@ def test_a_perfect_answerer_scores_one_and_a_mute_one_zero():
 )
 def test_wilson_interval(right, n, low, high):
     values = [1.0] * right + [0.0] * (n - right)
-    assert wilson_interval(values) == pytest.approx((low, high), abs=5e-5)
+    assert interval(values, 0, is_proportion=True) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_bootstrap_interval_is_seeded_and_near_that_of_the_normal_distribution():
     values = [step / 10 for step in range(11)] * 20
-    low, high = bootstrap_interval(values, seed=1)
-    assert (low, high) == bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+    low, high = interval(values, 1, is_proportion=False)
+    assert (low, high) == interval(values, 1, is_proportion=False) != interval(values, 2, is_proportion=False)
     half = 1.96 * 0.1**0.5 / 220**0.5  # the variance of 0, 0.1, ... 1 is 0.1
     assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.01)
 
 
 def test_equal_values_have_wilsons_interval():
-    assert bootstrap_interval([0.5] * 10, seed=1) == wilson_interval([0.5] * 10)
+    values = [0.5] * 10
+    assert interval(values, 1, is_proportion=False) == interval(values, 1, is_proportion=True)

@@ -21,5 +21,11 @@ def test_what_is_no_video_is_named(tmp_path):
     ):
         video_frames(tmp_path / "clip.mp4", 1)
     (tmp_path / "clip.mp4").write_text("none")
-    with pytest.raises(ValueError, match=r"clip.mp4 can't be decoded .*: expected a video"):
-        video_frames(tmp_path / "clip.mp4", 1)
+    write_video(tmp_path / "private.mp4", 3)
+    for text in (
+        "none",
+        "ffconcat version 1.0\nfile 'private.mp4'\n",
+    ):  # a playlist would name files anywhere
+        (tmp_path / "clip.mp4").write_text(text)
+        with pytest.raises(ValueError, match=r"clip.mp4 can't be decoded .*: expected a video"):
+            video_frames(tmp_path / "clip.mp4", 1)

@@ -95,7 +95,7 @@ def _import(folder: Path, file: Path, outcomes: Outcomes) -> None:
         if not plan.num_taken:
             return
         form = SampleFormat(plan.num_images, (32, 32), depth=True, stretch=False, depth_unit_mm=1.0)
-        for episode in plan.episodes(10):
+        for episode in plan.episodes(range(plan.num_episodes)):
             for planned in episode.records:
                 try:
                     sample = make_sample(planned.record, folder, form, Path(scratch), "sample")

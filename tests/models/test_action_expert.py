@@ -109,7 +109,9 @@ def test_samples_match(rdt, released, condition):
     assert names
     for name in names:
         steps = int(re.fullmatch(r"out\.sample_(\d+)step", name)[1])
-        rdt.check(name, released.sample(condition, rdt["in.state"][:, 0], rdt["in.sample_noise"], steps))
+        rdt.check(
+            name, released.sample(condition, rdt["in.state"][:, 0], rdt["in.sample_noise"], num_steps=steps)
+        )
 
 
 @pytest.mark.parity
@@ -168,7 +170,7 @@ def test_given_keys_and_values_act_as_in_the_release(rdt, released):
     rdt.check("out.velocity_nomask", expert(noisy, time, expert.encode_conditioning(read, None), state))
     for name in (name for name in rdt.tensors if name.startswith("out.sample_")):
         steps = int(re.fullmatch(r"out\.sample_(\d+)step", name)[1])
-        rdt.check(name, expert.sample(conditioning, state, rdt["in.sample_noise"], steps))
+        rdt.check(name, expert.sample(conditioning, state, rdt["in.sample_noise"], num_steps=steps))
 
 
 def test_given_keys_and_values_are_attended_to_as_they_are():
@@ -457,7 +459,7 @@ def test_nothing_of_a_block_is_called_outside_its_forward():
         block.register_forward_hook(lambda *_: inside.clear())
     conditioning = expert.encode_conditioning(torch.randn(B, L, D), None)
     expert.loss(torch.randn(B, T, A), None, conditioning, torch.randn(B, S))
-    expert.sample(conditioning, torch.randn(B, S))
+    expert.sample(conditioning, torch.randn(B, S), num_steps=2)
 
 
 def test_keys_and_values_must_be_as_wide_as_the_heads():

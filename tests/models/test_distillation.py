@@ -33,7 +33,7 @@ def test_loss_chunks_and_gradient_match(distill):
         taught = sample_each(teacher, noise, teacher.encode_conditioning(tokens, mask), state, steps)
     distill.check("out.action_real", taught[:, 0])
     conditioning = student.encode_conditioning(tokens, mask)
-    distill.check("out.action_one_step", student.sample(conditioning, state, noise[:, 0], 1))
+    distill.check("out.action_one_step", student.sample(conditioning, state, noise[:, 0], num_steps=1))
     loss = one_step_loss(student, taught, noise, conditioning, state).mean()
     distill.check("out.loss", loss[None], tolerance="loss_scalars")
     loss.backward()

@@ -1,8 +1,11 @@
 """What both configurations share."""
 
-import pytest
+from types import SimpleNamespace
 
-from lerobot_gem.policies.base_options import BackboneConfig
+import pytest
+from lerobot.configs import FeatureType, PolicyFeature
+
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
 from lerobot_gem.policies.validation import ConfigurationError
@@ -57,3 +60,28 @@ def test_a_rate_that_would_climb_the_loss_is_named(field: str, wrong: float):
 def test_images_are_not_known_before_the_policy_is_built():
     with pytest.raises(ValueError, match="images of the prompt are not known yet.*Build the policy first"):
         _ = GemConfig(**TINY).images
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"cameras": CamerasConfig(min_pixels=0)},
+            "cameras.min_pixels=0, cameras.max_pixels=16384: expected",
+        ),
+        ({"cameras": CamerasConfig(max_pixels=0)}, "cameras.min_pixels=4096, cameras.max_pixels=0: expected"),
+        ({"depth": DepthConfig(max_side=0)}, "depth.max_side=0: expected at least"),
+    ],
+)
+def test_zero_is_not_taken_for_nothing(options: dict, message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        GemConfig(**TINY, **options)
+
+
+def test_names_of_the_state_are_those_of_the_last_data():
+    config = GemVLAConfig(**TINY)
+    config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, (2,))}
+    for names in (["x", "y"], None):
+        state = {"names": names, "shape": (2,)}
+        config.record_training(SimpleNamespace(fps=5, features={"observation.state": state}))
+        assert config.built.state_names == (names or [])

@@ -7,7 +7,9 @@ import torch
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.policies import base_policy
+from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from tests.conftest import build_policy
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixtures)
 
@@ -56,3 +58,26 @@ def test_a_step_draws_its_own_and_a_checkpoint_draws_on(
     policy.config.built.steps_done = 2
     monkeypatch.setattr(base_policy, "process_rank", lambda: 0)
     assert loss() == before[2] != other
+
+
+def test_a_batch_that_nothing_is_learned_from_changes_nothing(
+    make_policy,
+    gem_checkpoint: Path,  # noqa: F811
+    depth_dataset_root: Path,
+    depth_batch: dict,
+) -> None:
+    """The generator alone is trained, and no pixel has depth."""
+    policy, preprocess, _ = make_policy(
+        depth_dataset_root,
+        backbone=BackboneConfig(
+            pretrained=str(gem_checkpoint), freeze_vision_tower=True, freeze_language_model=True
+        ),
+        expert=ExpertConfig(freeze=True),
+        depth=DepthConfig(loss_weight=0.1),
+    )
+    for key in list(policy.config.built.depth_cameras.values()):
+        depth_batch[key] = torch.zeros_like(depth_batch[key])
+    loss, logs = policy.train()(preprocess(depth_batch))
+    loss.backward()
+    assert logs["frames_with_depth"] == 0 and logs["action_loss"] > 0
+    assert not any(weight.grad.any() for weight in policy.parameters() if weight.grad is not None)

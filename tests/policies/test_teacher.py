@@ -13,6 +13,7 @@ from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import ACTION_DIM, build_policy, write_dataset
 from tests.policies.gem.test_modeling_gem import save
 from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.test_adapters import LORA, save_adapter
 
 
 @pytest.fixture
@@ -164,11 +165,26 @@ def test_what_cannot_teach_is_refused(make_gem, student_of, tmp_path):
     save(tmp_path / "gem", *make_gem())
     with pytest.raises(ValueError, match="is a 'gem' policy: expected 'gem_vla'"):
         student_of(tmp_path / "gem", pretrained_path=None)
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="is an adapter: expected a whole policy"):
+
+
+@pytest.mark.parametrize("on_the_hub", [False, True], ids=["folder", "hub"])
+def test_an_adapter_cannot_teach(on_the_hub, make_policy, teacher, student_of, tmp_path, monkeypatch):
+    """Nor can it be loaded as a whole policy."""
+    policy, *processors = make_policy(pretrained_path=teacher)
+    adapted = policy.wrap_with_peft(peft_cli_overrides=LORA)
+    cache = tmp_path / "cache" / "models--me--lora"
+    folder = cache / "snapshots" / ("1" * 40)
+    save_adapter(folder, adapted, *processors)
+    if on_the_hub:
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text(folder.name)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    adapter = "me/lora" if on_the_hub else str(folder)
+    message = "is an adapter: expected a whole policy here. Merge it"
+    with pytest.raises(ValueError, match=f"^distillation.teacher='{adapter}' {message}"):
         student_of(adapter, pretrained_path=None)
+    with pytest.raises(ValueError, match=f"^{adapter} {message}"):
+        GemVLAPolicy.from_pretrained(adapter)
 
 
 def test_a_frozen_expert_cannot_be_taught():

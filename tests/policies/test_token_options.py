@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerobot_gem.policies.base_options import CamerasConfig
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
 from lerobot_gem.policies.validation import ConfigurationError
@@ -11,7 +11,7 @@ from lerobot_gem.policies.validation import ConfigurationError
 def test_by_default_nothing_but_the_flow_is_learned():
     config = GemVLAConfig(preset="tiny", device="cpu")
     assert config.loss_weights == {"action": 1.0}
-    assert not config.learns_tokens and not config.asks_about_robot_frames
+    assert not config.learns_tokens and not config.asks_about_frames
 
 
 def test_weights_are_those_of_the_one_table():
@@ -22,9 +22,9 @@ def test_weights_are_those_of_the_one_table():
         co_training=CoTrainingConfig(loss_weight=0.25),
     )
     assert config.loss_weights == {"action": 1.0, "tokens": 0.5, "language": 0.25}
-    assert config.learns_tokens and config.asks_about_robot_frames
+    assert config.learns_tokens and config.asks_about_frames
     config.co_training.repo_id = "me/questions"
-    assert not config.asks_about_robot_frames
+    assert not config.asks_about_frames
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,16 @@ def test_action_tokens_that_make_no_sense(options, message):
 def test_questions_that_make_no_sense(options, message):
     with pytest.raises(ConfigurationError, match=message):
         CoTrainingConfig(**options)
+
+
+def test_answers_teach_something():
+    with pytest.raises(ConfigurationError, match="loss_weight=1.0 with the whole backbone frozen"):
+        GemVLAConfig(
+            preset="tiny",
+            device="cpu",
+            backbone=BackboneConfig(freeze_vision_tower=True, freeze_language_model=True),
+            co_training=CoTrainingConfig(loss_weight=1.0),
+        )
 
 
 def test_questions_about_frames_need_an_image_for_each_camera():

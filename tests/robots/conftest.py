@@ -25,8 +25,10 @@ def write_arm_dataset(
     names: Sequence[str] = NAMES,
     tasks: Sequence[str] = (TASK,),
     cameras: Sequence[str] = ("front",),
+    fps: int = FPS,
+    episodes: int = 2,
 ) -> Path:
-    """Two episodes of an arm whose joints and goals are spread over LOW to HIGH."""
+    """Episodes of an arm whose joints and goals are spread over LOW to HIGH; each has a data file of its own."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     picture = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channels"]}
@@ -34,7 +36,7 @@ def write_arm_dataset(
     dataset = LeRobotDataset.create(
         repo_id="local/arm",
         root=root,
-        fps=FPS,
+        fps=fps,
         use_videos=False,
         robot_type="so100_follower",
         features={
@@ -43,8 +45,9 @@ def write_arm_dataset(
             "action": vector,
         },
     )
+    dataset.meta.update_chunk_settings(data_files_size_in_mb=1e-6)
     random = np.random.default_rng(0)
-    for episode in range(2):
+    for episode in range(episodes):
         for _ in range(20):
             frame = {
                 f"observation.images.{camera}": random.integers(100, 140, (SIZE, SIZE, 3), dtype=np.uint8)

@@ -86,6 +86,24 @@ def test_exchanged_cameras_are_seen(found):
     assert "looks like wrist" in found.findings[-1].text
 
 
+def test_one_camera_that_shows_another_scene_is_warned_of(found):
+    random = np.random.default_rng(0)
+
+    def scene() -> np.ndarray:
+        return random.integers(0, 200, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+
+    def noisy(picture: np.ndarray) -> np.ndarray:
+        return picture + random.integers(0, 50, picture.shape, dtype=np.uint8)
+
+    table = scene()
+    trained = {"front": np.stack([noisy(table) for _ in range(8)])}
+    checks.check_pictures(found, {"front": trained["front"][3]}, trained)
+    assert found.findings[-1].level == "ok"
+    checks.check_pictures(found, {"front": noisy(scene())}, trained)
+    assert found.findings[-1].level == "warning"
+    assert "has the camera or the scene changed?" in found.findings[-1].text
+
+
 def test_how_far_outside():
     still = np.array([0.0, 5.0]), np.array([1.0, 5.0])
     assert checks.outside(np.array([[2.0, 5.0], [0.5, 6.0]]), *still).tolist() == [[1, 0], [0, np.inf]]
@@ -137,6 +155,13 @@ def test_latency(found, seconds, threshold, horizon, level, text):
     assert text in outcome(found)[1]
 
 
+def test_tokens_that_come_late_are_not_to_be_guided(found):
+    checks.check_latency(
+        found, 0.3, 10, chunk_size=8, executed=4, queue_threshold=None, horizon=0, can_be_guided=False
+    )
+    assert "Use --inference.type=rtc and --policy.action_tokens.act=flow." in outcome(found)[1]
+
+
 NAN = np.full(2, np.nan)
 
 
@@ -156,10 +181,20 @@ def test_a_first_goal_that_is_not_finite(found):
     assert outcome(found)[0] == "warning"
 
 
-def test_statistics_of_other_numbers(found):
-    checks.check_chunk(found, NAMES, np.zeros((4, 2)), np.zeros(3), np.ones(3))
+@pytest.mark.parametrize(
+    ("names", "trained", "text"),
+    [
+        (NAMES, [LOW, np.zeros(3)], "2 numbers, 2 names and a training range of [2, 3]"),
+        ([*NAMES, "x"], [LOW, HIGH], "2 numbers, 3 names"),
+        (["x"], [], "2 numbers, 1 names and a training range of unknown size"),
+    ],
+)
+def test_actions_of_another_size_are_not_compared(found, names, trained, text):
+    assert checks.check_sizes(found, NAMES, np.zeros((4, 2)), LOW, HIGH)
+    assert found.findings == []
+    assert not checks.check_sizes(found, names, np.zeros((4, 2)), *trained)
     assert outcome(found)[0] == "error"
-    assert "a training range of 3" in outcome(found)[1]
+    assert text in outcome(found)[1]
 
 
 def test_a_range_that_is_not_known(found):

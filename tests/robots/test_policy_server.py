@@ -217,6 +217,73 @@ def test_more_actions_than_a_chunk_has_are_told_once(
     assert server._deadline() == pytest.approx(0.5 * sent / 10)
 
 
+class Call:
+    """What gRPC tells of a call: its client."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+
+    def peer(self) -> str:
+        return self.client
+
+    def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise grpc.RpcError(details)
+
+
+def test_a_client_that_waited_does_not_replace_the_policy_of_the_next(module: Any):
+    server = module.GemPolicyServer(module.ServerConfig(fps=10))
+
+    class Overtaken:
+        """A lock that the second client has before the first."""
+
+        def __enter__(self) -> None:
+            server.Ready(None, Call("second"))
+            server.policy, server._loaded_for = "the second's", "second"
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    server.Ready(None, Call("first"))
+    server._using_policy = Overtaken()
+    request = services_pb2.PolicySetup(data=instructions(Path("x")))
+    with pytest.raises(grpc.RpcError, match="Another client has come since"):
+        server.SendPolicyInstructions(request, Call("first"))
+    assert (server.policy, server._loaded_for) == ("the second's", "second")
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_loaded_too_late_is_not_the_next_clients(
+    module: Any, arm_policy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "SUPPORTED_POLICIES", module.SUPPORTED_POLICIES)
+    module.SUPPORTED_POLICIES.append("gem_vla")
+    server = module.GemPolicyServer(module.ServerConfig(fps=10))
+    server.Ready(None, Call("first"))
+    monkeypatch.setattr(server, "_say_rate", lambda _: server.Ready(None, Call("second")))
+    request = services_pb2.PolicySetup(data=instructions(arm_policy))
+    server.SendPolicyInstructions(request, Call("first"))
+    assert server.policy is not None
+    with pytest.raises(grpc.RpcError, match="No policy: expected SendPolicyInstructions first"):
+        server.SendObservations(iter([]), Call("second"))
+
+
+def test_an_observation_of_the_last_client_is_not_acted_on(module: Any):
+    """It was on its way when the next client came."""
+    server = module.GemPolicyServer(module.ServerConfig(fps=10))
+    server._client = server._loaded_for = "first"
+
+    def overtaken() -> Iterator[Any]:
+        server.Ready(None, Call("second"))
+        server._loaded_for = "second"
+        yield services_pb2.Observation(
+            transfer_state=TransferState.TRANSFER_END, data=pickle.dumps(observation(0))
+        )
+
+    server.SendObservations(overtaken(), Call("first"))
+    assert not server.observation_queue.empty()
+    assert server.GetActions(None, Call("second")) == services_pb2.Empty()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_camera_plugin")
 @pytest.mark.parametrize("robot", ["so100_follower", "so101_follower"])

@@ -1,5 +1,6 @@
 """The whole preflight on an emulated arm: what it catches, and that it writes nothing to a motor."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -50,8 +51,9 @@ def fly(
         monkeypatch.setattr(sys, "argv", ["lerobot-gem-preflight", *arguments])
         with pytest.raises(SystemExit) as end:
             preflight.main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out + said.err
+        said, code = capsys.readouterr(), end.value.code
+        # Python itself prints a reason, and exits with 1.
+        return int(bool(code)), said.out + said.err + (code if isinstance(code, str) else "")
 
     return run
 
@@ -99,6 +101,17 @@ def test_traps_of_options(fly, arm_policy: Path, options: dict, subject: str, te
     assert code == 1
     assert subject in errors(said)
     assert text in said
+
+
+def test_tokens_are_not_guided(fly, arm_policy: Path):
+    config = PreTrainedConfig.from_pretrained(arm_policy)
+    config.action_tokens.act = "tokens"
+    with pytest.raises(
+        ValueError, match="Expected --policy.action_tokens.act=flow, or --inference.type=sync"
+    ):
+        config.check_guided()
+    _, said = fly(arm_policy, "--inference.type=rtc")
+    assert "inference" not in errors(said)
 
 
 def test_a_renamed_camera_is_found(fly, arm_policy: Path):
@@ -150,6 +163,26 @@ def test_a_motor_that_does_not_answer(fly, arm_policy: Path, bus: FeetechBus):
     code, said = fly(arm_policy)
     assert code == 1
     assert "motors" in errors(said)
+
+
+def test_what_was_found_is_printed_when_the_robot_can_not_be_made(fly, arm_policy: Path, calibration: Path):
+    (calibration / "test.json").write_text("{")
+    code, said = fly(arm_policy)
+    assert code == 1
+    assert errors(said) == ["preflight"]
+    assert "It ended early" in said and "10 Hz, as in the training data" in said
+
+
+@pytest.mark.parametrize("names", [NAMES[:5], [*NAMES, "base.pos"]], ids=["fewer", "more"])
+def test_another_number_of_action_names_than_actions(fly, arm_policy: Path, tmp_path: Path, names: list[str]):
+    policy = shutil.copytree(arm_policy, tmp_path / "policy")
+    config = json.loads((policy / "config.json").read_text())
+    (policy / "config.json").write_text(json.dumps({**config, "action_feature_names": names}))
+    (policy / "train_config.json").unlink()
+    code, said = fly(policy)
+    assert code == 1
+    assert errors(said) == ["actions", "names of the action"]
+    assert f"An action has 6 numbers, {len(names)} names" in said
 
 
 def test_another_calibration(fly, arm_policy: Path, bus: FeetechBus):

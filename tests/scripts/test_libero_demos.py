@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
+from lerobot_gem.data.libero_demos import collecting
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
-from lerobot_gem.scripts.libero_demos import parse
+from lerobot_gem.scripts.libero_demos import main, parse
+from lerobot_gem.simulation.libero_setup import LiberoNotReadyError
 
 
 def test_parses_from_the_command_line(tmp_path: Path) -> None:
@@ -36,3 +40,13 @@ def test_questions_are_switched_on_by_a_flag(tmp_path: Path) -> None:
     assert parse([f"--output.root={tmp_path}/a", "--qa=false"]).qa is None
     config = parse([f"--output.root={tmp_path}/a", "--qa.questions_per_image=3", "--qa"])
     assert config.qa == QuestionsConfig(questions_per_image=3)
+
+
+def test_what_the_simulator_lacks_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_ready() -> None:
+        raise LiberoNotReadyError("LIBERO is not ready. Run lerobot-gem-libero-setup once")
+
+    monkeypatch.setattr(collecting, "require_libero", not_ready)
+    monkeypatch.setattr("sys.argv", ["lerobot-gem-libero-demos", f"--output.root={tmp_path}/a"])
+    with pytest.raises(SystemExit, match="^error: LIBERO is not ready. Run lerobot-gem-libero-setup"):
+        main()

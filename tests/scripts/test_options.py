@@ -4,20 +4,20 @@ import pytest
 
 from lerobot_gem.data.depth_labels.labelling import LabelDepthConfig
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
-from lerobot_gem.scripts.options import options_of, parse_options
+from lerobot_gem.scripts.options import mistakes_in_one_line, options_of, parse_options
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--fps=0", "error: fps must be at least 1, but is 0."),
+        ("--fps=0", "error: fps=0: expected at least 1."),
         ("--qa.kinds=[colour]", "error: qa.kinds=['colour']: expected some of point, box,"),
         ("--fps=often", "error: `fps`: Couldn't parse 'often' into an int"),
         ("--frames_per_second=2", None),  # argparse's own message
     ],
 )
 def test_a_wrong_option_ends_with_the_reason(option: str, message: str | None) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as caught, mistakes_in_one_line():
         parse_options(LiberoDemosConfig, ["--output.root=somewhere", option])
     assert caught.value.code == 2 if message is None else str(caught.value.code).startswith(message)
 

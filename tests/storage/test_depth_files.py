@@ -11,12 +11,12 @@ from PIL import Image
 
 from lerobot_gem.storage.depth_files import (
     EpisodeDepthWriter,
-    count_frames,
     read_pngs,
     read_summary,
     require_frames,
     video_file,
 )
+from lerobot_gem.storage.video_files import count_frames
 
 STORAGE = {"images": "image", "video": "video"}
 

@@ -3,18 +3,15 @@
 import pickle
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch.utils.data import DataLoader
 
 from lerobot_gem.storage import frames
-from lerobot_gem.storage.data_files import data_files
 from lerobot_gem.storage.frames import CameraFrames, open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
-from tests.conftest import CAMERAS, write_dataset
+from tests.conftest import CAMERAS
 from tests.data.depth_labels.mixed_source import FRONT, LENGTHS, WRIST, write_mixed_source
 
 
@@ -90,13 +87,3 @@ def test_a_loader_gives_the_batches_that_are_asked_for(mixed: Path) -> None:
     assert torch.equal(loaded[1][WRIST], reader[2, range(13, 15)][WRIST])
     again = pickle.loads(pickle.dumps(reader))  # as workers get it
     assert torch.equal(again[2, [14]][FRONT], loaded[1][FRONT][1:])
-
-
-def test_rows_in_another_order_are_an_error(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path / "set")
-    [file] = data_files(root)
-    table = pq.read_table(file)
-    pq.write_table(table.take(np.arange(len(table))[::-1]), file)
-    reader = CameraFrames(open_dataset(DatasetOptions("local/noise", root)), [CAMERAS[0]])
-    with pytest.raises(ValueError, match=r"Rows \[0, 1\] of the dataset have the indices \[29, 28\]"):
-        reader[0, range(2)]

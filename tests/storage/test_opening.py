@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -109,6 +111,15 @@ def test_counts_that_differ(copy: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"total_episodes": 5}))
     with pytest.raises(ValueError, match=f"says total_episodes=5, but meta/episodes has {EPISODES}"):
         open_metadata(DatasetOptions("local/noise", copy))
+
+
+def test_rows_that_are_not_where_the_metadata_says(copy: Path) -> None:
+    [data] = copy.glob("data/*/*.parquet")
+    table = pq.read_table(data)
+    shifted = pa.array([one + 1 for one in table["index"].to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("index"), "index", shifted), data)
+    with pytest.raises(ValueError, match="has index=.* which meta/episodes places"):
+        open_dataset(DatasetOptions("local/noise", copy))
 
 
 def test_a_damaged_file_is_a_dataset_that_can_not_be_read(copy: Path) -> None:

@@ -207,7 +207,8 @@ class _Distances:
         if len(valid):
             self.least = min(self.least, float(valid.min()))
             self.largest = max(self.largest, float(valid.max()))
-            self.kept.append(valid[:: max(len(valid) // _KEPT_DISTANCES, 1)])
+            # A copy: a view would keep all pixels, in memory and on the way to another process.
+            self.kept.append(valid[:: max(len(valid) // _KEPT_DISTANCES, 1)].clone())
 
     def take(self, others: "_Distances") -> None:
         self.frames += others.frames

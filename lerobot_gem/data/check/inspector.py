@@ -191,8 +191,15 @@ def _run(work: "_Inspector") -> Inspection | None:
     config = work.config
     finish = work.report if config.executor == "slurm" else work.finish
     stages = [Stage("texts", work.read_texts), Stage("images", work.read_images)]
-    # Not forked: what is opened here has threads.
-    return run_stages(config, work.folder, stages, finish, processes=config.tasks or 1, forks=False)
+    return run_stages(
+        config,
+        work.folder,
+        stages,
+        finish,
+        processes=config.tasks or 1,
+        forks=False,  # what is opened here has threads
+        after_failure="Nothing is kept: the same command starts again.",
+    )
 
 
 class _Inspector:

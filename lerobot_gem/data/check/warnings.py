@@ -4,11 +4,10 @@ from lerobot.utils.constants import ACTION
 
 from lerobot_gem.data.check.facts import Inspection
 from lerobot_gem.processing.dataset_names import left_out, no_state
+from lerobot_gem.processing.language import STYLES
 from lerobot_gem.processing.statistics import stands_still
 from lerobot_gem.training.stages import PRETRAINING
 
-# Of the language rows, training reads these (processing/language.py); LeRobot has more.
-USED_STYLES = ("vqa", "subtask", "plan")
 _MOST = 0.5
 
 
@@ -44,11 +43,11 @@ def _language(found: Inspection) -> list[str]:
     warnings = []
     unused: dict[str, int] = {}
     for row in found.language:
-        if row.style not in USED_STYLES:
+        if row.style not in STYLES:
             unused[str(row.style)] = unused.get(str(row.style), 0) + row.count
     for style, count in unused.items():
         warnings.append(
-            f"{count:,} language row(s) of style {style!r} are not used: training reads {', '.join(USED_STYLES)}."
+            f"{count:,} language row(s) of style {style!r} are not used: training reads {', '.join(STYLES)}."
         )
     for prompts in found.prompts:
         if prompts.too_long:

@@ -72,6 +72,10 @@ class DepthModel:
     def load(cls, config: DepthModelConfig, device: torch.device) -> "DepthModel":
         """Load a model.
 
+        Args:
+            config: Which.
+            device: Where; on `meta` the files are looked at as elsewhere, but no weight is read, and nothing can be estimated.
+
         Raises:
             ValueError: It can't be loaded, lacks weights, or what it predicts is unknown or not `config.depth_type`.
         """
@@ -86,6 +90,7 @@ class DepthModel:
                 revision=config.revision,
                 dtype=torch.float32,
                 output_loading_info=True,
+                device_map=device if device.type == "meta" else None,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig
+from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig, DepthType
 from lerobot_gem.data.executors import ExecutorOptions, LocalExecutor, Stage, run_stages
+from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.processing.depth_cameras import is_depth
 from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
@@ -74,10 +75,7 @@ class LabelDepthConfig(ExecutorOptions):
 
     def __post_init__(self) -> None:
         self.check_executor()
-        for name, bound in {"batch_size": 1, "num_workers": 0, "max_side": 32}.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"{name} must be at least {bound}, but is {value}.")
+        require_at_least(self, batch_size=1, num_workers=0, max_side=32)
         if self.storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, but is {self.storage!r}.")
         if self.resume and self.overwrite:
@@ -124,7 +122,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
         ValueError: `output.root` is in the dataset or around it; the dataset is not in format v3.0 or has no frames; a
             camera is unknown or has depth; the model can't be loaded or does not tell what it predicts; a continuation with
             other settings; an executor or tasks for processes that accelerate launched.
-        FileNotFoundError: There is no Slurm.
+        FileNotFoundError: There is no Slurm, or the depth of an episode is missing at the end.
         ModuleNotFoundError: Ray is not installed.
         ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The dataset can't be read, or the disk is full.
@@ -143,7 +141,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
     _check_room(config, config.output.root, work.staging)
     state.wait_for_everyone()
     with state.main_process_first():  # which fills the caches of datasets and models
-        work.open(state.process_index)
+        work.open()
     with _begun_or_resumed(work) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         stage = Stage("label", work.label)
@@ -152,7 +150,7 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
                 config, work.staging, [stage], work.finish, processes=config.tasks or 1, forks=False
             )
         ranks = [state.process_index]
-        LocalExecutor(stage, state.num_processes, work.staging / "launched", ranks=ranks).run()
+        LocalExecutor(stage, state.num_processes, work.staging, ranks=ranks).run()
         state.wait_for_everyone()
         return work.finish() if state.is_main_process else None
 
@@ -207,33 +205,40 @@ class _Labelling:
         }
 
     @cached_property
-    def model(self) -> DepthModel:
-        """The model, on the device of the task that opened it."""
-        return DepthModel.load(self.config.model, self._device)
+    def depth_type(self) -> DepthType:
+        """What the model predicts. Its files are looked at as a whole, but no weight is read."""
+        return DepthModel.load(self.config.model, torch.device("meta")).depth_type
 
-    def open(self, rank: int) -> None:
-        """Open the dataset and the model, on a device of its own where there are several."""
-        if _has_accelerator():
-            kind = torch.accelerator.current_accelerator()
-            self._device = torch.device(kind.type if kind else "cpu", rank % torch.accelerator.device_count())
-        else:
-            self._device = torch.device("cpu")
-        assert self.storage and self.model
+    def open(self) -> None:
+        """Open the dataset and look at the model, so that what is wrong with them is found before any work."""
+        assert self.storage and self.depth_type
 
     def label(self, rank: int, tasks: int) -> None:
-        """Write the depth of a task's episodes that are not there."""
-        if "model" not in vars(self):
-            self.open(rank)
+        """Write the depth of a task's episodes that are not there, on a device of its own where there are several."""
+        device = torch.device("cpu")
+        if _has_accelerator():
+            kind = torch.accelerator.current_accelerator()
+            device = torch.device(kind.type if kind else "cpu", rank % torch.accelerator.device_count())
         share = [one for one in list(self.folders)[rank::tasks] if not self.folders[one].exists()]
-        print(
-            f"Process {rank + 1} of {tasks} on {self._device.type}: {len(share)} of {len(self.folders)} episodes"
-        )
+        print(f"Process {rank + 1} of {tasks} on {device.type}: {len(share)} of {len(self.folders)} episodes")
+        if not share:
+            return
+        model = DepthModel.load(self.config.model, device)
         chosen = {episode: self.folders[episode] for episode in share}
         with self._explained():
-            _label_episodes(self.config, self.dataset, self.storage, self.model, chosen, self.shows_progress)
+            _label_episodes(self.config, self.dataset, self.storage, model, chosen, self.shows_progress)
 
     def finish(self) -> list[CameraReport]:
-        """Write the dataset."""
+        """Write the dataset.
+
+        Raises:
+            FileNotFoundError: Episodes are not labelled.
+        """
+        if missing := [episode for episode, folder in self.folders.items() if not folder.exists()]:
+            raise FileNotFoundError(
+                f"{self.staging} lacks the depth of the episodes {missing}: expected that of all {len(self.folders)}. Remove "
+                f"{self.staging / 'tasks'}, where tasks are noted as complete, and go on with --resume=true."
+            )
         with self._explained():
             return _write(self.config, self.dataset.root, self.staging, self.folders, self.storage)
 
@@ -271,7 +276,7 @@ def _choose_cameras(features: dict[str, dict[str, Any]], asked: Sequence[str]) -
 
 
 def _begun_or_resumed(work: _Labelling) -> AbstractContextManager[None]:
-    settings = _settings(work.config, work.dataset, list(work.storage), work.model.depth_type)
+    settings = _settings(work.config, work.dataset, list(work.storage), work.depth_type)
     return begun_or_resumed(work.config, work.staging, settings, work=_WORK, decided_by="settings")
 
 

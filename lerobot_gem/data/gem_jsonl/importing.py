@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,14 @@ from tqdm.auto import tqdm
 
 from lerobot_gem.data.executors import EXECUTOR_FIELDS, ExecutorOptions, Stage, run_stages
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
-from lerobot_gem.data.gem_jsonl.parts import REPO_ID, PartOutcome, dataset_folder, parts_of, write_part
+from lerobot_gem.data.gem_jsonl.parts import (
+    REPO_ID,
+    Part,
+    PartOutcome,
+    dataset_folder,
+    episodes_of_parts,
+    write_part,
+)
 from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
@@ -98,7 +105,7 @@ class ImportGemConfig(ExecutorOptions):
             raise ValueError(
                 f"image_size must be at least 16 x 16 (height, width), but is {self.image_size}."
             )
-        if self.depth_unit_mm <= 0:
+        if not self.depth_unit_mm > 0:  # NaN is not, either
             raise ValueError(f"depth_unit_mm must be above 0, but is {self.depth_unit_mm}.")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite contradict each other: choose one.")
@@ -254,6 +261,7 @@ class _Import:
                         self.config.num_images,
                         self.config.unique_ids,
                         self.config.outside_files,
+                        self.config.samples_per_episode,
                     )
 
     def write(self, rank: int, tasks: int) -> None:
@@ -263,9 +271,10 @@ class _Import:
             if not plan.num_taken:
                 return
             sample_format = _sample_format(self.config, plan)
-            parts = parts_of(plan.episodes(self.config.samples_per_episode), self.config.samples_per_episode)
+            parts = list(enumerate(episodes_of_parts(plan.num_episodes, self.config.samples_per_episode)))
             with tqdm(total=plan.num_taken, unit="record", desc="importing", disable=tasks > 1) as progress:
-                for part in islice(parts, rank, None, tasks):
+                for index, numbers in parts[rank::tasks]:
+                    part = Part(index, plan.episodes(numbers))
                     _, outcome = write_part(self.config.source, sample_format, self.parts, part)
                     progress.update(outcome.sources.total() + len(outcome.skipped))
 
@@ -313,7 +322,8 @@ class _Import:
         )
         with (
             explained_full_disk(self.staging, advice),
-            closing(ImportPlan(self.staging / "records.sqlite")) as plan,
+            # Earlier versions wrote records.sqlite, which knows no episodes: such an import looks again.
+            closing(ImportPlan(self.staging / "plan.sqlite")) as plan,
         ):
             yield plan
 

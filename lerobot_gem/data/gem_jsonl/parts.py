@@ -6,10 +6,9 @@ A part has several episodes because joining costs LeRobot half a second and rewr
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import batched
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -73,10 +72,10 @@ class PartOutcome:
         return cls(stored["episodes"], Counter(stored["sources"]), Counter(stored["counts"]), skipped)
 
 
-def parts_of(episodes: Iterable[Episode], samples_per_episode: int) -> Iterator[Part]:
-    """Group episodes, whose usual length is given, into parts."""
-    for index, group in enumerate(batched(episodes, max(1, _RECORDS // samples_per_episode))):
-        yield Part(index, group)
+def episodes_of_parts(num_episodes: int, samples_per_episode: int) -> list[range]:
+    """The numbers of the episodes, whose usual length is given, of each part."""
+    size = max(1, _RECORDS // samples_per_episode)
+    return [range(first, min(first + size, num_episodes)) for first in range(0, num_episodes, size)]
 
 
 def write_part(

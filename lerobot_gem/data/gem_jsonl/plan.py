@@ -43,6 +43,8 @@ CREATE TABLE records (
     image TEXT, images INTEGER, width INTEGER, height INTEGER, record TEXT, reason TEXT, detail TEXT
 );
 CREATE TABLE depth_maps (position INTEGER, depth TEXT, image TEXT);
+CREATE TABLE episodes (position INTEGER PRIMARY KEY, episode INTEGER);
+CREATE INDEX by_episode ON episodes (episode);
 CREATE VIEW taken AS SELECT * FROM records WHERE reason IS NULL;
 """
 
@@ -54,17 +56,12 @@ class PlannedRecord:
     Attributes:
         file: Name of its file.
         number: Its number in the file, from 1.
-        text: What is there, as `GemRecord.to_json` writes it: each task passes over the records of all others.
+        record: What is there.
     """
 
     file: str
     number: int
-    text: str
-
-    @property
-    def record(self) -> GemRecord:
-        """What is there."""
-        return GemRecord.from_json(self.text)
+    record: GemRecord
 
 
 @dataclass(frozen=True)
@@ -115,15 +112,25 @@ class ImportPlan:
         self._database.close()
 
     def look_at(
-        self, source: Path, num_images: int | None, unique_ids: bool, outside_files: bool = False
+        self,
+        source: Path,
+        num_images: int | None,
+        unique_ids: bool,
+        outside_files: bool = False,
+        samples_per_episode: int = 100,
     ) -> None:
-        """Look at all records of a folder or file; those that can't be used are kept with the reason.
+        """Look at all records of a folder or file, and cut them into episodes; those that can't be used are kept with the reason.
+
+        Episodes are of one source each, in the order of their images' paths.
 
         Args:
             source: As for `annotation_files`.
             num_images: Images of a record; None takes the most common number, and no clips.
             unique_ids: Of the records of a file with one id, take only the first.
             outside_files: Take files that are not in the folder of the records, too.
+            samples_per_episode: Records of an episode. It has more where records share an image, and fewer at the end of a source.
+                Where its images allow, a source has two episodes, so that one can be held out (LeRobot's `eval_split` takes
+                whole ones, by source).
 
         Raises:
             FileNotFoundError: There is no file of records.
@@ -144,6 +151,12 @@ class ImportPlan:
                 self._refuse_other_numbers_of_images(num_images or self.num_images)
             if unique_ids:
                 self._refuse_repeated_ids()
+            # Once, and apart from the texts: no task has to pass over the records of all others.
+            rows = database.execute(
+                "SELECT position, source, image, COUNT(*) OVER (PARTITION BY source) FROM taken "
+                "ORDER BY source, image, position"
+            )
+            database.executemany("INSERT INTO episodes VALUES (?, ?)", _cut(rows, samples_per_episode))
 
     @property
     def is_complete(self) -> bool:
@@ -176,29 +189,25 @@ class ImportPlan:
         """Whether any image of a record that is taken has a depth map."""
         return self._number("SELECT COUNT(*) FROM taken JOIN depth_maps USING (position)") > 0
 
-    def episodes(self, size: int) -> Iterator[Episode]:
-        """Cut the records that are taken into episodes, by source and in the order of their images' paths.
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes that the records which are taken are cut into."""
+        return self._number("SELECT COUNT(DISTINCT episode) FROM episodes")
 
-        Args:
-            size: Records of an episode. It has more where records share an image, and fewer at the end of a source. Where its
-                images allow, a source has two episodes, so that one can be held out (LeRobot's `eval_split` takes whole
-                ones, by source).
-        """
+    def episodes(self, numbers: range) -> list[Episode]:
+        """Some episodes in a row, by their numbers."""
         rows = self._database.execute(
-            "SELECT source, image, file, number, record, COUNT(*) OVER (PARTITION BY source) FROM taken "
-            "ORDER BY source, image, position"
+            "SELECT episode, source, file, number, record FROM episodes JOIN records USING (position) "
+            "WHERE ? <= episode AND episode < ? ORDER BY episode, image, position",
+            [numbers.start, numbers.stop],
         )
-        for source, of_source in groupby(rows, key=lambda row: row[0]):
-            records: list[PlannedRecord] = []
-            last_image = None
-            for _, image, file, number, record, total in of_source:
-                is_full = len(records) >= min(size, -(-total // 2))
-                if is_full and (image != last_image or len(records) >= LONGEST_EPISODE):
-                    yield Episode(source, records)
-                    records = []
-                records.append(PlannedRecord(file, number, record))
-                last_image = image
-            yield Episode(source, records)
+        return [
+            Episode(
+                source,
+                [PlannedRecord(file, number, GemRecord.from_json(text)) for *_, file, number, text in group],
+            )
+            for (_, source), group in groupby(rows, key=lambda row: row[:2])
+        ]
 
     def skipped(self) -> Iterator[Skipped]:
         """The records that are not taken, in their order."""
@@ -267,6 +276,17 @@ class ImportPlan:
     def _most_common(self, columns: str) -> tuple[int, ...]:
         query = f"SELECT {columns} FROM taken GROUP BY {columns} ORDER BY COUNT(*) DESC, {columns} LIMIT 1"
         return tuple(self._database.execute(query).fetchone())
+
+
+def _cut(rows: Iterable[tuple[int, str, str, int]], size: int) -> Iterator[tuple[int, int]]:
+    """Position and episode of records, given position, source, image and the number of records of the source."""
+    episode, length, last_source, last_image = -1, 0, None, None
+    for position, source, image, total in rows:
+        is_full = length >= min(size, -(-total // 2)) and (image != last_image or length >= LONGEST_EPISODE)
+        if is_full or source != last_source:
+            episode, length = episode + 1, 0
+        length, last_source, last_image = length + 1, source, image
+        yield position, episode
 
 
 def _whole(text: str) -> str:

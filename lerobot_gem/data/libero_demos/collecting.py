@@ -70,8 +70,8 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport] | None:
         FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
             is no dataset.
         FileNotFoundError: `source` lacks the file of a task, or there is no Slurm.
-        ValueError: A continuation with other settings, an unknown suite or task, or a file in `source` that is not LIBERO's.
-        RuntimeError: The scripted policy can't solve a task, or no recorded demonstration of it succeeds.
+        ValueError: A continuation with other settings, an unknown suite or task, a file in `source` that is not LIBERO's, or settings
+            or a source with which attempts at a task fail too often.
         ModuleNotFoundError: Ray is not installed.
         ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The disk is full.
@@ -146,12 +146,12 @@ class _Collection(Collection[LiberoDemosConfig, Attempt, list[TaskReport]]):
         config, wanted = self.config, self.config.episodes_per_task
         if config.source is not None:
             if failures == task.recorded:
-                raise RuntimeError(
+                raise ValueError(
                     f"None of the {failures} demonstrations of {config.suite} task {task.number} in {config.source} passes "
                     "LIBERO's success test: are these the files of this suite? Leave this task out with --task_ids."
                 )
         elif failures > 10 and failures > (1 / _MIN_SUCCESS - 1) * wanted:
-            raise RuntimeError(
+            raise ValueError(
                 f"The scripted policy failed {failures} times while {wanted} successes were wanted in {config.suite} task "
                 f"{task.number} (placement {config.placement}, action_noise {config.action_noise}): giving up. Lower "
                 "--action_noise, or leave this task out with --task_ids."

@@ -7,11 +7,17 @@ from typing import Any
 from lerobot_gem.data.executors import EXECUTOR_FIELDS
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.rounds import CollectionOptions
+from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.simulation.placements import PLACEMENTS
 from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, Amount, SceneChanges
 from lerobot_gem.storage.output_folder import OutputDataset
 
 MODES = ("demonstrations", "scenes")
+
+_OF_ATTEMPTS = ("placement", "action_noise", "random_start")
+# Not read where scenes alone are collected, and where recorded demonstrations are shown.
+_OF_DEMONSTRATIONS = ("episodes_per_task", *_OF_ATTEMPTS)
+_OF_SIMULATION = ("mode", "scenes_per_task", "camera_turn", "table_height", "named_object", *_OF_ATTEMPTS)
 
 
 @dataclass
@@ -79,10 +85,10 @@ class LiberoDemosConfig(CollectionOptions):
 
     def __post_init__(self) -> None:
         self.check_executor()
-        if self.source is not None:
-            self._check_source()
+        self.source = None if self.source is None else Path(self.source)
         if self.mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
+        self._refuse_unread()
         if self.mode == "scenes":
             self.episodes_per_task = 0
             if self.scenes_per_task == 0:
@@ -91,10 +97,8 @@ class LiberoDemosConfig(CollectionOptions):
                 )
         if self.placement not in PLACEMENTS:
             raise ValueError(f"placement is one of {', '.join(PLACEMENTS)}, but is {self.placement!r}.")
-        least = {"episodes_per_task": 0, "scenes_per_task": 0, "seed": 0, "action_noise": 0}
-        for name, bound in {**least, "fps": 1, "image_size": 16, "num_workers": 1}.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} must be at least {bound}, but is {getattr(self, name)}.")
+        require_at_least(self, episodes_per_task=0, scenes_per_task=0, seed=0, action_noise=0)
+        require_at_least(self, fps=1, image_size=16, num_workers=1)
         if not self.episodes_per_task and not self.scenes_per_task:
             raise ValueError("episodes_per_task and scenes_per_task are both 0: there is nothing to collect.")
         if self.changes() != LIBEROS_OWN and self.episodes_per_task and self.placement != "wide":
@@ -113,30 +117,33 @@ class LiberoDemosConfig(CollectionOptions):
         """What differs from LIBERO's scene."""
         return SceneChanges(self.camera_turn, self.table_height)
 
-    def _check_source(self) -> None:
-        self.source = Path(self.source or "")
-        usual = {
-            "mode": "demonstrations",
-            "scenes_per_task": 0,
-            "camera_turn": 0.0,
-            "table_height": 0.0,
-            "named_object": "",
-            "action_noise": 0.0,
-            "random_start": False,
-        }
-        wrong = [
-            f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value
-        ]
-        if wrong:
+    @property
+    def _unread(self) -> tuple[str, ...]:
+        """Fields that say nothing of this collection."""
+        if self.source is not None:
+            return _OF_SIMULATION
+        return _OF_DEMONSTRATIONS if self.mode == "scenes" else ()
+
+    def _refuse_unread(self) -> None:
+        # 0 asks for nothing.
+        given = [name for name in self._unread if getattr(self, name) not in (getattr(type(self), name), 0)]
+        if not given:
+            return
+        wrong = ", ".join(f"{name}={getattr(self, name)}" for name in given)
+        if self.source is not None:
             raise ValueError(
-                f"{', '.join(wrong)} can't be combined with source={str(self.source)!r}: recorded demonstrations are shown as "
-                "they are. Collect scenes in a run of their own."
+                f"{wrong} can't be combined with source={str(self.source)!r}: recorded demonstrations are shown as they are. "
+                "Collect scenes in a run of their own."
             )
+        raise ValueError(
+            f"{wrong} can't be combined with mode=scenes, which collects no demonstrations: leave it out, or leave out the mode, to "
+            "collect demonstrations and scenes."
+        )
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
         others = {"output", "num_workers", "resume", "overwrite", *EXECUTOR_FIELDS}
-        others |= {"task_ids", "episodes_per_task", "scenes_per_task"}
+        others |= {"task_ids", "episodes_per_task", "scenes_per_task", *self._unread}
         if self.source is None:
             others |= {"source", "drop_noops"}
         return {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lerobot_gem.data.executors import EXECUTOR_FIELDS
 from lerobot_gem.data.rounds import Collection, CollectionOptions, attempts_of_round
+from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.simulation.so101_setup import require_so101
 from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import (
@@ -63,10 +64,7 @@ class SO101DemosConfig(CollectionOptions):
 
     def __post_init__(self) -> None:
         self.check_executor()
-        least = dict.fromkeys(("episodes", "fps", "image_size", "num_workers"), 1)
-        for name, bound in {**least, "action_noise": 0, "seed": 0}.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least {bound}.")
+        require_at_least(self, episodes=1, fps=1, image_size=1, action_noise=0, seed=0, num_workers=1)
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite contradict each other: choose one.")
 
@@ -87,8 +85,7 @@ def collect(config: SO101DemosConfig) -> int | None:
         FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
             is no dataset.
         FileNotFoundError: There is no Slurm.
-        ValueError: A continuation with other settings.
-        RuntimeError: The scripted policy fails too often.
+        ValueError: A continuation with other settings, or noise with which the scripted policy fails too often.
         ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The disk is full.
     """
@@ -132,7 +129,7 @@ class _Collection(Collection[SO101DemosConfig, int, int]):
 
     def _give_up_if_hopeless(self, failures: int) -> None:
         if failures > max(self.config.episodes, 10):
-            raise RuntimeError(
+            raise ValueError(
                 f"The scripted policy failed {failures} times while {self.config.episodes} successes were wanted, with "
                 f"action_noise={self.config.action_noise}: expected at least every second attempt to succeed. Lower --action_noise."
             )

@@ -1,16 +1,16 @@
 """GEM's pre-training as a LeRobot policy: backbone and depth generator."""
 
-from typing import Any, NoReturn, Self
+import logging
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
-from lerobot_gem.checkpoints.files import load_policy_weights
 from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.building import build_backbone, build_generator, random_parts
 from lerobot_gem.policies.depth_loss import depth_logs
-from lerobot_gem.policies.finite_training import check_losses
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.language_loss import language_logs, language_sums
 from lerobot_gem.policies.loading import why_no_actions
@@ -29,6 +29,8 @@ from lerobot_gem.storage.language_rows import bound_language
 from lerobot_gem.training.draws import drawing_apart
 from lerobot_gem.training.trainable import log_parts, trainable_parameters
 
+logger = logging.getLogger(__name__)
+
 
 class GemPolicy(BaseGemPolicy):
     """GEM (arXiv 2605.28548, section 3.2): a backbone that learns geometry by generating depth, and to answer questions.
@@ -44,6 +46,7 @@ class GemPolicy(BaseGemPolicy):
 
     config_class = GemConfig
     name = "gem"
+    _use = "look and to answer"
 
     config: GemConfig
 
@@ -51,7 +54,7 @@ class GemPolicy(BaseGemPolicy):
     def __init__(
         self, config: GemConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, dataset_meta, weights_follow)
         config.validate_features()
         if not weights_follow:
             config.record_sources()
@@ -89,24 +92,17 @@ class GemPolicy(BaseGemPolicy):
             Loss, and logs: each loss before weighting, `token_accuracy`, the share of frames with language and with
             depth (`frames_with_...`), and how many images had a depth map without any valid pixel.
         """
-        weights = self.config.loss_weights
         batch_size = len(batch[self.config.camera_names[0]])
         with_answers = batch[OBS_ROW_SAMPLES][(batch[OBS_LABELS] != IGNORED).any(dim=1)]
         logs = {"frames_with_language": len(with_answers.unique()) / batch_size}
         with self.own_draws():
             sums = self.measure(batch, batch_size)
-        total = torch.zeros(batch_size, device=batch[OBS_LANGUAGE_TOKENS].device)
-        for loss, weight in weights.items():
-            total = total + weight * sums[loss].per_sample()
-        if "language" in weights:
+        if "language" in self.config.loss_weights:
             logs |= language_logs(sums)
         if self.generator is not None:
             logs |= depth_logs(sums)
-        check_losses(self, total, logs, batch)
-        if torch.is_grad_enabled() and not total.requires_grad:
-            # Nothing to learn from in this batch, but LeRobot calls backward all the same.
-            total = total + 0 * trainable_parameters(self)[0].sum()
-        return (total if reduction == "none" else total.mean()), logs
+        per_sample = self.weighted(sums, logs, batch)
+        return (per_sample if reduction == "none" else per_sample.mean()), logs
 
     def _sums(self, batch: dict[str, Tensor]) -> dict[str, SampleSums]:
         batch_size = len(batch[self.config.camera_names[0]])
@@ -158,15 +154,14 @@ class GemPolicy(BaseGemPolicy):
         self.eval()
         depth, supervision = self.config.depth, self.config.depth_supervision
         with self.autocast():
-            shown = _pairs(batch[OBS_SHOWN])
             states, tokens = self._final_states(batch, with_text=False)
             spans, mask = self.backbone.vision_spans(states, tokens)
             pictures = {}
             for position, camera in enumerate(self.config.camera_names):
-                images = [image for image, (_, shows) in enumerate(shown) if shows == position]
+                shows = batch[OBS_SHOWN][:, 1] == position
                 pictures[camera] = self.generator.sample(
-                    spans[images],
-                    mask[images],
+                    spans[shows],
+                    mask[shows],
                     target_size(
                         *batch[camera].shape[-2:],
                         colormap=supervision.colormap,
@@ -195,13 +190,12 @@ class GemPolicy(BaseGemPolicy):
 
     # Checkpoints
 
-    @classmethod
-    def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
-        # The baseline without depth may start from a checkpoint that has a generator.
-        leave_out = None if model.generator is not None else lambda name: name.startswith("generator.")
-        load_policy_weights(model, model_file, leave_out=leave_out)
-        return model
-
-
-def _pairs(shown: Tensor) -> list[tuple[int, int]]:
-    return [(sample, camera) for sample, camera in shown.tolist()]
+    def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
+        if self._coarse:
+            logger.warning(
+                "This policy was loaded to %s: its weights are saved in %s. To save them as they were trained, load it with "
+                "dtype='float32', or copy its checkpoint.",
+                self._use,
+                self._coarse,
+            )
+        super()._save_pretrained(save_directory, **kwargs)

@@ -20,7 +20,7 @@ from lerobot_gem.policies.validation import checked, require
 from lerobot_gem.processing.dataset_names import flat_names, no_state, state_like
 from lerobot_gem.processing.statistics import Limits, still_dimensions
 from lerobot_gem.storage.statistics import check_statistics
-from lerobot_gem.training.stages import LANGUAGE_LOSS_WEIGHT, TOKENS_LOSS_WEIGHT
+from lerobot_gem.training.stages import BACKBONE_PARTS, LANGUAGE_LOSS_WEIGHT, TOKENS_LOSS_WEIGHT
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class GemVLAConfig(BaseGemConfig):
                 f"camera_dropout={self.camera_dropout} with cameras.layout={self.cameras.layout!r}, where all cameras are one "
                 "image: expected 'separate', or camera_dropout=0."
             )
-        if self.asks_about_robot_frames and self.cameras.layout != "separate":
+        if self.asks_about_frames and self.cameras.layout != "separate":
             raise ValueError(
                 f"co_training.loss_weight={self.co_training.loss_weight} with cameras.layout={self.cameras.layout!r}: expected "
                 "'separate', since each image has its own questions; or --policy.co_training.repo_id."
@@ -222,6 +222,11 @@ class GemVLAConfig(BaseGemConfig):
                 f"action_tokens.loss_weight={self.action_tokens.loss_weight} with backbone.freeze_language_model=true: the embeddings of "
                 "action tokens would stay as they are, which is random. Expected --policy.backbone.freeze_language_model=false, or "
                 "action_tokens.loss_weight=0."
+            )
+        if "language" in self.loss_weights and not self.trainable_parts & set(BACKBONE_PARTS):
+            raise ValueError(
+                f"co_training.loss_weight={self.co_training.loss_weight} with the whole backbone frozen: answers would teach nothing. "
+                "Expected a part of it that learns, or co_training.loss_weight=0."
             )
         if self.distillation.teacher is not None and self.expert.freeze:
             raise ValueError(
@@ -276,6 +281,14 @@ class GemVLAConfig(BaseGemConfig):
                 self.dtype,
             )
         self.built.acts_alone = False
+
+    def check_guided(self) -> None:
+        """Raise a ValueError if actions in tokens are to be guided by real-time chunking."""
+        if self.action_tokens.act != "flow":
+            raise ValueError(
+                f"rtc_config.enabled=true with action_tokens.act={self.action_tokens.act!r}: real-time chunking guides the expert's flow. "
+                "Expected --policy.action_tokens.act=flow, or --inference.type=sync."
+            )
 
     def check_quantization(self) -> None:
         """Raise a ValueError if what acts in 8 bits is to be compiled; lerobot-rollout sets compile_model when all was checked."""
@@ -356,9 +369,8 @@ class GemVLAConfig(BaseGemConfig):
         }
 
     @property
-    def asks_about_robot_frames(self) -> bool:
-        """Whether questions about the robot dataset's own frames are learned beside actions."""
-        return "language" in self.loss_weights and self.co_training.repo_id is None
+    def asks_about_frames(self) -> bool:
+        return super().asks_about_frames and self.co_training.repo_id is None
 
     @property
     def learns_tokens(self) -> bool:

@@ -13,4 +13,4 @@ def make_gem_vla_pre_post_processors(
     config: GemVLAConfig, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None
 ) -> tuple[PolicyProcessorPipeline[dict[str, Any], dict[str, Any]], PolicyProcessorPipeline]:
     """Pre- and post-processor of a new GEM-VLA; a checkpoint brings its own."""
-    return make_gem_pipelines(config, dataset_stats, answers=False, questions=config.asks_about_robot_frames)
+    return make_gem_pipelines(config, dataset_stats, answers=False, questions=config.asks_about_frames)

@@ -415,7 +415,9 @@ def run(main: Callable[[], None], name: str, root: Path, fault: Break, *more: st
             main()
             code = 0
         except SystemExit as exit_:
-            code = int(exit_.code or 0)
+            # Python itself prints a reason, and exits with 1.
+            written.write(exit_.code if isinstance(exit_.code, str) else "")
+            code = int(bool(exit_.code))
         except Exception as error:
             code = 1
             written = io.StringIO(f"{type(error).__name__}: {error}")

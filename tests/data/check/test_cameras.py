@@ -1,12 +1,13 @@
 """What is measured of images and depth maps, against values that were put there."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.data.check.cameras import CameraReader
+from lerobot_gem.data.check.cameras import CameraReader, _Distances
 from lerobot_gem.data.check.stage_checks import FrameErrors
 from lerobot_gem.policies.base_options import DepthSupervision
 from tests.conftest import CAMERAS
@@ -37,6 +38,13 @@ def test_depth_is_measured_over_valid_pixels_in_metres(reader):
     assert front.distances == pytest.approx((0.5, 2.0, 2.0))
     assert (front.invalid, front.empty, front.camera) == (0.25, 0, FRONT)
     assert (wrist.distances, wrist.invalid, wrist.empty, wrist.camera) == (None, 1, 1, None)
+
+
+def test_of_each_depth_map_a_thousand_distances_are_kept_and_sent():
+    distances = _Distances()
+    distances.add(torch.linspace(1, 3, 250_000).reshape(1, 500, 500))
+    assert len(pickle.dumps(distances)) < 10_000
+    assert distances.range() == pytest.approx((1, 2, 3), abs=0.01)
 
 
 def test_frames_of_a_single_colour_are_counted(reader):

@@ -14,9 +14,7 @@ from lerobot_gem.data.check.facts import (
     PromptFacts,
     VectorFacts,
 )
-from lerobot_gem.data.check.warnings import USED_STYLES, warnings_of
-from lerobot_gem.processing.language import messages_of_rows
-from lerobot_gem.storage.language_columns import row
+from lerobot_gem.data.check.warnings import warnings_of
 
 CAMERA = CameraFacts("observation.images.image", (64, 64), "image", "observation.images.image_depth", 0.0)
 DEPTH = DepthFacts(
@@ -70,11 +68,3 @@ def test_actions_do_not_matter_to_pretraining():
     constant = replace(ACTION, still=["grip"])
     assert warnings_of(inspection(vectors=[constant], padding=0.9, asked="joint")) == []
     assert len(warnings_of(inspection(vectors=[constant], padding=0.9, asked="action"))) == 2
-
-
-def test_the_styles_that_are_used_are_those_that_training_reads():
-    for style in ("vqa", "subtask", "plan", "memory", "motion", "interjection"):
-        rows = [row(role, "text", style, timestamp=0.0) for role in ("user", "assistant")]
-        events, persistent = (rows, []) if style == "vqa" else ([], rows)
-        read = messages_of_rows(persistent, events, timestamp=1.0, task="task", index=0)
-        assert bool(read) == (style in USED_STYLES)

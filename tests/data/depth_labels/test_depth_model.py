@@ -29,7 +29,7 @@ from tests.data.depth_labels.pixel_depth import (
     save_pixel_depth,
 )
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 def noise(count: int = 3, height: int = 40, width: int = 60) -> torch.Tensor:
@@ -165,5 +165,13 @@ def test_missing_weights_are_an_error_but_for_those_that_are_never_used(
     np.testing.assert_array_equal(whole, pruned)
     del weights["head.conv3.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks 1 weights.*'head.conv3.weight'.*complete checkpoint"):
-        DepthModel.load(DepthModelConfig(str(folder)), CPU)
+    for device in (CPU, META):
+        with pytest.raises(ValueError, match=r"lacks 1 weights.*'head.conv3.weight'.*complete checkpoint"):
+            DepthModel.load(DepthModelConfig(str(folder)), device)
+
+
+def test_a_model_can_be_looked_at_without_its_weights(metric: Path, relative: Path) -> None:
+    for path, depth_type in ((metric, "metric"), (relative, "relative")):
+        model = DepthModel.load(DepthModelConfig(str(path)), META)
+        assert model.depth_type == depth_type
+        assert {weights.device for weights in model._estimate.model.parameters()} == {META}

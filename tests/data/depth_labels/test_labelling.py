@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import draccus
 import numpy as np
@@ -236,6 +238,51 @@ def test_resumes_without_loss_or_repetition(
     assert tree(root) == tree(labelled)
 
 
+def launched(monkeypatch: pytest.MonkeyPatch, rank: int, processes: int) -> None:
+    """Let `label_depth` be one of the processes of `accelerate launch`."""
+    state = SimpleNamespace(
+        process_index=rank,
+        num_processes=processes,
+        is_main_process=rank == 0,
+        is_local_main_process=rank == 0,
+        wait_for_everyone=lambda: None,
+        main_process_first=nullcontext,
+    )
+    monkeypatch.setattr("accelerate.PartialState", lambda **_: state)
+
+
+def test_another_number_of_processes_resumes(
+    labelled: Path, source: Path, pixel_depth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(source, tmp_path / "set", pixel_depth, resume=True)
+    launched(monkeypatch, 1, 4)
+    assert label_depth(settings) is None
+    assert [path.name for path in (tmp_path / "set.labelling").glob("episode-*")] == ["episode-000001"]
+    launched(monkeypatch, 0, 2)
+    with pytest.raises(FileNotFoundError, match=r"lacks the depth of the episodes \[3\]: expected .* all 4"):
+        label_depth(settings)
+    launched(monkeypatch, 1, 2)
+    label_depth(settings)
+    launched(monkeypatch, 0, 2)
+    assert label_depth(settings) is not None
+    assert tree(tmp_path / "set") == tree(labelled)
+
+
+def test_weights_are_read_where_frames_are_labelled(
+    source: Path, pixel_depth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, devices = labelling.DepthModel.load, []
+
+    def noted(config: DepthModelConfig, device: torch.device) -> labelling.DepthModel:
+        devices.append(device.type)
+        return load(config, device)
+
+    monkeypatch.setattr(labelling.DepthModel, "load", noted)
+    monkeypatch.setattr(labelling, "run_stages", lambda *arguments, **named: None)  # as with Slurm
+    label_depth(config(source, tmp_path / "set", pixel_depth))
+    assert devices == ["meta"]
+
+
 def test_nothing_is_overwritten_without_being_told(
     labelled: Path, source: Path, pixel_depth: Path, tmp_path: Path
 ) -> None:
@@ -269,9 +316,9 @@ def test_the_labelled_dataset_is_never_written_to(source: Path, pixel_depth: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
-        ({"num_workers": -1}, "num_workers must be at least 0"),
-        ({"max_side": 16}, "max_side must be at least 32"),
+        ({"batch_size": 0}, "batch_size=0: expected at least 1"),
+        ({"num_workers": -1}, "num_workers=-1: expected at least 0"),
+        ({"max_side": 16}, "max_side=16: expected at least 32"),
         ({"storage": "video"}, "storage must be one of camera, image, but is 'video'"),
         ({"resume": True, "overwrite": True}, "contradict"),
     ],

@@ -32,7 +32,7 @@ def test_faults(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="missing video"):
         clip_size(tmp_path / "none.mp4")
     with pytest.raises(RecordError, match="short video"):
-        clip_frames(write_clip(tmp_path / "a.mp4", 3), 4)
+        list(clip_frames(write_clip(tmp_path / "a.mp4", 3), 4))
     (tmp_path / "b.mp4").write_text("no clip")
     with pytest.raises(RecordError, match="broken video"):
         clip_size(tmp_path / "b.mp4")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import signal
@@ -359,6 +360,7 @@ def test_layouts_of_other_trainers(folder: GemFolder, tmp_path: Path) -> None:
         ("samples_per_episode", 1001),
         ("image_size", (8, 8)),
         ("depth_unit_mm", 0.0),
+        ("depth_unit_mm", math.nan),
     ],
 )
 def test_settings_are_checked(folder: GemFolder, field: str, value: object) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.data.gem_jsonl.parts import Part, PartOutcome, parts_of, write_part
+from lerobot_gem.data.gem_jsonl.parts import Part, PartOutcome, episodes_of_parts, write_part
 from lerobot_gem.data.gem_jsonl.plan import Episode, PlannedRecord, Skipped
 from lerobot_gem.data.gem_jsonl.records import GemRecord
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat
@@ -18,10 +18,9 @@ FORMAT = SampleFormat(num_images=1, size=(64, 48), depth=False, stretch=False, d
 
 def episode(folder: GemFolder, source: str, *images: str) -> Episode:
     records = [GemRecord.parse(folder.add(image, id=image)) for image in images]
-    planned = [
-        PlannedRecord("gem.jsonl", number, record.to_json()) for number, record in enumerate(records, 1)
-    ]
-    return Episode(source, planned)
+    return Episode(
+        source, [PlannedRecord("gem.jsonl", number, record) for number, record in enumerate(records, 1)]
+    )
 
 
 @pytest.fixture
@@ -79,9 +78,6 @@ def test_an_outcome_is_kept_as_json(tmp_path: Path) -> None:
     ("samples_per_episode", "lengths"), [(100, [5, 5, 2]), (400, [1] * 12), (1000, [1] * 12)]
 )
 def test_a_part_has_about_500_records(samples_per_episode: int, lengths: list[int]) -> None:
-    parts = list(parts_of([Episode(str(number), []) for number in range(12)], samples_per_episode))
-    assert [len(part.episodes) for part in parts] == lengths
-    assert [part.index for part in parts] == list(range(len(parts)))
-    assert [episode.source for part in parts for episode in part.episodes] == [
-        str(number) for number in range(12)
-    ]
+    parts = episodes_of_parts(12, samples_per_episode)
+    assert [len(part) for part in parts] == lengths
+    assert [episode for part in parts for episode in part] == list(range(12))

@@ -133,8 +133,8 @@ def test_episodes_keep_sources_and_images_together(folder: GemFolder, plan: Impo
     images = [folder.image(f"{name}.jpg") for name in "abcdef"]
     for image in (*images, *images, "f.jpg"):
         folder.add(image, data_source="one" if image < "f" else "two")
-    plan.look_at(folder.write(), None, unique_ids=True)
-    episodes = list(plan.episodes(3))
+    plan.look_at(folder.write(), None, unique_ids=True, samples_per_episode=3)
+    episodes = plan.episodes(range(plan.num_episodes))
     assert [episode.source for episode in episodes] == ["one", "one", "one", "two"]
     shown = [[record.record.images[0] for record in episode.records] for episode in episodes]
     assert shown == [
@@ -143,13 +143,14 @@ def test_episodes_keep_sources_and_images_together(folder: GemFolder, plan: Impo
         ["e.jpg", "e.jpg"],
         ["f.jpg"] * 3,
     ]
+    assert plan.episodes(range(1, 3)) == episodes[1:3]
 
 
 def test_a_small_source_has_two_episodes(folder: GemFolder, plan: ImportPlan) -> None:
     for name in "abc":
         folder.add(folder.image(f"{name}.jpg"))
     plan.look_at(folder.write(), None, unique_ids=True)
-    assert [len(episode.records) for episode in plan.episodes(100)] == [2, 1]
+    assert [len(episode.records) for episode in plan.episodes(range(9))] == [2, 1]
 
 
 def test_looking_is_all_or_nothing(folder: GemFolder, plan: ImportPlan) -> None:
@@ -174,5 +175,5 @@ def test_text_that_is_no_unicode_is_taken_where_no_model_reads_it(
     folder.add("a.jpg", question=f"<image>What is {half}?")
     plan.look_at(folder.write(), None, unique_ids=True)
     assert skipped(plan) == {"missing image": 1, "text that can't be encoded": 1}
-    [episode] = plan.episodes(10)
+    [episode] = plan.episodes(range(1))
     assert episode.records[0].record == GemRecord.parse(folder.records[0])

@@ -299,7 +299,7 @@ def test_recorded_demonstrations_are_taken_in_order_until_there_are_enough_or_no
         assert [one.attempt.number for one in stored] == taken[1:]
         assert (report.successes, report.attempts) == (len(taken) - 1, len(taken))
     with pytest.raises(
-        RuntimeError, match="None of the 1 demonstrations of libero_object task 4 .* success test"
+        ValueError, match="None of the 1 demonstrations of libero_object task 4 .* success test"
     ):
         collection(50, 1)
 
@@ -310,7 +310,7 @@ def test_gives_up_when_the_scripted_policy_fails(tmp_path: Path, monkeypatch: py
         return False
 
     monkeypatch.setattr(collecting, "run_attempt", fails)
-    with pytest.raises(RuntimeError, match="failed 12 times while 2 successes were wanted"):
+    with pytest.raises(ValueError, match="failed 12 times while 2 successes were wanted"):
         collect(_config(tmp_path / "set"))
 
 

@@ -1,5 +1,6 @@
 """What may be collected, and which settings a continuation must share."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from lerobot_gem.storage.output_folder import OutputDataset
     ("change", "message"),
     [
         ({"placement": "tight"}, "placement is one of benchmark, wide, but is 'tight'"),
-        ({"fps": 0}, "fps must be at least 1, but is 0"),
-        ({"num_workers": 0}, "num_workers must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"action_noise": -0.1}, "action_noise must be at least 0"),
+        ({"fps": 0}, "fps=0: expected at least 1"),
+        ({"num_workers": 0}, "num_workers=0: expected at least 1"),
+        ({"seed": -1}, "seed=-1: expected at least 0"),
+        ({"action_noise": -0.1}, "action_noise=-0.1: expected at least 0"),
+        ({"action_noise": math.nan}, "action_noise=nan: expected at least 0"),
         ({"episodes_per_task": 0}, "nothing to collect"),
         ({"mode": "frames"}, "mode is one of demonstrations, scenes, but is 'frames'"),
         ({"camera_turn": [5.0]}, "camera_turn is one number, or"),
@@ -25,6 +27,12 @@ from lerobot_gem.storage.output_folder import OutputDataset
             "change wide placements, but placement is benchmark",
         ),
         ({"mode": "scenes"}, "say how many with --scenes_per_task"),
+        (
+            {"mode": "scenes", "scenes_per_task": 9, "episodes_per_task": 10, "placement": "benchmark"},
+            "episodes_per_task=10, placement=benchmark can't be combined with mode=scenes",
+        ),
+        ({"source": "demos", "placement": "benchmark"}, "placement=benchmark can't be combined with source"),
+        ({"source": "demos", "mode": "scenes"}, "mode=scenes can't be combined with source"),
         ({"named_object": "milk", "qa": QuestionsConfig()}, "Questions are about the task's own object"),
         ({"source": "demos", "named_object": "milk"}, "named_object=milk can't be combined with source"),
         ({"resume": True, "overwrite": True}, "contradict"),
@@ -60,8 +68,16 @@ def test_a_source_is_part_of_what_decides_an_attempt_and_nothing_without_one(tmp
     output = OutputDataset(tmp_path / "a")
     settings = LiberoDemosConfig(output, source=Path("demos"), drop_noops=False).content()
     assert settings["source"] == "demos" and settings["drop_noops"] is False
+    assert not {"placement", "action_noise", "camera_turn", "random_start"} & set(settings)
     # An interrupted collection of an earlier version can still be continued.
     assert not {"source", "drop_noops"} & set(LiberoDemosConfig(output).content())
+
+
+def test_scenes_alone_say_nothing_of_demonstrations(tmp_path: Path) -> None:
+    for given in ({}, {"episodes_per_task": 0}):
+        config = LiberoDemosConfig(OutputDataset(tmp_path), mode="scenes", scenes_per_task=9, **given)
+        assert config.episodes_per_task == 0
+        assert not {"placement", "action_noise", "random_start"} & set(config.content())
 
 
 @pytest.mark.parametrize(

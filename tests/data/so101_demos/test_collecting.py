@@ -28,7 +28,7 @@ def test_an_expert_that_always_fails_ends_the_collection(tmp_path: Path, monkeyp
     monkeypatch.setattr(collecting, "_scene", lambda *settings: None)
     monkeypatch.setattr(collecting, "demonstrate", lambda *attempt: None)
     with pytest.raises(
-        RuntimeError, match="failed 24 times while 12 successes were wanted, with action_noise=0.04"
+        ValueError, match="failed 24 times while 12 successes were wanted, with action_noise=0.04"
     ):
         collect(config(tmp_path / "data", episodes=12))
 

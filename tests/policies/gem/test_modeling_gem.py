@@ -9,6 +9,7 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 
+from lerobot_gem.models.precision import autocast_weights
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
@@ -312,3 +313,34 @@ def test_a_checkpoint_is_complete(gem_checkpoint, depth_batch, make_gem):
     expected = deepcopy(policy.config)
     expected.pretrained_path = None
     assert loaded.config == expected
+
+
+def test_what_is_loaded_to_look_is_stored_as_it_computes(
+    make_gem, depth_dataset_root, depth_batch, tmp_path, caplog
+):
+    policy, *processors = make_gem(stage="joint", dtype="bfloat16")
+    folder = save(tmp_path / "gem", warm(policy).eval(), *processors)
+    inputs, looks = processors[0](depth_batch), GemPolicy.from_pretrained(folder)
+    cast = autocast_weights(looks)
+    for name, weight in looks.named_parameters():
+        assert weight.dtype == (torch.bfloat16 if name in cast else torch.float32), name
+
+    def results(of: GemPolicy) -> dict[str, torch.Tensor]:
+        torch.manual_seed(2)
+        losses, _ = of(inputs, reduction="none")
+        return {"losses": losses, **of.generate_depth(inputs, torch.Generator().manual_seed(0))}
+
+    expected = results(policy)
+    assert all(values.equal(expected[name]) for name, values in results(looks).items())
+    with pytest.raises(
+        ValueError, match="was loaded to look and to answer: its weights are bfloat16. To train"
+    ):
+        looks.get_optim_params()
+    looks.save_pretrained(tmp_path / "coarse")
+    assert "its weights are saved in bfloat16" in caplog.text
+
+    config = PreTrainedConfig.from_pretrained(folder)
+    config.pretrained_path = folder
+    trained, *_ = build_policy(config, depth_dataset_root)
+    assert {w.dtype for w in trained.parameters() if w.requires_grad} == {torch.float32}
+    assert trained.get_optim_params()

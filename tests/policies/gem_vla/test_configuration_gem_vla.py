@@ -14,8 +14,7 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.transforms.transforms import ImageTransforms
 
-from lerobot_gem.models.presets import get_preset
-from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
+from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
 from lerobot_gem.policies.validation import ConfigurationError
@@ -156,10 +155,18 @@ def test_bad_values_are_named_with_what_is_expected(arguments: dict, message: st
         GemVLAConfig(**{"preset": "tiny", "device": "cpu", **built})
 
 
-def test_a_layer_past_the_backbone_is_named(make_policy):
-    depth = get_preset("tiny").expert.depth
-    with pytest.raises(ValueError, match=r"num_layers=99 must be between 1 and"):
-        make_policy(expert=ExpertConfig(conditioning_layers=[99] * depth))
+@pytest.mark.parametrize("depth", [0.0, 0.1])
+def test_a_layer_past_the_backbone_is_named(make_policy, depth_dataset_root: Path, depth: float):
+    message = (
+        r"expert.conditioning_layers=\[0, 1, 9\] with expert.conditioning='states': expected layers of the "
+        "backbone, 0 to 4"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_policy(
+            depth_dataset_root,
+            expert=ExpertConfig(conditioning_layers=[0, 1, 9]),
+            depth=DepthConfig(loss_weight=depth),
+        )
 
 
 def test_no_camera_and_unknown_camera_are_named(make_policy):

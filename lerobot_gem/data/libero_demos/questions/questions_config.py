@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
+from lerobot_gem.policies.validation import require_at_least
 
 
 @dataclass
@@ -27,17 +28,9 @@ class QuestionsConfig:
             raise ValueError(
                 f"qa.kinds={self.kinds}: expected some of {', '.join(KINDS)}. Leave it out for all of them."
             )
-        if self.questions_per_image < 1:
-            raise ValueError(
-                f"qa.questions_per_image must be at least 1, but is {self.questions_per_image}. Leave out --qa for none."
-            )
-        if self.interval <= 0:
-            raise ValueError(f"qa.interval must be positive, but is {self.interval}.")
-
-        if self.scene_interval < 1:
-            raise ValueError(
-                f"qa.scene_interval must be at least 1, which asks about each scene, but is {self.scene_interval}."
-            )
+        require_at_least(self, questions_per_image=1, scene_interval=1)
+        if not self.interval > 0:  # NaN is not, either
+            raise ValueError(f"qa.interval={self.interval}: expected seconds above 0.")
 
     def asked(self) -> list[str]:
         """The kinds, in the order of `KINDS`."""

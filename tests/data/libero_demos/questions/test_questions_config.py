@@ -1,5 +1,7 @@
 """Which questions are asked for."""
 
+import math
+
 import pytest
 
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
@@ -16,9 +18,10 @@ def test_all_kinds_or_those_that_are_named() -> None:
     [
         ({"kinds": ["points"]}, r"qa.kinds=\['points'\]: expected some of point, box,"),
         ({"kinds": []}, r"qa.kinds=\[\]: expected some of"),
-        ({"questions_per_image": 0}, "qa.questions_per_image must be at least 1, but is 0"),
-        ({"interval": 0}, "qa.interval must be positive, but is 0"),
-        ({"scene_interval": 0}, "qa.scene_interval must be at least 1.*but is 0"),
+        ({"questions_per_image": 0}, "questions_per_image=0: expected at least 1"),
+        ({"interval": 0}, "qa.interval=0: expected seconds above 0"),
+        ({"interval": math.nan}, "qa.interval=nan: expected seconds above 0"),
+        ({"scene_interval": 0}, "scene_interval=0: expected at least 1"),
     ],
 )
 def test_wrong_settings(change: dict, message: str) -> None:
