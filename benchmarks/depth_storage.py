@@ -22,11 +22,12 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.depth_labels.depth_model import pseudo_depth, to_millimetres
+from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.simulation.libero_setup import require_libero
 from lerobot_gem.simulation.placements import apply_benchmark
 from lerobot_gem.simulation.scene import LiberoScene
 from lerobot_gem.simulation.scripted_policies import make_scripted_policy
-from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
+from lerobot_gem.storage.depth_columns import add_depth_features
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
 
 CAMERA, FPS = "observation.images.image", 10

@@ -38,7 +38,8 @@ from lerobot_gem.data.depth_labels.depth_model import shrink, to_millimetres
 from lerobot_gem.data.libero_demos.collecting import collect
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
-from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
+from lerobot_gem.processing.depth_cameras import depth_key
+from lerobot_gem.storage.depth_columns import add_depth_features
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
 from lerobot_gem.storage.images import encode, image_suffix
 from lerobot_gem.storage.language_columns import EVENTS, PERSISTENT, add_language_columns

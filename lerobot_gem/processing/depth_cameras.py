@@ -15,6 +15,11 @@ _CLOSE_MILLIMETRES, _NO_MILLIMETRES = 50.0, 9.0
 _LARGEST_METRES = 1000.0
 
 
+def depth_key(camera: str) -> str:
+    """The depth camera that training pairs with an RGB camera (`pair_depth`)."""
+    return camera + DEPTH_SUFFIX
+
+
 def is_depth(feature: dict[str, Any]) -> bool:
     """Whether a dataset's feature is flagged as depth, by LeRobot's flag or its older one."""
     info = feature.get("info") or {}

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX
+from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.storage.data_files import IMAGE, add_columns, data_files
 from lerobot_gem.storage.depth_files import (
     DepthSummary,
@@ -29,11 +29,6 @@ from lerobot_gem.storage.depth_files import (
 )
 
 _INFO, _STATS, _EPISODES = "meta/info.json", "meta/stats.json", "meta/episodes"
-
-
-def depth_key(camera: str) -> str:
-    """The depth camera that training pairs with an RGB camera (`processing.depth_cameras.pair_depth`)."""
-    return camera + DEPTH_SUFFIX
 
 
 def add_depth_features(

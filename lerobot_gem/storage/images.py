@@ -12,7 +12,7 @@ from lerobot.utils.constants import OBS_IMAGES
 from numpy.typing import NDArray
 from PIL import Image
 
-from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX
+from lerobot_gem.processing.depth_cameras import depth_key
 
 # Longest side of a picture on a page; larger ones are made smaller.
 _LONGEST_SIDE = 480
@@ -24,7 +24,7 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF
 
 
 def image_features(
-    cameras: Iterable[str], height: int, width: int, *, depth: bool
+    cameras: Iterable[str], height: int, width: int, *, depth: bool, unit: str = "m"
 ) -> dict[str, dict[str, Any]]:
     """LeRobot features of cameras whose frames are kept as image files.
 
@@ -32,18 +32,19 @@ def image_features(
         cameras: Their names; the keys are `observation.images.<name>`.
         height: Of the images in pixels.
         width: Of the images in pixels.
-        depth: Each has depth in metres beside it.
+        depth: Each has depth beside it.
+        unit: Of depth, "m" or "mm".
     """
     features: dict[str, dict[str, Any]] = {}
     for camera in cameras:
         key, names = f"{OBS_IMAGES}.{camera}", ["height", "width", "channels"]
         features[key] = {"dtype": "image", "shape": (height, width, 3), "names": names}
         if depth:
-            features[f"{key}{DEPTH_SUFFIX}"] = {
+            features[depth_key(key)] = {
                 "dtype": "image",
                 "shape": (height, width, 1),
                 "names": names,
-                "info": {"is_depth_map": True, "depth_unit": "m"},
+                "info": {"is_depth_map": True, "depth_unit": unit},
             }
     return features
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX
 from lerobot_gem.storage.images import encode, image_suffix
 
 _ACTION = "action.npy"
@@ -25,7 +26,7 @@ def write_episode(frames: Sequence[dict[str, NDArray[Any]]], folder: Path) -> No
             np.save(folder / f"{key}.npy", np.stack(values))
             continue
         (folder / key).mkdir()
-        suffix = image_suffix(key.endswith("_depth"))
+        suffix = image_suffix(key.endswith(DEPTH_SUFFIX))
         for index, image in enumerate(values):
             (folder / key / f"frame-{index:06d}{suffix}").write_bytes(encode(image))
 

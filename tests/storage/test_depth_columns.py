@@ -10,8 +10,8 @@ import pytest
 from lerobot.datasets.compute_stats import aggregate_stats
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_gem.processing.depth_cameras import pair_depth
-from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
+from lerobot_gem.processing.depth_cameras import depth_key, pair_depth
+from lerobot_gem.storage.depth_columns import add_depth_features
 from lerobot_gem.storage.depth_files import EpisodeDepthWriter
 from tests.data.depth_labels.mixed_source import FPS, FRONT, LENGTHS, SIZES, WRIST, tree, write_mixed_source
 

@@ -22,8 +22,8 @@ import torch
 from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig, DepthType
 from lerobot_gem.data.executors import ExecutorOptions, LocalExecutor, Stage, run_stages
 from lerobot_gem.policies.validation import require_at_least
-from lerobot_gem.processing.depth_cameras import is_depth
-from lerobot_gem.storage.depth_columns import add_depth_features, depth_key
+from lerobot_gem.processing.depth_cameras import depth_key, is_depth
+from lerobot_gem.storage.depth_columns import add_depth_features
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
 from lerobot_gem.storage.frames import CameraFrames
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset, require_current_format

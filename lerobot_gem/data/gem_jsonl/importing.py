@@ -38,8 +38,9 @@ from lerobot_gem.data.gem_jsonl.parts import (
 )
 from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
-from lerobot_gem.data.gem_jsonl.samples import SampleFormat, depth_camera
+from lerobot_gem.data.gem_jsonl.samples import SampleFormat
 from lerobot_gem.policies.validation import require_at_least
+from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
     explained_full_disk,
@@ -370,7 +371,7 @@ def _describe_depth(root: Path, sample_format: SampleFormat, depth_type: str) ->
     """Say in the dataset of which type its depth is, which is known only when every depth map was read."""
     info = load_info(root)
     for camera in sample_format.cameras:
-        info.features[depth_camera(camera)]["info"]["depth_kind"] = depth_type
+        info.features[depth_key(camera)]["info"]["depth_kind"] = depth_type
     write_info(info, root)
 
 

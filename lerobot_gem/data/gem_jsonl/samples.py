@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from lerobot.utils.constants import OBS_IMAGES
 from PIL import Image
 
 from lerobot_gem.data.gem_jsonl.clips import clip_frames
@@ -22,9 +23,10 @@ from lerobot_gem.data.gem_jsonl.images import (
 )
 from lerobot_gem.data.gem_jsonl.letterbox import Letterbox, Size
 from lerobot_gem.data.gem_jsonl.records import GemRecord, JsonObject, RecordError, depth_file, image_file
+from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
 from lerobot_gem.processing.language import MESSAGES
-from lerobot_gem.storage.images import image_suffix
+from lerobot_gem.storage.images import image_features, image_suffix
 
 
 @dataclass(frozen=True)
@@ -49,29 +51,15 @@ class SampleFormat:
     def cameras(self) -> list[str]:
         """Keys of the cameras."""
         numbers = ("", *range(2, self.num_images + 1))
-        return [f"observation.images.image{number}" for number in numbers]
+        return [f"{OBS_IMAGES}.image{number}" for number in numbers]
 
     @property
     def features(self) -> dict[str, dict[str, Any]]:
         """LeRobot's features: images, depth in millimetres, and the column `messages`."""
-        (width, height), names = self.size, ["height", "width", "channels"]
-        features: dict[str, dict[str, Any]] = {}
-        for camera in self.cameras:
-            features[camera] = {"dtype": "image", "shape": (height, width, 3), "names": names}
-            if self.depth:
-                features[depth_camera(camera)] = {
-                    "dtype": "image",
-                    "shape": (height, width, 1),
-                    "names": names,
-                    "info": {"is_depth_map": True, "depth_unit": "mm"},
-                }
-        features[MESSAGES] = {"dtype": "string", "shape": (1,), "names": None}
-        return features
-
-
-def depth_camera(camera: str) -> str:
-    """Key of a camera's depth camera."""
-    return f"{camera}_depth"
+        width, height = self.size
+        names = [camera.removeprefix(f"{OBS_IMAGES}.") for camera in self.cameras]
+        images = image_features(names, height, width, depth=self.depth, unit="mm")
+        return images | {MESSAGES: {"dtype": "string", "shape": (1,), "names": None}}
 
 
 class Sample(NamedTuple):
@@ -117,7 +105,7 @@ def make_sample(
             depth = depth_file(folder, record.images[place]) if record.images else None
             written = written.with_suffix(image_suffix(is_depth=True))
             depths.append(_fit_depth(depth, folder, box, sample_format.depth_unit_mm, written, counts))
-            files[depth_camera(camera)] = str(written)
+            files[depth_key(camera)] = str(written)
     about = sample_format.cameras[0] if sample_format.num_images == 1 else None
     messages = [
         {**message, "content": _moved_text(message["content"], boxes)}

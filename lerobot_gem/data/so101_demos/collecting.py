@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lerobot_gem.data.executors import EXECUTOR_FIELDS
 from lerobot_gem.data.rounds import Collection, CollectionOptions, attempts_of_round
 from lerobot_gem.policies.validation import require_at_least
+from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.simulation.so101_setup import require_so101
 from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import (
@@ -162,9 +163,10 @@ def demonstrate(scene: Any, config: SO101DemosConfig, attempt: int) -> list[dict
         frame: dict[str, NDArray[Any]] = {"observation.state": scene.state(), "action": action}
         for camera in CAMERAS:
             picture, metres = scene.draw(camera, depth=config.depth)
-            frame[f"observation.images.{camera}"] = picture
+            key = f"observation.images.{camera}"
+            frame[key] = picture
             if metres is not None:
-                frame[f"observation.images.{camera}_depth"] = metres[..., None]
+                frame[depth_key(key)] = metres[..., None]
         frames.append(frame)
         executed = action.copy()
         executed[:3] += rng.normal(0.0, config.action_noise, 3)

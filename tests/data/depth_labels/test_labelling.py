@@ -25,7 +25,7 @@ from lerobot_gem.data.depth_labels.labelling import (
     label_depth,
 )
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.storage.depth_columns import depth_key
+from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.storage.opening import DatasetOptions
 from lerobot_gem.storage.output_folder import OutputDataset
 from tests.conftest import CAMERAS, build_policy, read_batch
