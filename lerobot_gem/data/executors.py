@@ -115,9 +115,6 @@ class ExecutorOptions:
             )
 
 
-EXECUTOR_FIELDS = frozenset(one.name for one in fields(ExecutorOptions))
-
-
 @dataclass(frozen=True)
 class Stage:
     """A part of the work that must be over before the next one begins.

@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lerobot_gem.data.executors import ExecutorOptions, Stage, run_stages
+from lerobot_gem.data.executors import Stage, run_stages
+from lerobot_gem.data.work_options import WorkOptions
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
     explained_full_disk,
@@ -26,13 +27,11 @@ from lerobot_gem.storage.unfinished_work import begun_or_resumed
 _SHARED_ROUNDS = 4
 
 
-class CollectionOptions(ExecutorOptions):
+class CollectionOptions(WorkOptions):
     """What the configuration of each collection says."""
 
     output: OutputDataset
     num_workers: int
-    resume: bool
-    overwrite: bool
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig, DepthType
-from lerobot_gem.data.executors import ExecutorOptions, LocalExecutor, Stage, run_stages
+from lerobot_gem.data.executors import LocalExecutor, Stage, run_stages
+from lerobot_gem.data.work_options import WorkOptions
 from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.processing.depth_cameras import depth_key, is_depth
 from lerobot_gem.storage.depth_columns import add_depth_features
@@ -44,7 +45,7 @@ _PATIENCE = timedelta(days=30)
 
 
 @dataclass
-class LabelDepthConfig(ExecutorOptions):
+class LabelDepthConfig(WorkOptions):
     """What to label, with what, and where to put it.
 
     Attributes:
@@ -58,8 +59,6 @@ class LabelDepthConfig(ExecutorOptions):
             (256 in the release's VLA stage) costs space and reading time alone.
         batch_size: Frames that go through the model together.
         num_workers: Processes that decode frames, for each task; 0 decodes in between.
-        resume: Continue an interrupted run.
-        overwrite: Replace the dataset at `output.root`, and an interrupted run.
     """
 
     dataset: DatasetOptions
@@ -70,16 +69,12 @@ class LabelDepthConfig(ExecutorOptions):
     max_side: int | None = None
     batch_size: int = 16
     num_workers: int = 4
-    resume: bool = False
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.check_executor()
+        self.check_work()
         require_at_least(self, batch_size=1, num_workers=0, max_side=32)
         if self.storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, but is {self.storage!r}.")
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite contradict each other: choose one.")
         if self.dataset.episodes is not None:
             raise ValueError(
                 f"dataset.episodes={self.dataset.episodes}: a dataset is labelled as a whole. Leave --dataset.episodes out, "

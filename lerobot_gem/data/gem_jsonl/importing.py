@@ -15,7 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.io_utils import load_info, write_info
 from tqdm.auto import tqdm
 
-from lerobot_gem.data.executors import EXECUTOR_FIELDS, ExecutorOptions, Stage, run_stages
+from lerobot_gem.data.executors import Stage, run_stages
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
 from lerobot_gem.data.gem_jsonl.parts import (
     REPO_ID,
@@ -39,6 +39,7 @@ from lerobot_gem.data.gem_jsonl.parts import (
 from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat
+from lerobot_gem.data.work_options import WorkOptions
 from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.storage.output_folder import (
@@ -56,7 +57,7 @@ _FEW_VALID = 0.2
 
 
 @dataclass
-class ImportGemConfig(ExecutorOptions):
+class ImportGemConfig(WorkOptions):
     """What to import, and where to.
 
     Attributes:
@@ -74,8 +75,6 @@ class ImportGemConfig(ExecutorOptions):
         unique_ids: Of the records of a file with one `id`, take only the first.
         outside_files: Take files outside the folder of the records too: by absolute paths, `..` and symbolic links.
         num_workers: Processes of this machine that decode, encode and write; 1 stays in this process.
-        resume: Go on with an interrupted import.
-        overwrite: Replace the dataset at `output.root`, and an interrupted import.
     """
 
     source: Path
@@ -88,11 +87,9 @@ class ImportGemConfig(ExecutorOptions):
     unique_ids: bool = True
     outside_files: bool = False
     num_workers: int = 1
-    resume: bool = False
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.check_executor()
+        self.check_work()
         self.source = Path(self.source)
         if self.resize not in RESIZES:
             raise ValueError(f"resize is one of {', '.join(RESIZES)}, but is {self.resize!r}.")
@@ -108,16 +105,13 @@ class ImportGemConfig(ExecutorOptions):
             )
         if not self.depth_unit_mm > 0:  # NaN is not, either
             raise ValueError(f"depth_unit_mm must be above 0, but is {self.depth_unit_mm}.")
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite contradict each other: choose one.")
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what is written, including the state of the files of records.
 
         A resumed import must have the same content as the interrupted one.
         """
-        others = {"output", "num_workers", "resume", "overwrite", *EXECUTOR_FIELDS}
-        settings = {key: value for key, value in asdict(self).items() if key not in others}
+        settings = self.deciding()
         files = [(file.name, file.stat()) for file in annotation_files(self.source)]
         settings["source"] = str(self.source.resolve())
         settings["files"] = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]

@@ -1,10 +1,9 @@
 """What `lerobot-gem-libero-demos` collects."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lerobot_gem.data.executors import EXECUTOR_FIELDS
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.rounds import CollectionOptions
 from lerobot_gem.policies.validation import require_at_least
@@ -55,8 +54,6 @@ class LiberoDemosConfig(CollectionOptions):
         multisampling: MuJoCo's 4x antialiasing, off by default in collection: it doubles the cost of an image.
         seed: Of placements, poses and noise.
         num_workers: Processes of this machine that simulate; 1 stays in this process.
-        resume: Continue an interrupted collection.
-        overwrite: Replace the dataset at `output.root`, and an interrupted collection.
     """
 
     output: OutputDataset
@@ -80,11 +77,9 @@ class LiberoDemosConfig(CollectionOptions):
     multisampling: bool = False
     seed: int = 0
     num_workers: int = 1
-    resume: bool = False
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.check_executor()
+        self.check_work()
         self.source = None if self.source is None else Path(self.source)
         if self.mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
@@ -110,8 +105,6 @@ class LiberoDemosConfig(CollectionOptions):
                 f"Questions are about the task's own object, but named_object is {self.named_object!r}: leave out qa, or collect "
                 "questions in a run of their own."
             )
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite contradict each other: choose one.")
 
     def changes(self) -> SceneChanges:
         """What differs from LIBERO's scene."""
@@ -142,12 +135,8 @@ class LiberoDemosConfig(CollectionOptions):
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
-        others = {"output", "num_workers", "resume", "overwrite", *EXECUTOR_FIELDS}
-        others |= {"task_ids", "episodes_per_task", "scenes_per_task", *self._unread}
-        if self.source is None:
-            others |= {"source", "drop_noops"}
-        return {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in asdict(self).items()
-            if key not in others
-        }
+        of_source = ("source", "drop_noops") if self.source is None else ()
+        deciding = self.deciding(
+            "task_ids", "episodes_per_task", "scenes_per_task", *self._unread, *of_source
+        )
+        return {key: str(value) if isinstance(value, Path) else value for key, value in deciding.items()}

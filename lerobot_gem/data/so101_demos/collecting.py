@@ -6,7 +6,7 @@ how many tasks share the work or how often the run was interrupted (data/rounds.
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lerobot_gem.data.executors import EXECUTOR_FIELDS
 from lerobot_gem.data.rounds import Collection, CollectionOptions, attempts_of_round
 from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.processing.depth_cameras import depth_key
@@ -38,7 +37,7 @@ class SO101DemosConfig(CollectionOptions):
 
     Attributes:
         output: The dataset; its folder must not exist unless `overwrite` says so.
-        episodes: Successful demonstrations.
+        episodes: Successful demonstrations; a run that goes on may have other numbers of them.
         fps: Control steps, and frames, per second.
         image_size: Height and width of both cameras in pixels.
         depth: Store both cameras' depth in metres.
@@ -47,8 +46,6 @@ class SO101DemosConfig(CollectionOptions):
         quick: Draw without shadows and antialiasing, and meshes with fewer triangles, as `--env.type=gem_so101` does.
         seed: Of placements and noise.
         num_workers: Processes of this machine.
-        resume: Continue an interrupted run with the same settings; `episodes` may differ.
-        overwrite: Replace the dataset at `output.root`, and an interrupted run.
     """
 
     output: OutputDataset
@@ -60,19 +57,14 @@ class SO101DemosConfig(CollectionOptions):
     quick: bool = True
     seed: int = 0
     num_workers: int = 1
-    resume: bool = False
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
-        self.check_executor()
+        self.check_work()
         require_at_least(self, episodes=1, fps=1, image_size=1, action_noise=0, seed=0, num_workers=1)
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite contradict each other: choose one.")
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
-        others = {"output", "episodes", "num_workers", "resume", "overwrite", *EXECUTOR_FIELDS}
-        return {key: value for key, value in asdict(self).items() if key not in others}
+        return self.deciding("episodes")
 
 
 def collect(config: SO101DemosConfig) -> int | None:
