@@ -208,7 +208,12 @@ def execute(folder: Path, words: Sequence[str], options: dict[str, tuple[str, ..
     if program == "python":
         program, *arguments = arguments
     fewer = [f"{name}={FEWER[name]}" for name in FEWER if any(word.startswith(name) for word in arguments)]
-    for other in (fewer, CHEAPEST.get(program, ()), options.get(program, ())):
+    cheapest = [
+        option
+        for option in CHEAPEST.get(program, ())
+        if not (option.startswith("--episodes_per_task") and "--mode=scenes" in arguments)
+    ]
+    for other in (fewer, cheapest, options.get(program, ())):
         arguments = replaced(arguments, other)
     with as_a_process(folder) as patch:
         patch.setattr(sys, "argv", [program, *arguments])
