@@ -146,7 +146,7 @@ RUNS = {
     ),
     ("docs/results/action_experts.md", "action_experts.py"): Run(
         {
-            f"outputs/depth_helps/plain/depth2400w01_s0/stage3/{LAST}": GEM,
+            f"outputs/depth_helps/plain/depth2400_s1/stage3/{LAST}": GEM,
             "outputs/depth_helps/plain/data/actions": DATA,
             "outputs/depth_helps/plain/data/held_out": DATA,
         },
