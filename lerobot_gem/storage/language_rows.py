@@ -1,6 +1,6 @@
 """The language of a dataset on disk: its rows by frame index, and whether it names places in the picture."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,24 +132,14 @@ def has_language(meta: Any) -> bool:
         meta: `LeRobotDatasetMetadata`; where its data files are not on this machine, a column for texts is enough.
     """
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    columns = [name for name in (PERSISTENT, EVENTS, MESSAGES) if name in meta.features]
-    if not columns:
-        return False
-    files = data_files(meta.root)
-    for file in files:
-        table = pq.read_table(file, columns=columns)
-        for name in table.column_names:
-            column = table[name]
-            filled = (
-                pc.not_equal(column, "[]")
-                if name == MESSAGES
-                else pc.greater(pc.list_value_length(column), 0)
-            )
-            if pc.any(filled).as_py():
-                return True
-    return not files
+    names = [name for name in (PERSISTENT, EVENTS, MESSAGES) if name in meta.features]
+    for name, column in _columns(meta, names):
+        is_text = name == MESSAGES
+        filled = pc.not_equal(column, "[]") if is_text else pc.greater(pc.list_value_length(column), 0)
+        if pc.any(filled).as_py():
+            return True
+    return bool(names) and not data_files(meta.root)
 
 
 def names_places(meta: Any) -> bool:
@@ -159,15 +149,19 @@ def names_places(meta: Any) -> bool:
         meta: `LeRobotDatasetMetadata`; data files that are not on this machine are passed over.
     """
     import pyarrow.compute as pc
+
+    for name, texts in _columns(meta, [name for name in (EVENTS, MESSAGES) if name in meta.features]):
+        if name == EVENTS:
+            texts = pc.struct_field(pc.list_flatten(texts), "content")
+        if pc.any(pc.match_substring_regex(texts, _PLACES)).as_py():
+            return True
+    return False
+
+
+def _columns(meta: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Columns of the data files that are on this machine, one file after the other."""
     import pyarrow.parquet as pq
 
-    columns = [name for name in (EVENTS, MESSAGES) if name in meta.features]
-    for file in data_files(meta.root) if columns else ():
-        table = pq.read_table(file, columns=columns)
-        for name in table.column_names:
-            texts = table[name]
-            if name == EVENTS:
-                texts = pc.struct_field(pc.list_flatten(texts), "content")
-            if pc.any(pc.match_substring_regex(texts, _PLACES)).as_py():
-                return True
-    return False
+    for file in data_files(meta.root) if names else ():
+        table = pq.read_table(file, columns=names)
+        yield from zip(table.column_names, table.columns, strict=True)

@@ -118,8 +118,8 @@ class ActingPolicy(BaseGemPolicy):
 
         Raises:
             RuntimeError: Real-time chunking was asked for without `init_rtc_processor`.
-            ValueError: Tokens are asked of a policy that was loaded without them. Or the chunk is not finite. Looking costs no time, since whoever asks for a chunk waits for it. Or its shapes
-                change too often to be compiled.
+            ValueError: Tokens are asked of a policy that was loaded without them. Or the chunk is not finite: looking costs no time, since
+                whoever asks for a chunk waits for it. Or its shapes change too often to be compiled.
         """
         self.eval()
         integrate: Integrator | None = None
