@@ -104,10 +104,7 @@ def assert_acts(checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("context", ["spawn", "fork"])
-def test_language_rows_reach_the_policy_from_worker_processes(
-    depth_dataset_root: Path, tmp_path: Path, context: str
-):
+def test_language_rows_reach_the_policy_from_worker_processes(depth_dataset_root: Path, tmp_path: Path):
     """All 30 frames in one batch: the three questions of frames 0 and 3 are among the learned answers."""
     arguments = (
         "--policy.allow_untrained=true",
@@ -115,12 +112,15 @@ def test_language_rows_reach_the_policy_from_worker_processes(
         "--policy.optimizer_lr=1e-12",
         "--batch_size=30",
     )
-    logs = [
-        train("gem_tiny_stage1", depth_dataset_root, tmp_path / name, *arguments, *loading)[0]
+    losses = {
+        name: re.findall(
+            r"step:\d+ .*?(language_loss:[\d.]+)",
+            train("gem_tiny_stage1", depth_dataset_root, tmp_path / name, *arguments, *loading)[0],
+        )
         for name, loading in {
             "here": ("--num_workers=0",),
-            "workers": ("--num_workers=2", f"--dataloader_multiprocessing_context={context}"),
+            "spawn": ("--num_workers=2", "--dataloader_multiprocessing_context=spawn"),
+            "fork": ("--num_workers=2", "--dataloader_multiprocessing_context=fork"),
         }.items()
-    ]
-    here, workers = (re.findall(r"step:\d+ .*?(language_loss:[\d.]+)", log) for log in logs)
-    assert here and here == workers
+    }
+    assert losses["here"] and losses["here"] == losses["spawn"] == losses["fork"]

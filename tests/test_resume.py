@@ -81,12 +81,12 @@ def kill_after_first_checkpoint(command: list[str], output: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
-def test_a_killed_run_goes_on_bit_for_bit(policy_type, command, tmp_path: Path):
+@pytest.mark.parametrize(("policy_type", "worker_counts"), [("gem", [2]), ("gem_vla", [2, 0])])
+def test_a_killed_run_goes_on_bit_for_bit(policy_type, worker_counts, command, tmp_path: Path):
     train = command(policy_type)
     whole = tmp_path / "whole"
     run(*train, f"--output_dir={whole}", f"--steps={4 * SAVED_EVERY}", "--num_workers=0")
-    for workers in (2, 0):
+    for workers in worker_counts:
         output = tmp_path / f"killed{workers}"
         arguments = (f"--output_dir={output}", "--steps=100000", f"--num_workers={workers}")
         killed_at = kill_after_first_checkpoint([*train, *arguments], output)

@@ -57,14 +57,14 @@ def test_the_compiled_chunk_is_the_eager_one(acting, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_generated_code_gives_the_eager_chunk_within_the_tolerance(acting, dtype):
-    policy, preprocess = acting("inductor", dtype=dtype)
+def test_generated_code_gives_the_eager_chunk_within_the_tolerance(acting):
+    """In float32, whose tolerance is the smaller one; tests/gpu/test_gpu_check.py compiles in bfloat16."""
+    policy, preprocess = acting("inductor", dtype="float32")
     policy.predict_action_chunk(preprocess(observe()), noise=NOISE)
     batch = preprocess(observe(seed=1))
     difference = policy.predict_action_chunk(batch, noise=NOISE) - eager_chunk(policy, batch)
     assert policy._compiled.is_compiled
-    assert difference.abs().max() <= compiled.TOLERANCES[dtype]
+    assert difference.abs().max() <= compiled.TOLERANCES["float32"]
 
 
 def test_a_compiler_that_is_wrong_never_acts(acting, caplog):
