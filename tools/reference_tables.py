@@ -8,7 +8,7 @@ tests/test_reference_tables.py fails where a page is not what this would write.
 
 import json
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,10 @@ def command_table(path: str, base: str | None) -> str:
     """
     inherited = {field.name for field in fields(named(base))} if base else set()
     config = named(f"lerobot_gem.{path}")
-    return table(list(options_of(config, without=inherited, closed=[PreTrainedConfig])))
+    options = list(options_of(config, without=inherited, closed=[PreTrainedConfig]))
+    # What the command alone has comes first; where it runs is the same for many.
+    shared = {field.name for base in config.__bases__ if is_dataclass(base) for field in fields(base)}
+    return table(sorted(options, key=lambda option: option.name.split(".")[0] in shared))
 
 
 def named(path: str) -> type:
