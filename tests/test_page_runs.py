@@ -25,7 +25,7 @@ Key = tuple[str, str]  # a page, and what stands in one block of it alone
 
 PRETRAIN = ("docs/how_to/pretrain.md", "gem_tiny_stage1.yaml")
 QUESTIONS = ("docs/how_to/collect_questions.md", "--mode=scenes")
-TOKENS = ("docs/how_to/train_with_tokens.md", "action_tokens.insulate")
+TOKENS = ("docs/how_to/train_with_tokens.md", "=outputs/train/tokens\n")
 LORA = ("results/lora/README.md", "lerobot-train")
 DEPTH_HELPS = ("docs/results/depth_helps.md", "depth_helps_report.py")
 RECORDED = ("", "LIBERO's own demonstrations, which can't be downloaded in a test")
@@ -94,18 +94,13 @@ RUNS = {
             )
         },
     ),
-    TOKENS: Run(
-        {"data/tiny": DATA},
-        {
-            "lerobot-train": (
-                "--config_path=configs/policy/gem_vla_tiny.yaml",
-                "--dataset.repo_id=local/libero_demos",
-                "--dataset.root=data/tiny",
-            )
-        },
+    TOKENS: Run({"data/tiny": DATA}),
+    ("docs/how_to/train_with_tokens.md", "outputs/train/tokens_alone"): Run({"data/tiny": DATA}),
+    ("docs/how_to/train_with_tokens.md", "outputs/train/co_training"): Run(
+        {"data/tiny": DATA, "data/scenes": (QUESTIONS, "data/scenes")}
     ),
-    ("docs/how_to/train_with_tokens.md", "act=tokens"): Run(
-        {"<checkpoint>": (TOKENS, f"outputs/train/gem_vla_tiny/{LAST}")}, OF_TASK_9
+    ("docs/how_to/train_with_tokens.md", "lerobot-eval"): Run(
+        {"<checkpoint>": (TOKENS, f"outputs/train/tokens/{LAST}")}, OF_TASK_9
     ),
     ("docs/how_to/act_faster.md", "quantization=int8"): Run(
         {f"outputs/vla/{LAST}": GEM_VLA},

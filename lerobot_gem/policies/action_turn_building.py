@@ -38,13 +38,18 @@ def build_action_turn(
     options = config.action_tokens
     if dataset_meta is not None and not config.learns_tokens:
         # What is trained on without them forgets how to write them, and its last layers are not kept.
+        if config.built.action_turn:
+            logger.warning(
+                "The checkpoint writes actions in tokens, and is trained on without them (action_tokens.loss_weight=0): what is saved acts by "
+                "flow alone. To keep them: --policy.action_tokens.loss_weight=1."
+            )
         config.built.action_turn = {}
     if config.built.action_turn:
         turn = ActionTurn.from_dict(config.built.action_turn)
         _check_unchanged(config, turn, embedding_rows)
         if dataset_meta is not None and config.learns_tokens:
             _report(turn.tokens, _normalised(config, dataset_meta, _MEASURED), dataset_meta)
-        turn.check_error(options.max_coefficients)
+        turn.check_length(options.max_coefficients)
         return turn
     if not config.learns_tokens and options.act == "flow":
         return None
@@ -66,7 +71,7 @@ def build_action_turn(
         embedding_rows=embedding_rows,
         follows_suffix=config.cameras.layout == "concat",
     )
-    turn.check_error(options.max_coefficients)
+    turn.check_length(options.max_coefficients)
     config.built.action_turn = turn.to_dict()
     return turn
 

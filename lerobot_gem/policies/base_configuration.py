@@ -252,7 +252,7 @@ class BaseGemConfig(PreTrainedConfig):
                 depth loss: it is missing, without RGB camera, of another aspect ratio or of unknown unit, or relative where
                 the colormap is for metric depth.
         """
-        check_names(features, needs_action="action" in self.loss_weights)
+        check_names(features, needs_action="action" in STAGES[self.current_stage].losses)
         self.input_features = {
             name: feature
             for name, feature in (self.input_features or {}).items()

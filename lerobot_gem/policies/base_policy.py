@@ -130,7 +130,10 @@ class BaseGemPolicy(PreTrainedPolicy):
             return cls._base_of_adapter(**kwargs)
         check_type(pretrained_name_or_path, cls.name, hub)
         check_processor_files(pretrained_name_or_path, **hub)
-        with built_from(f"{pretrained_name_or_path}/{CONFIG_NAME}"), size_limit(pretrained_name_or_path, hub):
+        described = f"{pretrained_name_or_path}/{CONFIG_NAME}"
+        if config is not None:
+            described += " (with options that were given in place of its own)"
+        with built_from(described), size_limit(pretrained_name_or_path, hub):
             if config is not None:
                 recall_images(config, pretrained_name_or_path, hub)
                 if with_data:

@@ -24,6 +24,7 @@ class BuiltConfig:
         stages_done: Stages that trained the weights, in order.
         steps_done: Steps that trained them since the policy was new; the next one draws by it (training/draws.py). 0 in a checkpoint
             that was trained before they were counted.
+        random_expert: Whether the expert has the random weights that it was built and frozen with: the policy acts by tokens alone.
         one_step: Whether the weights were distilled to act in one step, which they do badly in more.
         acts_alone: Whether the checkpoint holds what acts and nothing else (`checkpoints/acting.py`).
         is_bounded: Whether `outlier_limit` holds; not in a checkpoint that was trained before there was one.
@@ -49,6 +50,7 @@ class BuiltConfig:
     questions: str = ""
     stages_done: list[str] = field(default_factory=list)
     steps_done: int = 0
+    random_expert: bool = False
     one_step: bool = False
     acts_alone: bool = False
     is_bounded: bool = False

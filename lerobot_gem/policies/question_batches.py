@@ -5,6 +5,7 @@ itself, when it is trained and nothing else: a few questions for each batch, dra
 stage 3 uses.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from lerobot_gem.processing.steps import (
 )
 from lerobot_gem.storage.language_rows import bound_language, has_language
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
+
+logger = logging.getLogger(__name__)
 
 # `built.questions` in words.
 _TRAINED = {
@@ -70,7 +73,12 @@ class QuestionBatches:
         """
         if self._batches is None or batch_size > self._largest:
             self._largest = batch_size
-            self._batches = iter(self._loader(max(1, round(self._share * batch_size))))
+            questions = max(1, round(self._share * batch_size))
+            logger.info(
+                "Learning questions beside actions: %d for each batch of %d (co_training.share=%g, at least 1), drawn from %d frames.",
+                *(questions, batch_size, self._share, len(self._dataset)),  # type: ignore[arg-type]
+            )
+            self._batches = iter(self._loader(questions))
         frames = next(self._batches)
         moved = {
             key: value.to(device) if isinstance(value, Tensor) else value for key, value in frames.items()

@@ -24,7 +24,8 @@ class ActionTokensConfig:
             (knowledge insulation, arXiv 2505.23705).
         act: How the policy acts: by the expert's "flow", or by "tokens", which are slower.
         temperature: Of the tokens that are drawn when acting by tokens; 0 takes the likeliest.
-        max_coefficients: When acting by tokens, where a chunk ends: those left out, of the highest frequencies, are 0. None writes all.
+        max_coefficients: When acting by tokens, after how many of a chunk's coefficients it ends: `chunk_size` frequencies times the numbers of
+            an action. Those left out, of the highest frequencies, are 0. None writes all.
     """
 
     loss_weight: float = 0.0

@@ -97,16 +97,17 @@ class ActionTurn:
         """Coefficients of a chunk."""
         return self.tokens.chunk_size * self.action_dim
 
-    def error(self, max_coefficients: int | None) -> float:
-        """Mean error of an action whose chunk ends after so many coefficients, those of a frequency begun not counted."""
-        if max_coefficients is None or max_coefficients >= self.coefficients:
-            return self.errors[-1]
-        frequencies = max_coefficients // self.action_dim
-        return self.errors[frequencies - 1] if frequencies else float("inf")
-
-    def check_error(self, max_coefficients: int | None) -> None:
-        """Raise a ValueError if a chunk that ends after so many coefficients says too little."""
-        if self.error(max_coefficients) <= LARGEST_ERROR:
+    def check_length(self, max_coefficients: int | None) -> None:
+        """Raise a ValueError if a chunk has fewer coefficients than it is to end after, or says too little by then."""
+        coefficients = self.coefficients if max_coefficients is None else max_coefficients
+        if coefficients > self.coefficients:
+            raise ValueError(
+                f"action_tokens.max_coefficients={max_coefficients}: a chunk of {self.tokens.chunk_size} actions of {self.action_dim} numbers has "
+                f"{self.coefficients}. Expected at most so many, or null for all."
+            )
+        # Those of a frequency that was begun are not counted.
+        frequencies = coefficients // self.action_dim
+        if frequencies and self.errors[frequencies - 1] <= LARGEST_ERROR:
             return
         enough = [number for number, error in enumerate(self.errors, 1) if error <= LARGEST_ERROR]
         if not enough:
@@ -114,9 +115,13 @@ class ActionTurn:
                 f"The checkpoint's action tokens say too little at any length: errors {self.errors}, expected some of at most "
                 f"{LARGEST_ERROR}. Its config.json was changed; take it anew."
             )
+        found = (
+            f"actions in [-1, 1] come back with a mean error of {self.errors[frequencies - 1]:.3f}, expected at most {LARGEST_ERROR}"
+            if frequencies
+            else f"not one frequency, which takes {self.action_dim} coefficients, one for each number of an action"
+        )
         raise ValueError(
-            f"action_tokens.max_coefficients={max_coefficients}: actions in [-1, 1] come back with a mean error of "
-            f"{self.error(max_coefficients):.3f}, expected at most {LARGEST_ERROR}. Take at least {enough[0] * self.action_dim} of the "
+            f"action_tokens.max_coefficients={max_coefficients}: {found}. Take at least {enough[0] * self.action_dim} of the "
             f"{self.coefficients} coefficients, or null for all."
         )
 

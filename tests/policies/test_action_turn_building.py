@@ -32,12 +32,16 @@ def test_a_policy_that_learns_no_tokens_reads_no_actions(make_policy, dataset_ro
     assert config.built.action_turn == {}
 
 
-def test_what_is_trained_on_without_tokens_has_none_any_more(make_policy, dataset_root):
+def test_what_is_trained_on_without_tokens_has_none_any_more(make_policy, dataset_root, caplog):
     policy, *_ = make_policy(action_tokens=ActionTokensConfig(loss_weight=1.0, vocabulary=64))
     config, meta = policy.config, LeRobotDatasetMetadata("local/noise", root=dataset_root)
     config.action_tokens.loss_weight = 0.0
     assert build_action_turn(config, meta, weights_follow=True, embedding_rows=1024) is None
     assert config.built.action_turn == {}
+    assert (
+        "is trained on without them (action_tokens.loss_weight=0): what is saved acts by flow alone"
+        in caplog.text
+    )
     config.action_tokens.act = "tokens"
     with pytest.raises(ValueError, match="no action tokens, or learns on without them"):
         build_action_turn(config, meta, weights_follow=True, embedding_rows=1024)

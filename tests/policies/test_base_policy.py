@@ -65,6 +65,7 @@ def test_a_batch_that_nothing_is_learned_from_changes_nothing(
     gem_checkpoint: Path,  # noqa: F811
     depth_dataset_root: Path,
     depth_batch: dict,
+    tmp_path: Path,
 ) -> None:
     """The generator alone is trained, and no pixel has depth."""
     policy, preprocess, _ = make_policy(
@@ -72,7 +73,7 @@ def test_a_batch_that_nothing_is_learned_from_changes_nothing(
         backbone=BackboneConfig(
             pretrained=str(gem_checkpoint), freeze_vision_tower=True, freeze_language_model=True
         ),
-        expert=ExpertConfig(freeze=True),
+        expert=ExpertConfig(pretrained=save(tmp_path / "expert", *make_policy()), freeze=True),
         depth=DepthConfig(loss_weight=0.1),
     )
     for key in list(policy.config.built.depth_cameras.values()):

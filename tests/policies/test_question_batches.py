@@ -1,6 +1,7 @@
 """Questions learned beside actions: of the robot's own frames, and of a second dataset."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,10 @@ def test_micro_batches_and_depth_learn_the_same_beside_questions(
     torch.testing.assert_close(losses[2], losses[0])
 
 
-def test_a_second_dataset_of_questions_without_actions(make_policy, dataset_root, batch, question_root):
+def test_a_second_dataset_of_questions_without_actions(
+    make_policy, dataset_root, batch, question_root, caplog
+):
+    caplog.set_level(logging.INFO)
     options = CoTrainingConfig(
         loss_weight=1.0, repo_id="local/noise", root=str(question_root), share=0.5, num_workers=0
     )
@@ -119,6 +123,7 @@ def test_a_second_dataset_of_questions_without_actions(make_policy, dataset_root
     assert OBS_QUESTIONS not in inputs
     questions = policy.questions.draw(4, torch.device("cpu"))
     assert questions[OBS_ROW_SAMPLES].tolist() == [0, 2]  # half of the batch, spread over it
+    assert "2 for each batch of 4 (co_training.share=0.5, at least 1), drawn from 30 frames" in caplog.text
     assert learned(questions) == ["Seven mugs.<|im_end|>\n"] * 2
     # A last, small batch; and a larger one than until now, as behind the first of a run that goes on.
     for batch_size, samples in ((1, [0, 0]), (6, [0, 2, 4]), (4, [0, 1, 2])):

@@ -68,15 +68,19 @@ def test_a_prefix_has_an_error_and_one_that_is_too_large_is_refused():
     tokens = ActionTokens.fit(list(chunks), vocabulary=100)
     turn = ActionTurn.fit(tokens, chunks, build_tiny_tokenizer(), embedding_rows=1024, follows_suffix=False)
     assert len(turn.errors) == 8
-    assert turn.error(None) == turn.error(24) == turn.errors[-1] < 0.05
-    assert turn.error(7) == turn.error(6) == turn.errors[1] > 0.1
-    turn.check_error(None)
-    with pytest.raises(
-        ValueError, match=r"max_coefficients=6: .*mean error of 0\.\d+, .*Take at least \d+ of the 24"
-    ):
-        turn.check_error(6)
-    with pytest.raises(ValueError, match="mean error of inf"):
-        turn.check_error(2)
+    assert turn.errors[-1] < 0.05 and turn.errors[1] > 0.1
+    turn.check_length(None)
+    turn.check_length(24)
+    for few in (6, 7):
+        with pytest.raises(
+            ValueError,
+            match=rf"max_coefficients={few}: .*mean error of {turn.errors[1]:.3f}, .*Take at least \d+ of the 24",
+        ):
+            turn.check_length(few)
+    with pytest.raises(ValueError, match="max_coefficients=2: not one frequency, which takes 3 coefficients"):
+        turn.check_length(2)
+    with pytest.raises(ValueError, match="max_coefficients=25: a chunk of 8 actions of 3 numbers has 24"):
+        turn.check_length(25)
 
 
 def test_a_backbone_without_spare_rows_is_refused():
@@ -100,4 +104,4 @@ def test_qwen3_vl_leaves_room_for_256_tokens_and_a_start():
 
 def test_errors_that_are_all_too_large_are_the_checkpoints(turn: ActionTurn):
     with pytest.raises(ValueError, match="say too little at any length.*config.json was changed"):
-        replace(turn, errors=(0.5,) * len(turn.errors)).check_error(None)
+        replace(turn, errors=(0.5,) * len(turn.errors)).check_length(None)

@@ -9,6 +9,7 @@ from torch import nn
 
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.token_options import ActionTokensConfig
 from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.stages import PARTS, STAGES, part_of
 from tests.policies.gem.test_modeling_gem import gem_checkpoint  # noqa: F401 (fixture)
@@ -163,7 +164,9 @@ def test_random_weights_are_no_base(make_policy, make_stage):
 
 def test_frozen_random_weights_would_be_lost(make_policy, gem_checkpoint):  # noqa: F811
     policy, *_ = make_policy(
-        backbone=BackboneConfig(pretrained=gem_checkpoint), expert=ExpertConfig(freeze=True)
+        backbone=BackboneConfig(pretrained=gem_checkpoint),
+        expert=ExpertConfig(freeze=True),
+        action_tokens=ActionTokensConfig(loss_weight=1.0, vocabulary=64, insulate=True, act="tokens"),
     )
     with pytest.raises(ValueError, match="The weights of expert are random and frozen"):
         policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})

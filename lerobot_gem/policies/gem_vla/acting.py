@@ -52,6 +52,7 @@ class ActingPolicy(BaseGemPolicy):
         config = self.config
         if dataset_meta is None:
             config.check_steps()
+            config.check_expert()
         if config.quantization and (self._is_quantized or config.use_peft) and dataset_meta is None:
             check_quantizable(str(config.device), adapted=config.use_peft)
             config.check_quantization()
@@ -167,11 +168,11 @@ class ActingPolicy(BaseGemPolicy):
                 "expected --policy.action_tokens.act=tokens when it is loaded, and a checkpoint that was trained with "
                 "action_tokens.loss_weight above 0."
             )
-        turn.check_error(options.max_coefficients)  # may change after the policy was built
+        turn.check_length(options.max_coefficients)  # may change after the policy was built
         writer = ActionTokenWriter(self.backbone, turn.prefix, turn.first_row, turn.tokens.lengths.tolist())
         written = writer.write(
             *observation[:4],
-            coefficients=min(options.max_coefficients or turn.coefficients, turn.coefficients),
+            coefficients=options.max_coefficients or turn.coefficients,
             temperature=options.temperature,
             generator=generator,
         )

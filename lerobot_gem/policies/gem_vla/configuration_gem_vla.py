@@ -50,7 +50,7 @@ class ExpertConfig(OldExpertFields):
         flow_samples: Draws of noise and time per observation in training; the backbone runs once for all of them. 1 in
             the release; CogACT (arXiv 2411.19650) draws 8.
         num_inference_steps: Euler steps from noise to actions.
-        freeze: Freeze the expert.
+        freeze: Freeze the expert. With `action_tokens.insulate` the flow then teaches nothing, and is not computed.
     """
 
     pretrained: str | None = None
@@ -271,6 +271,32 @@ class GemVLAConfig(BaseGemConfig):
             )
         self.built.one_step = self.distillation.teacher is not None
 
+    def check_expert(self) -> None:
+        """Raise a ValueError if actions are to come of an expert that nothing has trained."""
+        if self.built.random_expert and self.action_tokens.act == "flow":
+            raise ValueError(
+                "action_tokens.act='flow', but this policy was trained by tokens alone: its expert has the random weights that it was frozen "
+                "with. Expected --policy.action_tokens.act=tokens."
+            )
+
+    def settle_expert(self, *, is_new: bool) -> None:
+        """Note whether the expert keeps random weights.
+
+        Args:
+            is_new: The policy was just built, and its expert has random weights.
+
+        Raises:
+            ValueError: It keeps them, and the policy learns by the expert's flow or acts by it.
+        """
+        built = self.built
+        built.random_expert = self.expert.freeze and (is_new or built.random_expert)
+        if built.random_expert and ("action" in self.loss_weights or self.action_tokens.act == "flow"):
+            raise ValueError(
+                "expert.freeze=true, and the expert has random weights: a policy that learns or acts by it comes to nothing. Expected "
+                "--policy.expert.freeze=false; or --policy.expert.pretrained=<gem_vla checkpoint or RDT>; or tokens alone: --policy.action_tokens.insulate=true "
+                "--policy.action_tokens.loss_weight=1 --policy.action_tokens.act=tokens."
+            )
+
     def settle_acting(self) -> None:
         """Note that training makes a whole policy, of weights that may have been made to act alone."""
         if self.built.acts_alone:
@@ -287,7 +313,8 @@ class GemVLAConfig(BaseGemConfig):
         if self.action_tokens.act != "flow":
             raise ValueError(
                 f"rtc_config.enabled=true with action_tokens.act={self.action_tokens.act!r}: real-time chunking guides the expert's flow. "
-                "Expected --policy.action_tokens.act=flow, or --inference.type=sync."
+                "Expected --policy.action_tokens.act=flow, or no real-time chunking: no --policy.rtc_config (lerobot-rollout: "
+                "--inference.type=sync)."
             )
 
     def check_quantization(self) -> None:
@@ -301,7 +328,13 @@ class GemVLAConfig(BaseGemConfig):
     @property
     def expert_architecture(self) -> ExpertArchitecture:
         """Sizes of the expert: the preset's, and what `expert.architecture` says instead."""
-        return replace(self.sizes.expert, **self.expert.architecture)
+        try:
+            return replace(self.sizes.expert, **self.expert.architecture)
+        except ValueError as error:
+            raise ValueError(
+                f"expert.architecture={self.expert.architecture} in place of some sizes of preset={self.preset!r}: {error} Expected sizes that "
+                "fit together, the others of the preset or named too."
+            ) from error
 
     @property
     def reading(self) -> Reading:
@@ -328,8 +361,9 @@ class GemVLAConfig(BaseGemConfig):
         action_dim = self.action_feature.shape[0]
         if self.built.action_dim not in (0, action_dim):
             raise ValueError(
-                f"Actions have {action_dim} numbers here, but the policy was trained with {self.built.action_dim}. "
-                "Use data or an environment of the same robot, or train a new policy."
+                f"Actions have {action_dim} numbers here ({ACTION!r} of the dataset or environment), but the policy was trained with {self.built.action_dim}. "
+                "Use data or an environment of the same robot, or train a new policy "
+                "(--policy.backbone.pretrained=<this checkpoint> instead of --policy.path)."
             )
         expert = asdict(self.expert_architecture)
         if self.built.expert not in ({}, expert):
@@ -367,6 +401,13 @@ class GemVLAConfig(BaseGemConfig):
             TOKENS_LOSS_WEIGHT: self.action_tokens.loss_weight,
             LANGUAGE_LOSS_WEIGHT: self.co_training.loss_weight,
         }
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        weights = super().loss_weights
+        if self.expert.freeze and self.action_tokens.insulate:
+            del weights["action"]  # nothing would learn from it
+        return weights
 
     @property
     def asks_about_frames(self) -> bool:

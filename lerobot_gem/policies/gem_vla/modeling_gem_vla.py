@@ -99,6 +99,7 @@ class GemVLAPolicy(ActingPolicy):
             config.record_training(dataset_meta)
         self.freeze()
         if dataset_meta is not None:
+            config.settle_expert(is_new="expert" in self.random_parts)
             log_parts(self)
         self.declare_blocks()
         self.begin()
@@ -136,7 +137,9 @@ class GemVLAPolicy(ActingPolicy):
                     type(self), batch, self._noise_to_teach_from(batch, noise)
                 )
             sums = self.measure({**batch, "noise": noise, "time": time}, batch_size)
-        logs = {"action_loss": sums["action"].mean()}
+        logs = {}
+        if "action" in sums:
+            logs["action_loss"] = sums["action"].mean()
         if "tokens" in sums:
             logs |= {"token_loss": sums["tokens"].mean(), "action_token_accuracy": sums["right"].mean()}
         if "language" in sums:
@@ -166,16 +169,18 @@ class GemVLAPolicy(ActingPolicy):
             prompts = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
             turns = self.action_turn.append(*prompts, actions)
         with self.autocast():
-            conditioning, final_states = self._observe(batch, turns)
-            losses = self._action_losses(batch, actions, is_pad, conditioning)
-            sums = {"action": SampleSums(losses, torch.ones_like(losses, dtype=torch.long))}
+            states, final_states = self._observe(batch, turns)
+            sums: dict[str, SampleSums] = {}
+            if "action" in self.config.loss_weights:
+                losses = self._action_losses(batch, actions, is_pad, states)
+                sums["action"] = SampleSums(losses, torch.ones_like(losses, dtype=torch.long))
             if self.generator is not None and final_states is not None:
                 tokens = batch[OBS_LANGUAGE_TOKENS]
-                sums |= self._depth_sums(batch, final_states[:, : tokens.shape[1]], tokens, len(losses))
+                sums |= self._depth_sums(batch, final_states[:, : tokens.shape[1]], tokens, len(actions))
             if turns is not None and final_states is not None:
                 sums |= self._token_sums(final_states, turns)
             if "language" in self.config.loss_weights:
-                sums |= self._question_sums(batch.get(OBS_QUESTIONS), losses)
+                sums |= self._question_sums(batch.get(OBS_QUESTIONS), actions)
         return sums
 
     def _token_sums(self, states: Tensor, turns: TurnRows) -> dict[str, SampleSums]:
@@ -187,10 +192,11 @@ class GemVLAPolicy(ActingPolicy):
             "right": SampleSums.of(written.right, written.rows, len(states)),
         }
 
-    def _question_sums(self, questions: dict[str, Tensor] | None, like: Tensor) -> dict[str, SampleSums]:
-        """Those of the answers that are learned beside actions; zeros (B,) like another loss where nothing is asked."""
+    def _question_sums(self, questions: dict[str, Tensor] | None, actions: Tensor) -> dict[str, SampleSums]:
+        """Those of the answers that are learned beside actions (B, T, A); zeros (B,) where nothing is asked."""
         if questions is None or not len(questions[OBS_LANGUAGE_TOKENS]):
-            none = SampleSums(torch.zeros_like(like), torch.zeros_like(like, dtype=torch.long))
+            zeros = actions.new_zeros(len(actions))
+            none = SampleSums(zeros, zeros.long())
             return {"language": none, "accuracy": none}
         states = self.backbone.final_states(
             questions[OBS_LANGUAGE_TOKENS],
@@ -198,12 +204,13 @@ class GemVLAPolicy(ActingPolicy):
             questions[OBS_PIXEL_VALUES],
             questions[OBS_GRID_THW],
         )
-        return language_sums(self.backbone, states, questions, len(like))
+        return language_sums(self.backbone, states, questions, len(actions))
 
     def _action_losses(
-        self, batch: dict[str, Any], actions: Tensor, is_pad: Tensor | None, conditioning: Conditioning
+        self, batch: dict[str, Any], actions: Tensor, is_pad: Tensor | None, states: Tensor
     ) -> Tensor:
         """(B,): distances to the teacher's chunks, or the flow's loss of the demonstrated ones."""
+        conditioning = self._conditioning(batch, states)
         if TAUGHT in batch:
             return one_step_loss(
                 self.expert, batch[TAUGHT], batch[TAUGHT_FROM], conditioning, self._state(batch)
@@ -234,7 +241,7 @@ class GemVLAPolicy(ActingPolicy):
             noise: Where they start from.
         """
         with self.autocast():
-            conditioning, _ = self._observe(batch, None)
+            conditioning = self._conditioning(batch, self._observe(batch, None)[0])
             steps = self.config.expert.num_inference_steps
             return sample_each(self.expert, noise, conditioning, self._state(batch), steps)
 
@@ -272,10 +279,8 @@ class GemVLAPolicy(ActingPolicy):
             [f"backbone.{name}" for name in self.backbone.token_layers] if self.config.learns_tokens else []
         )
 
-    def _observe(
-        self, batch: dict[str, Tensor], turns: TurnRows | None
-    ) -> tuple[Conditioning, Tensor | None]:
-        """What the expert reads of the prompts, and the final states (B, L, D) if something learns from them.
+    def _observe(self, batch: dict[str, Tensor], turns: TurnRows | None) -> tuple[Tensor, Tensor | None]:
+        """What the expert reads of the prompts (B, N, L, D), and the final states (B, L, D) if something learns from them.
 
         Args:
             batch: Preprocessed.
@@ -295,7 +300,10 @@ class GemVLAPolicy(ActingPolicy):
         states = states[:, :, : tokens.shape[1]]
         if self.config.action_tokens.insulate:
             states = states.detach()
-        return self.expert.encode_conditioning(states, mask), final_states
+        return states, final_states
+
+    def _conditioning(self, batch: dict[str, Tensor], states: Tensor) -> Conditioning:
+        return self.expert.encode_conditioning(states, batch[OBS_LANGUAGE_ATTENTION_MASK])
 
 
 def _warn_of_still_state(config: GemVLAConfig) -> None:

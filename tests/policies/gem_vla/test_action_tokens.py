@@ -111,10 +111,34 @@ def test_insulation_keeps_the_flow_out_of_the_backbone_and_the_tokens_in(make_po
 
 def test_tokens_alone_teach_the_backbone_where_the_expert_is_frozen_and_insulated(make_policy, batch):
     policy, preprocess, _ = make_policy(
-        action_tokens=options(insulate=True), expert=ExpertConfig(freeze=True)
+        action_tokens=options(insulate=True, act="tokens"), expert=ExpertConfig(freeze=True)
     )
-    policy(preprocess(batch))[0].backward()
+    loss, logs = policy(preprocess(batch))
+    assert loss.item() == pytest.approx(logs["token_loss"]) and "action_loss" not in logs
+    loss.backward()
     assert grads(policy) and all(name.startswith("backbone.") for name in grads(policy))
+
+
+def test_a_frozen_expert_of_random_weights_never_acts(make_policy, tmp_path):
+    frozen = {"expert": ExpertConfig(freeze=True)}
+    for tokens in (options(), options(act="tokens"), options(insulate=True), ActionTokensConfig()):
+        with pytest.raises(
+            ValueError, match="expert has random weights: .*tokens alone: --policy.action_tokens"
+        ):
+            make_policy(**frozen, action_tokens=tokens)
+    policy, *_ = make_policy(**frozen, action_tokens=options(insulate=True, act="tokens"))
+    policy.save_pretrained(tmp_path)
+    config = GemVLAPolicy.config_class.from_pretrained(tmp_path)
+    GemVLAPolicy.from_pretrained(tmp_path, config=config)
+    config.action_tokens.act = "flow"
+    with pytest.raises(ValueError, match="trained by tokens alone: its expert has the random weights"):
+        GemVLAPolicy.from_pretrained(tmp_path, config=config)
+    meta = policy.config._runtime_dataset_meta
+    with pytest.raises(ValueError, match="expert.freeze=true, and the expert has random weights"):
+        GemVLAPolicy.from_pretrained(tmp_path, config=config, dataset_meta=meta)
+    config.expert.freeze = False
+    learns = GemVLAPolicy.from_pretrained(tmp_path, config=config, dataset_meta=meta)
+    assert not learns.config.built.random_expert
 
 
 def test_micro_batches_learn_the_same(make_policy, batch):
@@ -277,7 +301,7 @@ def test_a_checkpoint_without_tokens_or_with_others_is_one_error(make_policy, ba
         load("tokens", scale=20.0)
     with pytest.raises(ValueError, match="vocabulary=32, but the checkpoint's action tokens are 64"):
         load("tokens", vocabulary=32)
-    with pytest.raises(ValueError, match="Actions have 7 numbers here, but the policy was trained with 6"):
+    with pytest.raises(ValueError, match="Actions have 7 numbers here .*, but the policy was trained with 6"):
         config = GemVLAPolicy.config_class.from_pretrained(tmp_path / "tokens")
         config.built.action_dim = 6
         GemVLAPolicy(config, weights_follow=True)
@@ -298,7 +322,7 @@ def test_a_dataset_of_another_action_space_is_one_error(make_policy, dataset_roo
 
     assert go_on(dataset_root).action_turn is not None
     six = write_dataset(tmp_path / "six", action_dim=6)
-    with pytest.raises(ValueError, match="Actions have 6 numbers here, but the policy was trained with 7"):
+    with pytest.raises(ValueError, match="Actions have 6 numbers here .*, but the policy was trained with 7"):
         go_on(six)
     # Statistics of a narrower action space: normalised by them, the actions are beyond it.
     narrow = shutil.copytree(dataset_root, tmp_path / "narrow")

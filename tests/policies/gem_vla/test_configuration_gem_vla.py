@@ -338,6 +338,12 @@ def test_a_hub_id_offline_is_named(make_policy):
         make_policy(backbone=BackboneConfig(pretrained="nobody/nowhere"))
 
 
+def test_sizes_of_an_expert_that_do_not_fit_the_presets_name_the_option():
+    message = r"expert.architecture=\{'num_kv_heads': 8\} in place of some sizes of preset='tiny': num_heads=4 .* multiple of num_kv_heads=8"
+    with pytest.raises(ConfigurationError, match=message):
+        GemVLAConfig(preset="tiny", expert=ExpertConfig(architecture={"num_kv_heads": 8}))
+
+
 def test_nothing_trainable_is_an_error(make_policy):
     with pytest.raises(ValueError, match="Nothing is trainable"):
         make_policy(
