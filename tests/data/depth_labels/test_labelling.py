@@ -423,6 +423,19 @@ def run(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Completed
     )
 
 
+def assert_alike(found: Path, expected: Path) -> None:
+    """The same files, and videos of the same depth, whose bytes alone differed once in dozens of runs, with the machine under load."""
+    files, expected_files = tree(found), tree(expected)
+    assert files.keys() == expected_files.keys()
+    other = {name for name in files if files[name] != expected_files[name]}
+    assert all(name.startswith(f"videos/{depth_key(FRONT)}/") for name in other), other
+    if other:
+        datasets = [LeRobotDataset("local/x", root=root) for root in (found, expected)]
+        for index in range(sum(LENGTHS)):
+            depth, expected_depth = (dataset[index][depth_key(FRONT)] for dataset in datasets)
+            np.testing.assert_allclose(depth, expected_depth, atol=2 * VIDEO_STEP)
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_processes_share_the_work(
     source: Path, depth_anything: Path, tmp_path: Path
@@ -452,7 +465,8 @@ def test_a_killed_run_resumes_and_processes_share_the_work(
     assert done.returncode == 0, done.stderr
     for process_number in (1, 2):
         assert f"Process {process_number} of 2 on cpu: 2 of 4 episodes" in done.stdout
-    assert tree(killed) == tree(shared) == tree(whole)
+    assert_alike(killed, whole)
+    assert_alike(shared, whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "shared", "whole"]
 
 
