@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.models import presets
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.storage.language_columns import row
 from tests.conftest import add_language_rows
 from tests.policies.test_adapters import save_adapter

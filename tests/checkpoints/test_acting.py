@@ -11,7 +11,7 @@ from lerobot.policies.factory import make_pre_post_processors
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.checkpoints.formats import open_checkpoint
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from tests.conftest import build_policy

@@ -18,7 +18,7 @@ from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.base_options import BackboneConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.processing.chat import conversation
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer, encode
 from lerobot_gem.scripts.convert import main

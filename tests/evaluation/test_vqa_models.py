@@ -27,7 +27,7 @@ def test_an_action_policy_with_all_layers_answers_as_the_one_that_its_backbone_c
     make_policy, policy, questions, tmp_path
 ):
     from lerobot_gem.policies.base_options import BackboneConfig
-    from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+    from lerobot_gem.policies.expert_options import ExpertConfig
 
     acting, *processors = make_policy(
         questions,

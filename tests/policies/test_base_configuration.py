@@ -6,8 +6,9 @@ import pytest
 from lerobot.configs import FeatureType, PolicyFeature
 
 from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, DepthConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.training.stages import STAGES
 

@@ -8,8 +8,8 @@ from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.policies import base_policy
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from tests.conftest import build_policy
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixtures)
 

@@ -17,8 +17,8 @@ from lerobot_gem.models.presets import get_preset
 from lerobot_gem.policies import building
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.building import Sources
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save, warm  # noqa: F401 (the first is a fixture)
 
 

@@ -24,7 +24,7 @@ from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel
 
 from lerobot_gem.policies import base_policy
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from tests.conftest import read_batch
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, warm  # noqa: F401 (fixture)
 from tests.processes import run_processes

@@ -8,7 +8,7 @@ import torch
 from lerobot.configs import PreTrainedConfig
 from safetensors.torch import load_file
 
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import DistillationConfig, ExpertConfig
+from lerobot_gem.policies.expert_options import DistillationConfig, ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import ACTION_DIM, build_policy, write_dataset
 from tests.policies.gem.test_modeling_gem import save

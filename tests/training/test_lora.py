@@ -8,7 +8,7 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from lerobot_gem.training.lora import check_adaptable, lora_targets
 from lerobot_gem.training.stages import PARTS, STAGES, part_of

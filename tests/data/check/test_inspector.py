@@ -17,8 +17,9 @@ from PIL import Image
 
 from lerobot_gem.data.check.inspector import CheckConfig, inspect, spread
 from lerobot_gem.policies.base_options import CamerasConfig, DepthConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig, GemVLAConfig
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.validation import ConfigurationError
 from tests.conftest import (
     CAMERAS,

@@ -12,7 +12,7 @@ from lerobot.rollout.inference.rtc import supports_rtc_inference
 from scipy.fft import dct
 
 from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from lerobot_gem.policies.validation import ConfigurationError

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.models.conditioning import KeyValue
 from lerobot_gem.policies.base_options import BackboneConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from lerobot_gem.policies.validation import ConfigurationError

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
-from lerobot_gem.policies.gem_vla.configuration_gem_vla import ExpertConfig
+from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.processing.statistics import Limits
 from lerobot_gem.training.draws import drawing_by
