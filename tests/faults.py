@@ -326,8 +326,10 @@ def full_disk_at_checkpoint(folder: Path) -> str:
     second = subprocess.run(["bash", "-c", resumed], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if second.returncode == 0:
         raise NoOutcomeError("the run went on")
-    last_line = second.stderr.strip().splitlines()[-1]
-    return f"exit code {second.returncode}, {last_line}; `last` is still checkpoint {_loads(folder)}, which loads"
+    errors = [line for line in second.stderr.splitlines() if re.match(r"\S*error\b", line, re.IGNORECASE)]
+    if not errors:
+        raise NoOutcomeError("nothing says why")
+    return f"exit code {second.returncode}, {errors[-1]}; `last` is still checkpoint {_loads(folder)}, which loads"
 
 
 def killed_server(folder: Path) -> str:
