@@ -11,6 +11,7 @@
 | d | stages 1 to 3 with the same generator, taught to paint the picture itself (GEM's own control); d01 weights it 0.1 |
 | e | as c, and depth is learned in stage 4 too |
 | f | none, and the steps of pre-training are spent on actions too |
+| g | as c, and as many steps of actions as f |
 
 Finished cells are kept in outputs/depth_helps/, so that a second call goes on where the first one stopped; what each measured
 goes to results/depth_helps/, a JSON file each. depth_helps_report.py makes tables and a plot of what is there. On several cores: make data and
@@ -83,6 +84,7 @@ ARMS = {
     "d": Arm(Pretraining("rgb")),
     "e": Arm(Pretraining("depth"), depth=True),
     "f": Arm(more_steps=Pretraining("depth").steps),
+    "g": Arm(Pretraining("depth"), more_steps=Pretraining("depth").steps),
     "c900": Arm(Pretraining("depth", 900)),
     "c5000": Arm(Pretraining("depth", 5000)),
     "c01": Arm(Pretraining("depth", weight=0.1)),

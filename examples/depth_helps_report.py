@@ -31,6 +31,7 @@ NAMES = {
     "d01": "d01: the same, RGB weighted 0.1",
     "e": "e: as c, depth learned on",
     "f": "f: none, more steps of actions",
+    "g": "g: as c, as many steps of actions as f",
 }
 # What is measured beside success.
 OTHER_MEASURES = {"held_out", "questions"}
