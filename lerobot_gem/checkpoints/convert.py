@@ -144,6 +144,7 @@ def _write_policy(source: Checkpoint, output_dir: Path) -> None:
 
 
 def _write_expert(source: Checkpoint, output_dir: Path) -> None:
+    source.check_expert()
     if source.expert_conditioning == "key_values":
         raise ValueError(
             f"The expert in {source.path} reads keys and values (expert.conditioning='key_values') and has no weights that project "

@@ -128,6 +128,14 @@ class Checkpoint:
         adapts = any(name.startswith("conditioning_adaptor.") for name in self.part("expert"))
         return "states" if adapts else "key_values"
 
+    def check_expert(self) -> None:
+        """Raise a ValueError if its action expert was never trained."""
+        if self.format == "policy" and self._built.get("random_expert"):
+            raise ValueError(
+                f"{self.path} was trained by tokens alone, and its expert has the random weights that it was frozen with: expected a checkpoint "
+                "whose expert was trained."
+            )
+
     @property
     def stages_done(self) -> list[str] | None:
         """Stages that trained one of our policies, in order; none trained other weights. None where it does not say, as GEM-2B."""

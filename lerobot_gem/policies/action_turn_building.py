@@ -38,6 +38,11 @@ def build_action_turn(
     options = config.action_tokens
     if dataset_meta is not None and not config.learns_tokens:
         # What is trained on without them forgets how to write them, and its last layers are not kept.
+        if options.act == "tokens":
+            raise ValueError(
+                f"action_tokens.act='tokens' with action_tokens.loss_weight={options.loss_weight:g}: what is trained without tokens can't "
+                "write them. Expected --policy.action_tokens.loss_weight=1, or --policy.action_tokens.act=flow."
+            )
         if config.built.action_turn:
             logger.warning(
                 "The checkpoint writes actions in tokens, and is trained on without them (action_tokens.loss_weight=0): what is saved acts by "
@@ -54,9 +59,14 @@ def build_action_turn(
     if not config.learns_tokens and options.act == "flow":
         return None
     if weights_follow or not config.learns_tokens:
+        given = f"action_tokens.act={options.act!r}, action_tokens.loss_weight={options.loss_weight:g}"
+        if config.built.acts_alone:
+            raise ValueError(
+                f"{given}: the checkpoint was converted to act by flow (lerobot-gem-convert --format=acting), without what writes tokens. "
+                "Expected the checkpoint that it was converted from."
+            )
         raise ValueError(
-            f"action_tokens.act={options.act!r}, action_tokens.loss_weight={options.loss_weight:g}: the policy has learned no action "
-            "tokens, or learns on without them. Expected a checkpoint that was trained with --policy.action_tokens.loss_weight=1, or a "
+            f"{given}: the policy has learned no action tokens. Expected a checkpoint that was trained with --policy.action_tokens.loss_weight=1, or a "
             "new policy that learns them (--policy.backbone.pretrained=<gem checkpoint or Qwen3-VL> instead of --policy.path)."
         )
     if dataset_meta is None:

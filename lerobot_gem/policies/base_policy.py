@@ -38,10 +38,12 @@ from lerobot_gem.policies.loading import (
 )
 from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
+from lerobot_gem.policies.start import check_start
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.draws import drawing_by
 from lerobot_gem.training.lora import (
     check_adaptable,
+    check_not_frozen,
     check_options,
     check_saved,
     drop_originals,
@@ -117,6 +119,8 @@ class BaseGemPolicy(PreTrainedPolicy):
         with_data = kwargs.get("dataset_meta") is not None
         if config is not None:
             check_adapter(config)
+            if with_data:
+                check_start(config)
             forget_destination(config)
             if not with_data:
                 match_rate(config, config.built.fps)
@@ -361,7 +365,9 @@ class BaseGemPolicy(PreTrainedPolicy):
 
     def _validate_peft_config(self, peft_config: Any) -> None:
         check_adaptable(self.config.trainable_parts, self.random_parts)
-        check_saved(self, self.random_parts, self._new_rows(), peft_config.modules_to_save or ())
+        in_full = peft_config.modules_to_save or ()
+        check_saved(self, self.random_parts, self._new_rows(), in_full)
+        check_not_frozen(self, self.config.trainable_parts, in_full)
 
     def _preprocess_peft_cli_overrides(self, cli_overrides: dict, peft_method_type: Any) -> dict:
         overrides = super()._preprocess_peft_cli_overrides(cli_overrides, peft_method_type)

@@ -258,6 +258,7 @@ def build_expert(config: GemVLAConfig, backbone: GemBackbone, *, weights_follow:
         )
     if source is not None:
         weights = source.part("expert")
+        source.check_expert()
         if source.expert_conditioning != config.expert.conditioning:
             raise ValueError(
                 f"expert.pretrained={config.expert.pretrained!r} is an expert that reads {source.expert_conditioning!r}: expected "

@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 
 # `built.questions` in words.
 _TRAINED = {
-    "": "without questions",
-    "frames": "with questions about the robot's own frames",
-    "dataset": "with questions of a second dataset",
+    "": "without questions (co_training.loss_weight=0)",
+    "frames": "with questions about the robot's own frames (without co_training.repo_id)",
+    "dataset": "with questions of a second dataset (co_training.repo_id)",
 }
 # More than any training draws; the sampler draws a few at a time.
 _FOREVER = 2**40
@@ -129,18 +129,17 @@ def build_question_batches(
     if weights_follow and config.built.questions != asked:
         raise ValueError(
             f"co_training.loss_weight={options.loss_weight:g}, co_training.repo_id={options.repo_id!r}: the checkpoint was trained "
-            f"{_TRAINED[config.built.questions]}. Expected "
-            "--policy.co_training.… as it was trained, or a new policy (--policy.backbone.pretrained=<gem checkpoint or Qwen3-VL> "
+            f"{_TRAINED[config.built.questions]}. Expected the same, or a new policy (--policy.backbone.pretrained=<gem checkpoint or Qwen3-VL> "
             "instead of --policy.path)."
         )
     if not weights_follow:
         config.built.questions = asked
     if asked == "frames":
-        _require_questions(dataset_meta)
+        _require_questions(dataset_meta, options)
         LanguageRowsStep.bind(bound_language(dataset_meta))
         return None
     dataset = _open(options)
-    _require_questions(dataset.meta)
+    _require_questions(dataset.meta, options)
     cameras = [key for key in dataset.meta.camera_keys if not is_depth(dataset.meta.features[key])]
     if not cameras:
         raise ValueError(
@@ -173,11 +172,11 @@ def _open(options: CoTrainingConfig) -> LeRobotDataset:
         raise type(error)(f"co_training.repo_id={options.repo_id!r}: {said}") from error
 
 
-def _require_questions(meta: Any) -> None:
+def _require_questions(meta: Any, options: CoTrainingConfig) -> None:
     """Raise a ValueError if a dataset has no questions."""
     if not has_language(meta):
         raise ValueError(
-            f"co_training.loss_weight: {meta.repo_id!r} has no questions: expected language columns (lerobot-annotate, "
+            f"co_training.loss_weight={options.loss_weight:g}: {meta.repo_id!r} has no questions: expected language columns (lerobot-annotate, "
             f"lerobot-gem-libero-demos --qa=true) or a column {MESSAGES!r} (lerobot-gem-import). Take such a dataset, or name one in "
             "--policy.co_training.repo_id."
         )

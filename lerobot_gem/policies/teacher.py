@@ -50,6 +50,11 @@ class Teacher:
         check_whole(self._pretrained, self._given, use_peft=config.use_peft)
         if not isinstance(config, GemVLAConfig):
             raise ValueError(f"{self._given} is a {config.type!r} policy: expected 'gem_vla', which acts.")
+        if config.built.random_expert:
+            raise ValueError(
+                f"{self._given} was trained by tokens alone, and its expert, which would teach, has random weights: expected a policy whose "
+                "expert was trained."
+            )
         self._check_dimensions(config, student)
         self._check_statistics(config, dataset_meta)
         config.device, config.compile_model, config.quantization = student.device, False, None

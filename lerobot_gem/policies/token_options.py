@@ -53,7 +53,7 @@ class ActionTokensConfig:
         if self.insulate and not self.loss_weight:
             raise ValueError(
                 "action_tokens.insulate=true with action_tokens.loss_weight=0: the backbone would learn nothing of actions. Expected "
-                "--policy.action_tokens.loss_weight=1, or no insulation."
+                "--policy.action_tokens.loss_weight=1, or --policy.action_tokens.insulate=false."
             )
 
 
@@ -88,7 +88,7 @@ class CoTrainingConfig:
         if self.repo_id is not None and not self.loss_weight:
             raise ValueError(
                 f"co_training.repo_id={self.repo_id!r} with co_training.loss_weight=0: its questions would not be learned. Expected "
-                "--policy.co_training.loss_weight=1, or no repo_id."
+                "--policy.co_training.loss_weight=1, or --policy.co_training.repo_id=null --policy.co_training.root=null."
             )
         if self.root is not None and self.repo_id is None:
             raise ValueError(

@@ -67,7 +67,8 @@ def check_adaptable(trainable: Collection[str], random: Collection[str]) -> None
     if lost:
         raise ValueError(
             f"The weights of {', '.join(lost)} are random and frozen, and an adapter holds trained weights alone: expected a "
-            "pretrained checkpoint for them (expert.pretrained, depth.pretrained, depth.autoencoder), or to train them."
+            "pretrained checkpoint for them (expert.pretrained, depth.pretrained, depth.autoencoder), or to train them, or a whole policy that "
+            "the adapter starts from (--policy.path)."
         )
 
 
@@ -161,6 +162,29 @@ def check_saved(
             f"--peft.full_training_modules={list(in_full)} leaves out {', '.join(lost)}, whose weights are random: they would be neither "
             "trained nor saved, and whoever loads the adapter would get others. Expected them in it, or no --peft.full_training_modules, "
             "or pretrained weights for them."
+        )
+
+
+def check_not_frozen(policy: nn.Module, trainable: Collection[str], in_full: Collection[str]) -> None:
+    """Raise a ValueError if modules are to be trained in full of parts that are frozen.
+
+    Args:
+        policy: One of ours.
+        trainable: Parts that are trained.
+        in_full: Modules that are trained and saved in full; PEFT knows them by the ends of their names.
+    """
+    ends = tuple(f".{name}" for name in in_full)
+    parts = {
+        part_of(f"{name}.{weight}")
+        for name, module in policy.named_modules()
+        if f".{name}".endswith(ends)
+        for weight, _ in module.named_parameters()
+    }
+    frozen = sorted(parts - set(trainable))
+    if frozen:
+        raise ValueError(
+            f"--peft.full_training_modules={list(in_full)} would train {', '.join(frozen)}, which the policy's options freeze: expected other "
+            "modules, or no such option (expert.freeze, backbone.freeze_…)."
         )
 
 

@@ -43,7 +43,7 @@ def test_what_is_trained_on_without_tokens_has_none_any_more(make_policy, datase
         in caplog.text
     )
     config.action_tokens.act = "tokens"
-    with pytest.raises(ValueError, match="no action tokens, or learns on without them"):
+    with pytest.raises(ValueError, match="what is trained without tokens can't write them"):
         build_action_turn(config, meta, weights_follow=True, embedding_rows=1024)
 
 

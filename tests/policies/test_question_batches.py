@@ -148,7 +148,9 @@ def test_a_checkpoint_goes_on_with_its_second_dataset(make_policy, batch, questi
     )
     assert learned(again.questions.draw(4, torch.device("cpu"))) == ["Seven mugs.<|im_end|>\n"]
     config.co_training.repo_id = None
-    with pytest.raises(ValueError, match="was trained with questions of a second dataset. Expected"):
+    with pytest.raises(
+        ValueError, match="was trained with questions of a second dataset .co_training.repo_id.. Expected"
+    ):
         GemVLAPolicy.from_pretrained(
             tmp_path, config=config, dataset_meta=policy.config._runtime_dataset_meta
         )
@@ -174,7 +176,9 @@ def test_what_has_no_questions_is_one_error(make_policy, dataset_root, tmp_path)
     policy.save_pretrained(tmp_path)
     config = GemVLAPolicy.config_class.from_pretrained(tmp_path)
     config.co_training.loss_weight = 1.0
-    with pytest.raises(ValueError, match="the checkpoint was trained without questions. Expected"):
+    with pytest.raises(
+        ValueError, match="the checkpoint was trained without questions .co_training.loss_weight=0.. Expected"
+    ):
         GemVLAPolicy.from_pretrained(
             tmp_path, config=config, dataset_meta=policy.config._runtime_dataset_meta
         )

@@ -41,7 +41,7 @@ def test_weights_are_those_of_the_one_table():
         ({"max_coefficients": 0}, "action_tokens.max_coefficients=0: expected at least 1"),
         (
             {"insulate": True},
-            "insulate=true with action_tokens.loss_weight=0: .*loss_weight=1, or no insulation",
+            "insulate=true with action_tokens.loss_weight=0: .*loss_weight=1, or --policy.action_tokens.insulate=false",
         ),
     ],
 )
@@ -58,7 +58,10 @@ def test_action_tokens_that_make_no_sense(options, message):
         ({"share": 1.5}, "co_training.share=1.5: expected a share of the batch"),
         ({"root": "/data/questions"}, "root='/data/questions' without co_training.repo_id"),
         ({"num_workers": -1}, "co_training.num_workers=-1: expected 0 or more"),
-        ({"repo_id": "me/questions"}, "repo_id='me/questions' with co_training.loss_weight=0"),
+        (
+            {"repo_id": "me/questions"},
+            "repo_id='me/questions' with co_training.loss_weight=0: .*repo_id=null",
+        ),
     ],
 )
 def test_questions_that_make_no_sense(options, message):

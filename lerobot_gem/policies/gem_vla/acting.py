@@ -135,6 +135,7 @@ class ActingPolicy(BaseGemPolicy):
             if self.config.action_tokens.act == "tokens":
                 chunk = self._write(self._observation(batch), generator)
             else:
+                self.config.check_expert()  # the way of acting may change after the policy was built
                 chunk = self._sample(self._observation(batch), noise, integrate)
         if not is_finite(chunk):
             check_inputs(self, batch)

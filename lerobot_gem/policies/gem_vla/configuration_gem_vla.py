@@ -159,6 +159,11 @@ class GemVLAConfig(BaseGemConfig):
                 f"expert.freeze=true with distillation.teacher={self.distillation.teacher!r}, which teaches the expert to act in one "
                 "step: expected expert.freeze=false."
             )
+        if "action" not in self.loss_weights and self.action_tokens.act == "flow":
+            raise ValueError(
+                "action_tokens.act='flow' with expert.freeze=true and action_tokens.insulate=true: tokens alone are learned, and the expert, "
+                "which would act, does not follow the backbone. Expected --policy.action_tokens.act=tokens, or --policy.expert.freeze=false."
+            )
         require(self.quantization, QUANTIZATIONS, "quantization")
         self.check_quantization()
         if self.expert.conditioning == "key_values" and self.backbone.conditioning != "layer_inputs":
@@ -209,19 +214,31 @@ class GemVLAConfig(BaseGemConfig):
         """Note whether the expert keeps random weights.
 
         Args:
-            is_new: The policy was just built, and its expert has random weights.
+            is_new: The expert was just built with random weights.
 
         Raises:
             ValueError: It keeps them, and the policy learns by the expert's flow or acts by it.
         """
-        built = self.built
-        built.random_expert = self.expert.freeze and (is_new or built.random_expert)
-        if built.random_expert and ("action" in self.loss_weights or self.action_tokens.act == "flow"):
+        # An adapter that goes on trains what it trained before, which was not such an expert.
+        self.built.random_expert = (is_new and self.expert.freeze) or (
+            self.built.random_expert and (self.expert.freeze or self.use_peft)
+        )
+        if not self.built.random_expert or self.learns_tokens_alone:
+            return
+        alone = (
+            "tokens alone: --policy.expert.freeze=true --policy.action_tokens.insulate=true --policy.action_tokens.loss_weight=1 "
+            "--policy.action_tokens.act=tokens"
+        )
+        if self.use_peft:
             raise ValueError(
-                "expert.freeze=true, and the expert has random weights: a policy that learns or acts by it comes to nothing. Expected "
-                "--policy.expert.freeze=false; or --policy.expert.pretrained=<gem_vla checkpoint or RDT>; or tokens alone: --policy.action_tokens.insulate=true "
-                "--policy.action_tokens.loss_weight=1 --policy.action_tokens.act=tokens."
+                f"--policy.path={self.pretrained_path} is an adapter of a policy that was trained by tokens alone: its expert has random weights, "
+                "which the adapter does not train. Expected a whole policy, whose expert can be trained (lerobot-gem-convert "
+                f"--format=policy); or {alone}."
             )
+        raise ValueError(
+            "expert.freeze=true, and the expert has random weights: a policy that learns or acts by it comes to nothing. Expected "
+            f"--policy.expert.freeze=false; or, for a new policy, --policy.expert.pretrained=<gem_vla checkpoint or RDT>; or {alone}."
+        )
 
     def settle_acting(self) -> None:
         """Note that training makes a whole policy, of weights that may have been made to act alone."""
@@ -334,6 +351,11 @@ class GemVLAConfig(BaseGemConfig):
         if self.expert.freeze and self.action_tokens.insulate:
             del weights["action"]  # nothing would learn from it
         return weights
+
+    @property
+    def learns_tokens_alone(self) -> bool:
+        """Whether actions are learned and acted by tokens alone."""
+        return "action" not in self.loss_weights and self.action_tokens.act == "tokens"
 
     @property
     def asks_about_frames(self) -> bool:

@@ -90,6 +90,8 @@ class GemVLAPolicy(ActingPolicy):
                 _warn_of_skipped_stages(config.sources.stages_done)
         if not weights_follow:
             self.random_parts = random_parts(config, untrained)
+        elif config.built.random_expert and not config.expert.freeze:
+            self.random_parts = frozenset({"expert"})
         self._teacher: Teacher | None = None
         if dataset_meta is not None:
             if config.distillation.teacher is not None:
@@ -99,7 +101,7 @@ class GemVLAPolicy(ActingPolicy):
             config.record_training(dataset_meta)
         self.freeze()
         if dataset_meta is not None:
-            config.settle_expert(is_new="expert" in self.random_parts)
+            config.settle_expert(is_new="expert" in self.random_parts and not config.use_peft)
             log_parts(self)
         self.declare_blocks()
         self.begin()

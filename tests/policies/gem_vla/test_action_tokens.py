@@ -11,8 +11,9 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.rollout.inference.rtc import supports_rtc_inference
 from scipy.fft import dct
 
+from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
 from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
-from lerobot_gem.policies.expert_options import ExpertConfig
+from lerobot_gem.policies.expert_options import DistillationConfig, ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
 from lerobot_gem.policies.validation import ConfigurationError
@@ -119,26 +120,90 @@ def test_tokens_alone_teach_the_backbone_where_the_expert_is_frozen_and_insulate
     assert grads(policy) and all(name.startswith("backbone.") for name in grads(policy))
 
 
-def test_a_frozen_expert_of_random_weights_never_acts(make_policy, tmp_path):
-    frozen = {"expert": ExpertConfig(freeze=True)}
-    for tokens in (options(), options(act="tokens"), options(insulate=True), ActionTokensConfig()):
+@pytest.fixture
+def tokens_alone(make_policy, tmp_path):
+    """A saved policy that was built to learn by tokens alone, and how to load it with other options."""
+    policy, *processors = make_policy(
+        expert=ExpertConfig(freeze=True), action_tokens=options(insulate=True, act="tokens")
+    )
+    folder, meta = save(tmp_path / "alone", policy, *processors), policy.config._runtime_dataset_meta
+
+    def load(*, learns: bool = True, freeze: bool = True, use_peft: bool = False, **changes) -> GemVLAPolicy:
+        config = GemVLAPolicy.config_class.from_pretrained(folder)
+        config.expert.freeze, config.use_peft = freeze, use_peft
+        for name, value in changes.items():
+            setattr(config.action_tokens, name, value)
+        # What LeRobot's parser does, which builds the configuration of file and command line.
+        config.__post_init__()
+        return GemVLAPolicy.from_pretrained(folder, config=config, dataset_meta=meta if learns else None)
+
+    load.folder, load.meta = folder, meta
+    return load
+
+
+def test_a_frozen_expert_of_random_weights_is_no_policy(make_policy):
+    for tokens in (options(), options(act="tokens"), ActionTokensConfig()):
         with pytest.raises(
-            ValueError, match="expert has random weights: .*tokens alone: --policy.action_tokens"
+            ValueError,
+            match="expert has random weights: .*tokens alone: --policy.expert.freeze=true --policy",
         ):
-            make_policy(**frozen, action_tokens=tokens)
-    policy, *_ = make_policy(**frozen, action_tokens=options(insulate=True, act="tokens"))
-    policy.save_pretrained(tmp_path)
-    config = GemVLAPolicy.config_class.from_pretrained(tmp_path)
-    GemVLAPolicy.from_pretrained(tmp_path, config=config)
-    config.action_tokens.act = "flow"
-    with pytest.raises(ValueError, match="trained by tokens alone: its expert has the random weights"):
-        GemVLAPolicy.from_pretrained(tmp_path, config=config)
-    meta = policy.config._runtime_dataset_meta
+            make_policy(expert=ExpertConfig(freeze=True), action_tokens=tokens)
+    with pytest.raises(ConfigurationError, match="act='flow' with expert.freeze=true and action_tokens.ins"):
+        make_policy(expert=ExpertConfig(freeze=True), action_tokens=options(insulate=True))
+
+
+def test_tokens_alone_act_by_tokens_until_the_expert_learns(tokens_alone, batch):
+    tokens_alone(learns=False)
+    tokens_alone()
+    with pytest.raises(ConfigurationError, match="act='flow' with expert.freeze=true"):
+        tokens_alone(learns=False, act="flow")
+    for changes in ({"act": "flow"}, {"act": "flow", "insulate": False}):
+        with pytest.raises(ValueError, match="trained by tokens alone: its expert has the random weights"):
+            tokens_alone(learns=False, freeze=False, **changes)
+    acts = tokens_alone(learns=False)
+    acts.config.action_tokens.act = "flow"
+    with pytest.raises(ValueError, match="trained by tokens alone"):
+        acts.check_acting(None)
     with pytest.raises(ValueError, match="expert.freeze=true, and the expert has random weights"):
-        GemVLAPolicy.from_pretrained(tmp_path, config=config, dataset_meta=meta)
-    config.expert.freeze = False
-    learns = GemVLAPolicy.from_pretrained(tmp_path, config=config, dataset_meta=meta)
-    assert not learns.config.built.random_expert
+        tokens_alone(insulate=False)
+    learns = tokens_alone(freeze=False, act="flow")
+    assert learns.random_parts == {"expert"} and not learns.config.built.random_expert
+
+
+def test_an_expert_that_was_never_trained_is_no_source(tokens_alone, make_policy, tmp_path):
+    message = "was trained by tokens alone, and its expert"
+    with pytest.raises(ValueError, match=message):
+        make_policy(expert=ExpertConfig(pretrained=tokens_alone.folder, freeze=True))
+    with pytest.raises(ValueError, match=message):
+        convert(ConvertConfig(SourceCheckpoint(tokens_alone.folder), tmp_path / "rdt", "rdt"))
+    assert not (tmp_path / "rdt").exists()
+    with pytest.raises(ValueError, match=f"distillation.teacher='{tokens_alone.folder}' {message}"):
+        make_policy(distillation=DistillationConfig(tokens_alone.folder))
+
+
+def test_an_adapter_of_tokens_alone_saves_the_expert_that_learns(tokens_alone):
+    policy = tokens_alone(freeze=False, act="flow")
+    adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
+    assert all(p.requires_grad for name, p in adapted.named_parameters() if "state_adaptor" in name)
+    policy = tokens_alone(freeze=False, act="flow")
+    wanted = {"method_type": "LORA", "r": 2, "full_training_modules": ["embed_tokens"]}
+    with pytest.raises(ValueError, match="leaves out expert, whose weights are random"):
+        policy.wrap_with_peft(peft_cli_overrides=wanted)
+    policy = tokens_alone()
+    wanted["full_training_modules"] = ["expert", "embed_tokens"]
+    with pytest.raises(ValueError, match="would train expert, which the policy's options freeze"):
+        policy.wrap_with_peft(peft_cli_overrides=wanted)
+
+
+def test_options_do_not_make_an_adapter_train_an_expert(tokens_alone, tmp_path):
+    policy = tokens_alone()
+    policy.config.pretrained_path = tokens_alone.folder
+    adapter = save_adapter(tmp_path / "adapter", policy.wrap_with_peft(peft_cli_overrides=LORA))
+    config = GemVLAPolicy.config_class.from_pretrained(adapter)
+    assert config.built.random_expert and config.use_peft
+    config.pretrained_path, config.expert.freeze, config.action_tokens.act = adapter, False, "flow"
+    with pytest.raises(ValueError, match="which the adapter does not train. Expected a whole policy"):
+        GemVLAPolicy.from_pretrained(tokens_alone.folder, config=config, dataset_meta=tokens_alone.meta)
 
 
 def test_micro_batches_learn_the_same(make_policy, batch):
@@ -253,7 +318,9 @@ def test_what_makes_no_sense_is_one_error(make_policy, batch, dataset_root, tmp_
         make_policy(action_tokens=options(scale=0.5))
     with pytest.raises(ValueError, match="need 485 rows .*of its 1024 rows the tokenizer takes 541"):
         make_policy(action_tokens=options(vocabulary=484, scale=120.0))
-    with pytest.raises(ValueError, match="act='tokens', .*the policy has learned no action tokens"):
+    with pytest.raises(
+        ValueError, match="act='tokens' with .*what is trained without tokens can't write them"
+    ):
         make_policy(action_tokens=ActionTokensConfig(act="tokens"))
     with pytest.raises(ValueError, match="rtc_config.enabled=true with action_tokens.act='tokens'"):
         make_policy(action_tokens=options(act="tokens"), rtc_config=RTCConfig(enabled=True))
@@ -290,7 +357,7 @@ def test_a_checkpoint_without_tokens_or_with_others_is_one_error(make_policy, ba
     for changes in ({"act": "tokens"}, {"loss_weight": 1.0}):
         with pytest.raises(
             ValueError,
-            match="learned no action tokens, or learns on without them. Expected a checkpoint that",
+            match="learned no action tokens. Expected a checkpoint that",
         ):
             load("flow", **changes)
     with pytest.raises(
