@@ -1,18 +1,35 @@
 """Does a policy listen? One is trained on all objects of a scene, then asked for another one than the task's own.
 
     python examples/does_it_listen.py        # about an hour of one core
+    python examples/does_it_listen.py --start=outputs/depth_helps/plain/depth2400_s1/stage3/checkpoints/last/pretrained_model
 
 A scene of libero_object holds six objects; the instruction names one of them, in demonstrations and single frames alike. The
 policy is then evaluated on unseen layouts twice: with the task's own instruction and, on the same layouts, with another object's
 name. What counts is the share of each that ends up in the basket: a policy that is deaf brings the same object either way.
 
-Finished steps are kept in outputs/listening/; results/listening/ has what was measured, with the commands.
+It starts from random weights, or with --start from the backbone of a checkpoint. Finished steps are kept in outputs/listening/;
+results/listening/ has what was measured, with the commands.
 """
 
+import argparse
 import json
+from functools import partial
 from pathlib import Path
 
-from runs import BIN, FPS, IMAGE_SIZE, ROOT, SUITE, evaluate, run, run_steps, train, trained
+from runs import (
+    BIN,
+    FPS,
+    IMAGE_SIZE,
+    ROOT,
+    SUITE,
+    evaluate,
+    run,
+    run_steps,
+    started_from,
+    train,
+    trained,
+    write,
+)
 
 from lerobot_gem.results.counts import wilson
 
@@ -43,26 +60,9 @@ def collect() -> None:
     )
 
 
-def train_policy() -> None:
-    train(
-        OUTPUT,
-        "policy",
-        "gem_vla_tiny",
-        "--dataset.repo_id=local/listening",
-        steps=STEPS,
-        log_every=LOG_EVERY,
-    )
-
-
-def evaluate_policy(asked: str) -> None:
-    evaluate(
-        OUTPUT, f"eval_{asked}", "policy", TASK_ID, f"--env.named_object={ASKED[asked]}", episodes=EPISODES
-    )
-
-
-def outcomes(asked: str) -> dict[str, int]:
+def outcomes(folder: Path) -> dict[str, int]:
     """How many episodes ended with the object that was asked for in the basket, and with the task's own in its place."""
-    [task] = json.loads((OUTPUT / f"eval_{asked}" / "eval_info.json").read_text())["per_task"]
+    [task] = json.loads((folder / "eval_info.json").read_text())["per_task"]
     metrics = task["metrics"]
     return {
         "episodes": len(metrics["successes"]),
@@ -71,36 +71,65 @@ def outcomes(asked: str) -> dict[str, int]:
     }
 
 
-def report() -> None:
+def report(name: str, output: Path, command: str, steps: int) -> None:
     """Count, and keep the result."""
-    found = {asked: outcomes(asked) for asked in ASKED}
+    found = {asked: outcomes(output / f"eval_{asked}") for asked in ASKED}
     for asked, counts in found.items():
         low, high = wilson(counts["asked_for"], counts["episodes"])
         print(
             f"{asked}: {counts['asked_for']} of {counts['episodes']} bring what was asked for ({100 * low:.0f} to {100 * high:.0f} %), "
             f"{counts['own_in_its_place']} the task's own in its place"
         )
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"command": "python examples/does_it_listen.py", "steps": STEPS, **found}
-    (RESULTS / "listening.json").write_text(json.dumps(content, indent=1) + "\n")
+    write(RESULTS / f"{name}.json", {"command": command, "steps": steps, **found})
 
 
 def main() -> None:
-    def evaluated(asked: str) -> Path:
-        return OUTPUT / f"eval_{asked}" / "eval_info.json"
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--start", type=Path, help="pretrained_model of a tiny gem checkpoint, whose backbone is taken"
+    )
+    arguments.add_argument("--steps", type=int, default=STEPS)
+    options = arguments.parse_args()
+    name, start, command = "scratch", [], "python examples/does_it_listen.py"
+    if options.start is not None:
+        name, start = "pretrained", [f"--policy.backbone.pretrained={options.start}"]
+        command += " --start=<depth2400_s1 of depth_helps.py>"
+        started_from(OUTPUT / name / "start", options.start)
+    output = OUTPUT / name
+
+    def train_policy() -> None:
+        train(
+            output,
+            "policy",
+            "gem_vla_tiny",
+            "--dataset.repo_id=local/listening",
+            *start,
+            steps=options.steps,
+            log_every=LOG_EVERY,
+            data=OUTPUT / "data",
+        )
+
+    def evaluate_policy(asked: str) -> None:
+        named = f"--env.named_object={ASKED[asked]}"
+        evaluate(output, f"eval_{asked}", "policy", TASK_ID, named, episodes=EPISODES)
 
     run_steps(
-        OUTPUT,
+        output,
         {
             "collect": (OUTPUT / "data" / "meta" / "info.json", collect),
-            "train": (trained(OUTPUT, "policy"), train_policy),
+            "train": (trained(output, "policy"), train_policy),
             **{
-                f"evaluate {asked}": (evaluated(asked), lambda asked=asked: evaluate_policy(asked))
+                f"evaluate {asked}": (
+                    output / f"eval_{asked}" / "eval_info.json",
+                    partial(evaluate_policy, asked),
+                )
                 for asked in ASKED
             },
         },
     )
-    report()
+    report(name, output, f"{command} --steps={options.steps}", options.steps)
 
 
 if __name__ == "__main__":
