@@ -157,6 +157,7 @@ RUNS = {
         },
         TWO_EPISODES,
     ),
+    ("docs/results/action_tokens.md", "tokens_of_16"): Run({"outputs/depth_helps/plain/data/actions": DATA}),
     ("docs/results/training.md", "benchmarks/training.py"): Run(),
     ("lerobot_gem/models/tiny_autoencoder/README.md", "train_tiny_autoencoder.py"): Run(
         options={"lerobot-gem-libero-demos": ("--task_ids=[0]",)}
