@@ -158,6 +158,13 @@ RUNS = {
         TWO_EPISODES,
     ),
     ("docs/results/action_tokens.md", "tokens_of_16"): Run({"outputs/depth_helps/plain/data/actions": DATA}),
+    ("docs/results/listening.md", "does_it_listen.py"): Run(
+        {
+            "outputs/listening/data": DATA,
+            f"outputs/depth_helps/plain/depth2400_s1/stage3/{LAST}": GEM,
+        },
+        TWO_EPISODES,
+    ),
     ("docs/results/training.md", "benchmarks/training.py"): Run(),
     ("lerobot_gem/models/tiny_autoencoder/README.md", "train_tiny_autoencoder.py"): Run(
         options={"lerobot-gem-libero-demos": ("--task_ids=[0]",)}
