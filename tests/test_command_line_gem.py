@@ -119,8 +119,7 @@ def test_language_rows_reach_the_policy_from_worker_processes(depth_dataset_root
         )
         for name, loading in {
             "here": ("--num_workers=0",),
-            "spawn": ("--num_workers=2", "--dataloader_multiprocessing_context=spawn"),
-            "fork": ("--num_workers=2", "--dataloader_multiprocessing_context=fork"),
+            "workers": ("--num_workers=2", "--dataloader_multiprocessing_context=spawn"),
         }.items()
     }
-    assert losses["here"] and losses["here"] == losses["spawn"] == losses["fork"]
+    assert losses["here"] and losses["here"] == losses["workers"]

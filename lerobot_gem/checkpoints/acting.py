@@ -4,6 +4,7 @@ Training keeps weights that acting never reads: the depth generator, the decoder
 float32 of what is computed in bfloat16. What is written without them loads as any checkpoint does.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from lerobot_gem.models.action_expert import ActionExpert
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.models.presets import ExpertArchitecture
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,13 @@ def write_acting(source: Checkpoint, output_dir: Path) -> None:
         except RuntimeError as error:  # no memory is used yet, so that sizes alone can be wrong
             raise ValueError(f"'built' has sizes of no model ({error}).") from error
     weights = _acting_weights(source, parts)
+    if not by_tokens and source.config["built"].get("action_turn"):
+        logger.warning(
+            "%s acts by flow: what writes its action tokens is left out of %s, which can't act by them later. Expected "
+            "action_tokens.act='tokens' in its config.json to keep it.",
+            source.path,
+            output_dir,
+        )
     dtype = getattr(torch, config["dtype"])
     cast = autocast_weights(parts) | {
         name for name in token_tables(parts) if is_exact(weights[name].read(), dtype)

@@ -1,12 +1,85 @@
-"""What a training that starts from a checkpoint is told beside it, and LeRobot would take without a word."""
+"""What a command line says and LeRobot would take without a word, though it does nothing, or saves nothing that loads."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from draccus.cfgparsing import load_config
 from lerobot.configs import parser
 
+from lerobot_gem.policies.validation import ConfigurationError
+
 _SOURCES = ("backbone.pretrained", "expert.pretrained", "depth.pretrained")
+
+
+class _Switch(NamedTuple):
+    """An option that others need.
+
+    Attributes:
+        name: Of the option.
+        value: One that switches it on.
+        is_on: Whether it is, in a configuration.
+        needed_by: Options that do nothing without it.
+    """
+
+    name: str
+    value: str
+    is_on: Callable[[Any], bool]
+    needed_by: tuple[str, ...]
+
+
+_DEPTH = ("pretrained", "autoencoder", "target", "colormap", "max_side", "cameras", "share", "unit")
+_SWITCHES = (
+    _Switch(
+        "depth.loss_weight",
+        "0.1",
+        lambda config: "depth" in config.loss_weights,
+        tuple(f"depth.{name}" for name in _DEPTH),
+    ),
+    _Switch(
+        "co_training.repo_id",
+        "<dataset of questions>",
+        lambda config: config.co_training.repo_id is not None,
+        ("co_training.share", "co_training.num_workers"),
+    ),
+    _Switch(
+        "action_tokens.loss_weight",
+        "1",
+        lambda config: config.learns_tokens,
+        ("action_tokens.vocabulary", "action_tokens.scale"),
+    ),
+    _Switch(
+        "action_tokens.act",
+        "tokens",
+        lambda config: config.action_tokens.act == "tokens",
+        ("action_tokens.temperature", "action_tokens.max_coefficients"),
+    ),
+)
+
+
+def check_switches(config: Any) -> None:
+    """Look for options of the command line that do nothing, since what they belong to is off.
+
+    Options in a file may be there for other runs, and so may those beside a switch that is typed too, such as
+    `--policy.depth.loss_weight=0` behind the options of a run with depth.
+
+    Args:
+        config: Of the policy that is trained, or acts.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    given = parser.get_cli_overrides("policy") or []
+    for switch in _SWITCHES:
+        if parser.parse_arg(switch.name, given) is not None:
+            continue
+        for name in switch.needed_by:
+            value = parser.parse_arg(name, given)
+            if value not in (None, "null") and not switch.is_on(config):
+                raise ConfigurationError(
+                    f"--policy.{name}={value} does nothing without --policy.{switch.name}: expected --policy.{switch.name}={switch.value} "
+                    f"beside it, or neither."
+                )
 
 
 def check_start(config: Any) -> None:

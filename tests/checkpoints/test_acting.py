@@ -127,7 +127,7 @@ def test_a_checkpoint_of_version_0_1_is_refused(make_policy, tmp_path: Path):
 
 @pytest.mark.parametrize("act", ["flow", "tokens"])
 def test_a_policy_that_learned_tokens_keeps_what_its_way_of_acting_needs(
-    make_policy, batch: dict, tmp_path: Path, act: str
+    make_policy, batch: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture, act: str
 ):
     policy, *processors = make_policy(
         action_tokens=ActionTokensConfig(loss_weight=1.0, vocabulary=64, insulate=True, act=act)
@@ -138,6 +138,7 @@ def test_a_policy_that_learned_tokens_keeps_what_its_way_of_acting_needs(
     acting = converted(Path(save(tmp_path / "policy", policy, *processors)), tmp_path / "acting")
     loaded = GemVLAPolicy.from_pretrained(acting)
     assert loaded.backbone.is_complete == (act == "tokens")
+    assert ("what writes its action tokens is left out of" in caplog.text) == (act == "flow")
     assert loaded.predict_action_chunk(inputs, noise=noise).equal(chunk)
     assert not loaded.config.learns_tokens and bool(loaded.config.built.action_turn) == (act == "tokens")
 

@@ -1,12 +1,16 @@
-"""A training that starts from a checkpoint is not told what would have no effect, or save nothing that loads."""
+"""A command line does not say what would do nothing, or save nothing that loads."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
+from lerobot_gem.policies.base_options import DepthConfig
+from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.policies.start import check_start
+from lerobot_gem.policies.start import check_start, check_switches
+from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
+from lerobot_gem.policies.validation import ConfigurationError
 
 PATH = "--policy.path=me/policy"
 
@@ -40,3 +44,52 @@ def test_an_adapter_goes_on_as_an_adapter(monkeypatch: pytest.MonkeyPatch, tmp_p
     start(monkeypatch, PATH, with_peft, adapter=True)
     start(monkeypatch, with_peft, "--resume=true", adapter=True)
     start(monkeypatch, PATH)
+
+
+@pytest.mark.parametrize(
+    ("option", "switch", "on"),
+    [
+        ("depth.share=0.25", "depth.loss_weight=0.1", {"depth": DepthConfig(loss_weight=0.1)}),
+        ("depth.pretrained=me/sana", "depth.loss_weight=0.1", {"depth": DepthConfig(loss_weight=0.1)}),
+        (
+            "co_training.share=0.5",
+            "co_training.repo_id=<dataset of questions>",
+            {"co_training": CoTrainingConfig(loss_weight=1, repo_id="me/questions")},
+        ),
+        (
+            "action_tokens.vocabulary=128",
+            "action_tokens.loss_weight=1",
+            {"action_tokens": ActionTokensConfig(loss_weight=1)},
+        ),
+        (
+            "action_tokens.temperature=0.5",
+            "action_tokens.act=tokens",
+            {"action_tokens": ActionTokensConfig(loss_weight=1, act="tokens")},
+        ),
+    ],
+)
+def test_an_option_that_does_nothing_names_its_switch(option, switch, on, monkeypatch: pytest.MonkeyPatch):
+    off = GemVLAConfig(preset="tiny", device="cpu")
+    message = f"--policy.{option} does nothing without --policy.{switch.split('=')[0]}: expected --policy.{switch} beside it"
+    for given in ([f"--policy.{option}"], f"--policy.{option}".split("=")):
+        monkeypatch.setattr(sys, "argv", ["lerobot-train", *given])
+        with pytest.raises(ConfigurationError, match=message):
+            off.get_optimizer_preset()
+        check_switches(GemVLAConfig(preset="tiny", device="cpu", **on))
+    # Whoever types the switch too knows that it is off: the twin of a run, from the same command.
+    monkeypatch.setattr(
+        sys, "argv", ["lerobot-train", f"--policy.{option}", f"--policy.{switch.split('=')[0]}=0"]
+    )
+    off.get_optimizer_preset()
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--policy.{option.split('=')[0]}=null"])
+    off.get_optimizer_preset()
+
+
+def test_stages_1_and_2_paint_depth_without_a_weight(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", "--policy.depth.share=0.25"])
+    GemConfig(preset="tiny", device="cpu", stage="generator").get_optimizer_preset()
+    weightless = DepthConfig(loss_weight=0)
+    with pytest.raises(ConfigurationError, match=r"--policy.depth.share=0.25 does nothing without"):
+        GemConfig(
+            preset="tiny", device="cpu", stage="joint", depth=weightless, allow_untrained=True
+        ).get_optimizer_preset()

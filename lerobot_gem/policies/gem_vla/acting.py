@@ -19,6 +19,7 @@ from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.policies.base_policy import BaseGemPolicy
 from lerobot_gem.policies.finite_training import check_inputs
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.policies.start import check_switches
 from lerobot_gem.processing.action_turn import ActionTurn
 from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES
@@ -48,9 +49,11 @@ class ActingPolicy(BaseGemPolicy):
 
         Raises:
             ValueError: One does not fit.
+            ConfigurationError: An option of the command line does nothing.
         """
         config = self.config
         if dataset_meta is None:
+            check_switches(config)
             config.check_steps()
             config.check_expert()
         if config.quantization and (self._is_quantized or config.use_peft) and dataset_meta is None:

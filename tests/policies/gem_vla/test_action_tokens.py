@@ -152,7 +152,7 @@ def test_a_frozen_expert_of_random_weights_is_no_policy(make_policy):
         make_policy(expert=ExpertConfig(freeze=True), action_tokens=options(insulate=True))
 
 
-def test_tokens_alone_act_by_tokens_until_the_expert_learns(tokens_alone, batch):
+def test_tokens_alone_act_by_tokens_until_the_expert_learns(tokens_alone, batch, monkeypatch):
     tokens_alone(learns=False)
     tokens_alone()
     with pytest.raises(ConfigurationError, match="act='flow' with expert.freeze=true"):
@@ -164,6 +164,10 @@ def test_tokens_alone_act_by_tokens_until_the_expert_learns(tokens_alone, batch)
     acts.config.action_tokens.act = "flow"
     with pytest.raises(ValueError, match="trained by tokens alone"):
         acts.check_acting(None)
+    monkeypatch.setattr("sys.argv", ["lerobot-eval", "--policy.action_tokens.temperature=0.5"])
+    with pytest.raises(ConfigurationError, match="does nothing without --policy.action_tokens.act: expected"):
+        acts.check_acting(None)
+    monkeypatch.undo()
     with pytest.raises(ValueError, match="expert.freeze=true, and the expert has random weights"):
         tokens_alone(insulate=False)
     learns = tokens_alone(freeze=False, act="flow")
