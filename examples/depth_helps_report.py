@@ -9,9 +9,11 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from episodes_needed import independent_share
 from tables import spread, success_cells, table
 
 from lerobot_gem.results.counts import wilson
@@ -68,6 +70,24 @@ def rows_of_success(measured: str) -> Iterator[list[str]]:
         ]
         pairs = [cells[-1] for cells in against]
         yield [policy.setting, str(policy.demonstrations), policy.arm, *against[0][:-1], *pairs]
+
+
+def shares_of_pairs() -> list[float]:
+    """Layouts that exactly one of two policies solved, over what it would be if their successes had nothing to do with each other.
+
+    Of all policies with the same demonstrations and seed; examples/episodes_needed.py says what it is for.
+    """
+    alike: dict[Any, list[list[bool]]] = defaultdict(list)
+    for policy, seeds in read("as_trained").items():
+        for seed, result in seeds.items():
+            alike[policy.setting, policy.demonstrations, seed].append(result["solved"])
+    shares = []
+    for solved in alike.values():
+        for one, other in combinations(solved, 2):
+            expected = independent_share(statistics.mean(one), statistics.mean(other))
+            found = statistics.mean(a != b for a, b in zip(one, other, strict=True))
+            shares += [found / expected] if expected else []
+    return shares
 
 
 def rows_of_errors() -> Iterator[list[str]]:
@@ -128,6 +148,14 @@ def tables() -> str:
         parts += [f"Success, {condition.replace('_', ' ')}:", ""]
         header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone | it alone : c alone"
         parts.append(table(header, rows_of_success(condition)))
+    shares = shares_of_pairs()
+    if shares:
+        low, median, high = min(shares), statistics.median(shares), max(shares)
+        parts += [
+            f"Layouts that exactly one of two policies solved, as trained, over what independent successes would give: {low:.2f} to {high:.2f}, "
+            f"median {median:.2f}, of {len(shares)} pairs of policies with the same demonstrations and seed.",
+            "",
+        ]
     names = " | ".join(
         f"{name}, {len(seeds)} {'seeds' if seeds[1:] else 'seed'}" for name, seeds in questions().items()
     )

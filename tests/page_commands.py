@@ -14,7 +14,7 @@ PAGES = [
     *sorted((ROOT / "results").rglob("*.md")),
     *sorted((ROOT / "lerobot_gem").rglob("*.md")),
 ]
-BLOCK = re.compile(r'^```bash(?: title="([^"]*)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```bash\n(?:# Needs: ([^\n]*)\n)?(.*?)^```", re.MULTILINE | re.DOTALL)
 LOOP = re.compile(r"^ *for (\w+) in (\S+).*; do$", re.MULTILINE)
 
 # Programs that compute on a GPU if the models of their inputs are large. All others are work for CPUs: checks, conversions, data.
@@ -54,10 +54,10 @@ class Command:
 
 
 def blocks() -> Iterator[tuple[str, str, str]]:
-    """Page, title and text of each block of commands."""
+    """Page, what its first line says that it needs, and text of each block of commands."""
     for page in PAGES:
-        for title, text in BLOCK.findall(page.read_text()):
-            yield str(page.relative_to(ROOT)), title, text
+        for said, text in BLOCK.findall(page.read_text()):
+            yield str(page.relative_to(ROOT)), said, text
 
 
 def commands(page: str, text: str) -> Iterator[Command]:
@@ -130,7 +130,7 @@ _NEEDS = {
 
 
 def needs(page: str, text: str) -> str:
-    """The title of a block: what its commands need beside a CPU, and which do if not all."""
+    """What the commands of a block need beside a CPU, and which do if not all."""
     all_words = [command.words for command in commands(page, text)]
     parts = []
     for need, is_needed in _NEEDS.items():
@@ -149,15 +149,16 @@ def _program(words: tuple[str, ...]) -> str:
 
 
 def mark() -> None:
-    """Give each block of docs/ the title that says what it needs; the site shows it."""
+    """Give each block of docs/ the first line that says what it needs."""
     for page in (ROOT / "docs").rglob("*.md"):
         name = str(page.relative_to(ROOT))
 
-        def titled(block: re.Match[str], name: str = name) -> str:
-            title = f' title="{needs(name, block[2])}"' if needs(name, block[2]) else ""
-            return f"```bash{title}\n{block[2]}```"
+        def marked(block: re.Match[str], name: str = name) -> str:
+            needed = needs(name, block[2])
+            line = f"# Needs: {needed}\n" if needed else ""
+            return f"```bash\n{line}{block[2]}```"
 
-        page.write_text(BLOCK.sub(titled, page.read_text()))
+        page.write_text(BLOCK.sub(marked, page.read_text()))
 
 
 if __name__ == "__main__":

@@ -295,10 +295,10 @@ def test_the_real_parser_takes_it(command: Command, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("page", "title", "text"), [block for block in blocks() if block[0].startswith("docs/")]
+    ("page", "said", "text"), [block for block in blocks() if block[0].startswith("docs/")]
 )
-def test_a_block_says_what_it_needs(page: str, title: str, text: str):
-    assert title == needs(page, text), "run: python -m tests.page_commands"
+def test_a_block_says_what_it_needs(page: str, said: str, text: str):
+    assert said == needs(page, text), "run: python -m tests.page_commands"
 
 
 def test_each_block_for_a_cpu_is_executed_or_said_not_to_be():

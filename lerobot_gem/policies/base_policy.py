@@ -174,15 +174,26 @@ class BaseGemPolicy(PreTrainedPolicy):
             watch_rounding(self)
 
     @contextmanager
-    def own_draws(self) -> Iterator[None]:
-        """Let a forward pass draw by the run's seed, step and process alone, and count the step; in training mode only."""
-        if not self.training:
+    def own_draws(self, batch: Mapping[str, Any]) -> Iterator[None]:
+        """Let a forward pass draw by the run's seed, step and process alone, and count the step.
+
+        A validation draws by seed and frame, so that one differs from the next by the weights alone, and training goes on as if there
+        had been none. Without a frame's number, torch's generator decides.
+
+        Args:
+            batch: Preprocessed.
+        """
+        device = next(self.parameters()).device
+        if self.training:
+            built = self.config.built
+            with drawing_by(self._seed, built.steps_done, process_rank(), device):
+                yield
+            built.steps_done += 1
+        elif (frames := batch.get("index")) is not None:
+            with drawing_by(self._seed, int(frames[0]), process_rank(), device):
+                yield
+        else:
             yield
-            return
-        built = self.config.built
-        with drawing_by(self._seed, built.steps_done, process_rank(), next(self.parameters()).device):
-            yield
-        built.steps_done += 1
 
     def measure(self, batch: Mapping[str, Any], batch_size: int) -> dict[str, SampleSums]:
         """The losses of a batch and what else is logged, in parts of `micro_batch_size` samples.

@@ -20,7 +20,7 @@ def drawing_by(seed: int, step: int, rank: int, device: torch.device) -> Iterato
 
     Args:
         seed: Of the run, not negative.
-        step: Steps of training before this one.
+        step: Steps of training before this one, or the frame that is validated.
         rank: Of the process.
         device: Whose generator draws, beside the CPU's.
     """

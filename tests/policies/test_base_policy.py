@@ -60,6 +60,24 @@ def test_a_step_draws_its_own_and_a_checkpoint_draws_on(
     assert loss() == before[2] != other
 
 
+@pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
+def test_validations_draw_alike_and_training_does_not_notice(
+    policy_type: str, make_gem, make_policy, depth_dataset_root: Path, depth_batch: dict
+) -> None:
+    policy, preprocess, _ = (
+        make_gem(stage="joint") if policy_type == "gem" else make_policy(depth_dataset_root)
+    )
+    inputs = {**preprocess(depth_batch), "index": torch.arange(4)}
+    policy.eval()
+    before = torch.get_rng_state()
+    losses = [policy(inputs)[0].item() for _ in range(2)]
+    assert torch.get_rng_state().equal(before)
+    torch.manual_seed(1)
+    losses.append(policy(inputs)[0].item())
+    assert len(set(losses)) == 1
+    assert policy(inputs | {"index": torch.arange(4) + 4})[0].item() != losses[0]  # other frames draw others
+
+
 def test_a_batch_that_nothing_is_learned_from_changes_nothing(
     make_policy,
     gem_checkpoint: Path,  # noqa: F811

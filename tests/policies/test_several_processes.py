@@ -34,7 +34,7 @@ def train(rank: int, port: int, policy, inputs: list[dict], draws: list[dict], o
     torch.set_num_threads(1)
     draw_by_content(policy.generator, pytest.MonkeyPatch())
     distributed.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    with policy.train().own_draws():
+    with policy.train().own_draws({}):
         drawn = torch.rand(4)
     wrapped = DistributedDataParallel(policy, find_unused_parameters=True)  # as LeRobot does
     loss, logs = wrapped(inputs[rank], **draws[rank])

@@ -95,7 +95,7 @@ class GemPolicy(BaseGemPolicy):
         batch_size = len(batch[self.config.camera_names[0]])
         with_answers = batch[OBS_ROW_SAMPLES][(batch[OBS_LABELS] != IGNORED).any(dim=1)]
         logs = {"frames_with_language": len(with_answers.unique()) / batch_size}
-        with self.own_draws():
+        with self.own_draws(batch):
             sums = self.measure(batch, batch_size)
         if "language" in self.config.loss_weights:
             logs |= language_logs(sums)

@@ -129,7 +129,7 @@ class GemVLAPolicy(ActingPolicy):
         """
         self._check_learns()
         batch_size = len(batch[ACTION])
-        with self.own_draws():
+        with self.own_draws(batch):
             batch = self._with_dropout(batch)
             if self.questions is not None and self.training:
                 batch = {**batch, OBS_QUESTIONS: self.questions.draw(batch_size, batch[ACTION].device)}
