@@ -54,7 +54,7 @@ def measure(job: Job, questions: bool) -> dict[str, float]:
     from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
     from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
     from lerobot_gem.storage.output_folder import OutputDataset
-    from lerobot_gem.storage.recorded_episodes import count_frames
+    from lerobot_gem.storage.recorded_episodes import episode_length
 
     with tempfile.TemporaryDirectory() as folder:
         staging = Path(folder)
@@ -71,7 +71,7 @@ def measure(job: Job, questions: bool) -> dict[str, float]:
             run_attempt(config, attempt, staging)
         seconds = time.process_time() - start
         folders = [staging / attempt.name for attempt in attempts]
-        frames = sum(size or count_frames(folder) for folder in folders if succeeded(folder))
+        frames = sum(size or episode_length(folder) for folder in folders if succeeded(folder))
         return {"frames": frames, "seconds": seconds}
 
 

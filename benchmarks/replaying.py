@@ -19,7 +19,7 @@ from lerobot_gem.data.libero_demos.collecting import run_attempt
 from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.storage.output_folder import OutputDataset
-from lerobot_gem.storage.recorded_episodes import count_frames
+from lerobot_gem.storage.recorded_episodes import episode_length
 from tests.data.libero_demos.recorded_source import record, write_source
 
 
@@ -48,7 +48,7 @@ def main() -> None:
                     run_attempt(replace(config, qa=qa), attempt, staging)
                 seconds.append((time.process_time() - start) / len(attempts))
                 folders = [staging / attempt.name for attempt in attempts]
-                frames = sum(count_frames(one) for one in folders) / len(folders)
+                frames = sum(episode_length(one) for one in folders) / len(folders)
                 rates.append(frames / seconds[-1])
             print(f"| {job} | {seconds[0]:.1f} | {frames:.0f} | {rates[0]:.1f} | {rates[1]:.1f} |")
         open_scene.close()

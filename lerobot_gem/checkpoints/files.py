@@ -278,10 +278,10 @@ def _line(name: str, tensor: Tensor) -> bytes:
     return f"{name} {tensor.dtype} {tuple(tensor.shape)} {first.hex()}\n".encode()
 
 
-def abbreviated(names: Iterable[str], limit: int = 10) -> list[str]:
-    """The first names in order, and how many more there are."""
+def abbreviated(names: Iterable[str]) -> list[str]:
+    """The first ten names in order, and how many more there are."""
     names = sorted(names)
-    return names[:limit] + ([f"and {len(names) - limit} more"] if len(names) > limit else [])
+    return names[:10] + ([f"and {len(names) - 10} more"] if len(names) > 10 else [])
 
 
 def write_weights(folder: Path, weights: Mapping[str, StoredTensor], *, max_shard_bytes: int) -> None:

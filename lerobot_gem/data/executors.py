@@ -1,6 +1,6 @@
 """Work in tasks, as pipelines of datatrove: by processes of this machine, on a Slurm cluster, or on Ray.
 
-A command's work has stages, each of which any number of tasks share, and a finish. What a task makes lies in files that are complete
+A command's work has phases, each of which any number of tasks share, and a finish. What a task makes lies in files that are complete
 or absent and depend on no other task; the finish makes one result of all of them. So the result is the same for any number of
 tasks on any executor, and a run that was killed goes on where it stopped.
 """
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, fields
 from multiprocessing import get_context
@@ -116,7 +116,7 @@ class ExecutorOptions:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Phase:
     """A part of the work that must be over before the next one begins.
 
     Attributes:
@@ -134,7 +134,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class _Share:
-    """A stage as a step of a datatrove pipeline."""
+    """A phase as a step of a datatrove pipeline."""
 
     run: Callable[[int, int], None]
 
@@ -152,10 +152,10 @@ class _Finish:
         self.finish()
 
 
-def run_stages[Result](
+def run_phases[Result](
     options: ExecutorOptions,
     staging: Path,
-    stages: Sequence[Stage],
+    phases: Sequence[Phase],
     finish: Callable[[], Result],
     *,
     processes: int,
@@ -167,7 +167,7 @@ def run_stages[Result](
     Args:
         options: Where.
         staging: Folder of the unfinished work, which all machines see.
-        stages: In order; picklable.
+        phases: In order; picklable.
         finish: Makes the result of what they left behind; picklable.
         processes: Of this machine, with the executor `local`.
         forks: Whether they may be forked, which saves each 10 to 20 CPU-seconds of imports: not where a GPU is used.
@@ -180,26 +180,31 @@ def run_stages[Result](
         ModuleNotFoundError: Ray is not installed.
         FileNotFoundError: There is no Slurm here.
         ChildProcessError: A process was killed, or tasks failed on Ray.
-        Exception: Whatever a stage raises.
+        Exception: Whatever a phase raises.
     """
     if options.executor == "slurm":
-        _submit(options, staging, stages, finish, after_failure)
+        _submit(options, staging, phases, finish, after_failure)
         return None
     tasks = options.tasks or (1 if processes == 1 else _TASKS_PER_PROCESS * processes)
-    for stage in stages:
-        shares = tasks if stage.is_shared else 1
-        if options.tasks is None and stage.count is not None:
-            shares = min(shares, stage.count())
+    for phase in phases:
+        shares = tasks if phase.is_shared else 1
+        if options.tasks is None and phase.count is not None:
+            shares = min(shares, phase.count())
         if not shares:
             continue
         try:
             if options.executor == "ray":
-                _run_on_ray(options, stage, shares, staging)
+                _run_on_ray(options, phase, shares, staging)
             else:
-                LocalExecutor(stage, shares, staging, processes if stage.is_shared else 1, forks).run()
+                LocalExecutor(phase, shares, staging, processes if phase.is_shared else 1, forks).run()
         except ChildProcessError as error:
             raise ChildProcessError(f"{error} {after_failure}") from error
     return finish()
+
+
+def share(pieces: int, rank: int, tasks: int) -> slice:
+    """A task's share of some pieces: neighbours, since they have more in common than others, such as a scene to build."""
+    return slice(pieces * rank // tasks, pieces * (rank + 1) // tasks)
 
 
 class LocalExecutor(PipelineExecutor):
@@ -209,25 +214,25 @@ class LocalExecutor(PipelineExecutor):
     leaves processes behind when the command is.
 
     Args:
-        stage: What to run.
+        phase: What to run.
         tasks: That share it.
         staging: Folder of the unfinished work.
         processes: That take tasks.
-        forks: See `run_stages`.
+        forks: See `run_phases`.
         ranks: Of the tasks to run here; None for all.
     """
 
     def __init__(
         self,
-        stage: Stage,
+        phase: Phase,
         tasks: int,
         staging: Path,
         processes: int = 1,
         forks: bool = True,
         ranks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__([_Share(stage.run)], str(_notes(staging, stage, tasks)))
-        self.name, self.tasks, self.processes = stage.name, tasks, processes
+        super().__init__([_Share(phase.run)], str(_notes(staging, phase, tasks)))
+        self.name, self.tasks, self.processes = phase.name, tasks, processes
         self.method = "fork" if forks and sys.platform == "linux" else "spawn"
         self.ranks = ranks
 
@@ -258,15 +263,25 @@ class LocalExecutor(PipelineExecutor):
         pool = ProcessPoolExecutor(
             processes, mp_context=get_context(self.method), initializer=_start_worker, initargs=(os.getpid(),)
         )
+        futures: list[Future[Any]] = []
         try:
-            running = [pool.submit(self._run_for_rank, rank) for rank in ranks]
-            for future in tqdm(as_completed(running), total=len(running), unit="task", desc=self.name):
+            futures = [pool.submit(self._run_for_rank, rank) for rank in ranks]
+            for future in tqdm(as_completed(futures), total=len(futures), unit="task", desc=self.name):
                 future.result()
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"One of {processes} processes was killed, perhaps for lack of memory: expected all to live. Take fewer (--num_workers, "
                 "--tasks)."
             ) from error
+        except Exception as error:
+            if any(future.running() for future in futures):
+                # They are waited for, since they leave complete pieces, and may take hours.
+                said = f"{type(error).__name__}: {error}".rstrip(".")
+                tqdm.write(
+                    f"A task of the phase {self.name!r} failed with {said}. The command ends when the tasks that run have ended.",
+                    file=sys.stderr,
+                )
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -288,17 +303,17 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, staging: Path) -> None:
+def _run_on_ray(options: ExecutorOptions, phase: Phase, tasks: int, staging: Path) -> None:
     try:
         import ray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "executor=ray needs Ray, which is not installed: pip install '.[ray]' in a clone of the plugin's repository."
         ) from error
-    notes = _notes(staging, stage, tasks)
+    notes = _notes(staging, phase, tasks)
     ray.init(ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or this machine
     executor = RayPipelineExecutor(
-        [_Share(stage.run)],
+        [_Share(phase.run)],
         tasks=tasks,
         workers=options.cluster.at_once or -1,
         logging_dir=str(notes),
@@ -309,7 +324,7 @@ def _run_on_ray(options: ExecutorOptions, stage: Stage, tasks: int, staging: Pat
     executor.run()
     if failed := executor.get_incomplete_ranks():
         raise ChildProcessError(
-            f"{len(failed)} of {tasks} tasks of the stage {stage.name!r} failed on Ray, the first with: {_last_error(notes, failed[0])} "
+            f"{len(failed)} of {tasks} tasks of the phase {phase.name!r} failed on Ray, the first with: {_last_error(notes, failed[0])} "
             "Mend it."
         )
 
@@ -332,11 +347,11 @@ class _SlurmExecutor(SlurmPipelineExecutor):
 def _submit(
     options: ExecutorOptions,
     staging: Path,
-    stages: Sequence[Stage],
+    phases: Sequence[Phase],
     finish: Callable[[], object],
     after_failure: str,
 ) -> None:
-    """Submit a job for each stage, and one for the finish, each of which waits for the one before."""
+    """Submit a job for each phase, and one for the finish, each of which waits for the one before."""
     if shutil.which("sbatch") is None:
         raise FileNotFoundError(
             "executor=slurm found no sbatch: expected to be started where jobs are submitted, on a login node of the cluster."
@@ -348,11 +363,11 @@ def _submit(
             f"{staging} has white space, which datatrove's scripts can't: expected another --output.root."
         )
     executor: _SlurmExecutor | None = None
-    for stage in stages:
-        shares = options.tasks if stage.is_shared and options.tasks else 1
-        notes = _notes(folder, stage, shares)
+    for phase in phases:
+        shares = options.tasks if phase.is_shared and options.tasks else 1
+        notes = _notes(folder, phase, shares)
         executor = _slurm_executor(
-            options.cluster, f"gem-{stage.name}", _Share(stage.run), shares, notes, executor
+            options.cluster, f"gem-{phase.name}", _Share(phase.run), shares, notes, executor
         )
     executor = _slurm_executor(options.cluster, "gem-finish", _Finish(finish), 1, last, executor)
     # Asked for again, it has not done all that it should.
@@ -364,9 +379,9 @@ def _submit(
     )
 
 
-def _notes(staging: Path, stage: Stage, tasks: int) -> Path:
-    """Folder of datatrove's logs of a stage, and of which tasks are complete: another number of tasks shares the work otherwise."""
-    return staging / _NOTES / f"{stage.name}-of-{tasks}"
+def _notes(staging: Path, phase: Phase, tasks: int) -> Path:
+    """Folder of datatrove's logs of a phase, and of which tasks are complete: another number of tasks shares the work otherwise."""
+    return staging / _NOTES / f"{phase.name}-of-{tasks}"
 
 
 def _slurm_executor(

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lerobot_gem.data.executors import Stage, run_stages
+from lerobot_gem.data.executors import Phase, run_phases, share
 from lerobot_gem.data.work_options import WorkOptions
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
@@ -84,14 +84,14 @@ class Collection[Options: CollectionOptions, Attempt, Result](ABC):
             ValueError: A continuation with other settings.
         """
         config = self.config
-        stages = [
-            Stage(f"round{number}", partial(self.share_round, number), count=partial(self.count, number))
+        phases = [
+            Phase(f"round{number}", partial(self.share_round, number), count=partial(self.count, number))
             for number in range(_SHARED_ROUNDS)
         ]
         with begun_or_resumed(
             config, self.staging, config.content(), work="collection", decided_by="settings"
         ):
-            return run_stages(config, self.staging, stages, self.finish, processes=config.num_workers)
+            return run_phases(config, self.staging, phases, self.finish, processes=config.num_workers)
 
     def count(self, number: int) -> int:
         """How many attempts a round has."""
@@ -147,8 +147,3 @@ def attempts_of_round(
         give_up_if_hopeless(failures)
         start, stop = stop, bounded(wanted + failures)
     return range(start, stop)
-
-
-def share(attempts: int, rank: int, tasks: int) -> slice:
-    """A task's share of a round's attempts: neighbours, since they have more in common than others, such as a scene to build."""
-    return slice(attempts * rank // tasks, attempts * (rank + 1) // tasks)

@@ -54,8 +54,11 @@ def vector_envs(
     """
     from lerobot.envs.libero import _select_task_ids  # which needs LIBERO; other environments don't
 
-    if env_kwargs.get("control_mode", "relative") not in ("relative", "absolute"):
-        raise ValueError(f"env.control_mode is relative or absolute, but is {env_kwargs['control_mode']!r}.")
+    control_mode = env_kwargs.get("control_mode", "relative")
+    if control_mode not in ("relative", "absolute"):
+        raise ValueError(
+            f"env.control_mode={control_mode!r} is unknown: expected one of 'relative', 'absolute'."
+        )
     result: dict[str, dict[int, Any]] = {}
     for name, suite in suites.items():
         result[name] = {}

@@ -199,13 +199,14 @@ def _frames(
 ) -> Iterator[_Frame]:
     """Generate the depth of the frames that are asked for, and score it."""
     positions = _spread(len(dataset), config.num_frames)
-    noise = torch.Generator().manual_seed(config.seed)
     supervision = policy.config.depth_supervision
     colormap, max_side = supervision.colormap, supervision.max_side
     previous: dict[str, Tensor] = {}
     for batch in tqdm(read_frames(dataset, positions, batch_size=config.batch_size), desc="batches"):
         # Cameras alone: depth needs no text, and without questions every image is seen after the same others.
         cameras = {camera: batch[camera] for camera in policy.config.image_features}
+        # A frame's noise is its own, whatever frames share its batch.
+        noise = [_generator(config.seed, frame) for frame in batch["index"].tolist()]
         generated = policy.generate_depth(preprocess(cameras), generator=noise)
         targets = {
             camera: depth_target(
@@ -228,6 +229,12 @@ def _frames(
             previous = {camera: row["generated depth"] for camera, row in rows.items()}
             place = {name: int(batch[name][i]) for name in ("index", "episode_index")}
             yield _Frame(place, rows, scores)
+
+
+def _generator(seed: int, frame: int) -> torch.Generator:
+    """What draws the noise of a frame."""
+    [mixed] = np.random.SeedSequence((seed, frame)).generate_state(1, np.uint64).tolist()
+    return torch.Generator().manual_seed(mixed)
 
 
 def draw_strips(rows: Sequence[Sequence[Tensor]]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Models that can be asked: the backbone of a checkpoint of any format, made ready to answer."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.inference.answering import Answerer
+from lerobot_gem.models.precision import store_as_autocast_computes
 from lerobot_gem.processing.images import CameraImages
 
 
@@ -47,7 +49,7 @@ def load_answerer(
     if checkpoint.format == "policy":
         policy: Any = PreTrainedConfig.from_pretrained(checkpoint.path)
         images = policy.images
-        # As the policy itself computes: its weights as they are, and autocast.
+        # As the policy itself computes: its weights, and autocast.
         weights_dtype, bfloat16 = torch.float32, (dtype or policy.dtype) == "bfloat16"
     else:
         images = _images_of_qwen(checkpoint)
@@ -61,7 +63,8 @@ def load_answerer(
             f"min_pixels={images.min_pixels} and max_pixels={images.max_pixels}: expected the first to be the smaller one; "
             "those not given are the model's."
         )
-    backbone = load_backbone(checkpoint, language_head=True, dtype=weights_dtype)
+    set_types = partial(store_as_autocast_computes, dtype=torch.bfloat16) if bfloat16 else None
+    backbone = load_backbone(checkpoint, language_head=True, dtype=weights_dtype, set_types=set_types)
     backbone.to(get_safe_torch_device(device) if device else auto_select_torch_device()).eval()
     return Answerer(backbone, images, load_tokenizer(checkpoint), bfloat16, max_new_tokens)
 

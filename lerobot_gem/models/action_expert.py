@@ -34,13 +34,14 @@ Integrator = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """How the expert learns its flow, and how far it integrates it.
+    """How the expert learns its flow.
 
     Args:
         time_distribution: `logit_normal` (0, 1) as in the release, `uniform` as in the paper, or `beta` (1, 1.5), which
             favours noise (pi0, arXiv 2410.24164, appendix B).
         draws: Noises and times per observation in training, for one pass of the backbone (CogACT, arXiv 2411.19650).
-        state_noise_snr: Signal-to-noise ratio in dB of the noise on the state in training; None is no noise.
+        state_noise_snr: Signal-to-noise ratio in dB of the noise on the state in training, for a number of power 1, as standardised ones
+            are; None is no noise.
     """
 
     time_distribution: TimeDistribution = "logit_normal"
@@ -58,7 +59,7 @@ class ActionExpert(nn.Module):
         state_dim: Components of the robot state, or None for an expert that gets no state; the learned state
             embedding alone then takes its place.
         chunk_size: Actions T in a chunk.
-        flow: How it learns and samples.
+        flow: How it learns.
         conditioning: What is read of the backbone: states, which the expert projects; or keys and values, as they are.
 
     Raises:
@@ -204,8 +205,8 @@ class ActionExpert(nn.Module):
         snr = self.flow.state_noise_snr
         if state is None or snr is None or not self.training:
             return state
-        power = state.square().mean(dim=0, keepdim=True)
-        return state + torch.randn_like(state) * (power / 10 ** (snr / 10)).sqrt()
+        # Not of the power in this batch: a part of it, or a batch of one, would learn another thing.
+        return state + 10 ** (-snr / 20) * torch.randn_like(state)
 
     def flow_matching_error(
         self,

@@ -126,7 +126,7 @@ class DepthGenerator(nn.Module):
         guidance_scale: float = 5.0,
         num_inference_steps: int = 30,
         latents: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> Tensor:
         """Paint depth pictures, with classifier-free guidance.
 
@@ -137,7 +137,7 @@ class DepthGenerator(nn.Module):
             guidance_scale: 1 is no guidance, and half the work.
             num_inference_steps: Euler steps, sigmas evenly from 1 to 1 / steps (before the scheduler's shift).
             latents: Noise (N, C, h / f, w / f) to begin from; drawn if None.
-            generator: Draws the noise.
+            generator: Draws the noise; a list has one for each of the N.
 
         Returns:
             (N, 3, h, w) in [0, 1], float32.

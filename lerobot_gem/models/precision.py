@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 CAST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -27,6 +28,18 @@ def autocast_weights(module: nn.Module) -> set[str]:
         module: With weights, or on the meta device.
     """
     return _weights(module, lambda _, layer: isinstance(layer, CAST_LAYERS))
+
+
+def store_as_autocast_computes(module: nn.Module, dtype: torch.dtype) -> None:
+    """Store in a type what autocast casts to it each time it is used, and leave the rest as it is.
+
+    Args:
+        module: With weights, or on the meta device.
+        dtype: Autocast's.
+    """
+    for layer in module.modules():
+        if isinstance(layer, CAST_LAYERS):
+            layer.to(dtype)
 
 
 def token_tables(module: nn.Module) -> set[str]:

@@ -1,5 +1,6 @@
 """The blocks of options that both policies have: backbone, cameras, depth."""
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -115,6 +116,10 @@ class DepthConfig(OldDepthFields):
         if not 0 < self.share <= 1:
             raise ValueError(
                 f"depth.share={self.share}: expected a share of the images, above 0 and at most 1."
+            )
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(
+                f"depth.guidance_scale={self.guidance_scale}: expected a finite weight, 0 or more (5 in the release; 1 is no guidance)."
             )
         if not 1 <= self.num_inference_steps <= MOST_STEPS:
             raise ValueError(

@@ -93,10 +93,8 @@ class BaseGemPolicy(PreTrainedPolicy):
     _coarse: str | None = None
     _card_pictures: Sequence[str] = ()
 
-    def __init__(
-        self, config: Any, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(config, **kwargs)
+    def __init__(self, config: Any, dataset_meta: Any = None, weights_follow: bool = False) -> None:
+        super().__init__(config)
         # Nothing trains it: LeRobot gives the metadata of the dataset to what is trained.
         self._only_used = dataset_meta is None and weights_follow
         # lerobot-train seeds torch before it builds the policy, and tells a policy nothing of the run.

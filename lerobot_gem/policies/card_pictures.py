@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 from PIL import Image
+
+from lerobot_gem.storage.video_files import count_frames, spread_frames
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def write_card_pictures(run: Path, folder: Path) -> list[str]:
             continue
         try:
             picture = read(files[0])
-        except (av.FFmpegError, LookupError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             logger.warning(
                 "The card has no picture of %s: %s can't be read (%s). Expected what lerobot-eval or lerobot-gem-depth-viz writes: make it "
                 "again or remove it, and write the card again.",
@@ -54,12 +55,10 @@ def write_card_pictures(run: Path, folder: Path) -> list[str]:
 
 
 def _strip(video: Path) -> Image.Image:
-    """Frames of a video side by side, evenly spread."""
-    with av.open(str(video)) as opened:
-        frames = [_small(frame.to_image()) for frame in opened.decode(video=0)]
-    if not frames:
+    """Frames of a video side by side, evenly spread; as many as it has, if they are fewer."""
+    shown = [_small(frame) for frame in spread_frames(video, count_frames(video), _FRAMES)]
+    if not shown:
         raise ValueError("it has no frame")
-    shown = [frames[round(i * (len(frames) - 1) / (_FRAMES - 1))] for i in range(_FRAMES)]
     strip = Image.new("RGB", (sum(frame.width for frame in shown), _HEIGHT))
     left = 0
     for frame in shown:

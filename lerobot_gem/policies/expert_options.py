@@ -11,6 +11,7 @@ from lerobot_gem.policies.validation import checked, require
 # Far more than makes sense.
 _MOST_DRAWS = 100
 _DEEPEST_EXPERT = 1_000
+_LARGEST_SNR = 100.0
 
 
 @dataclass
@@ -25,8 +26,8 @@ class ExpertConfig(OldExpertFields):
         conditioning_layers: Backbone state, or layer whose keys and values, that each block reads, one index per block; None is 0, 1,
             ..., depth - 1.
         use_state: Condition on `observation.state`.
-        state_noise_snr: Signal-to-noise ratio in dB of Gaussian noise on the normalised state in training; None is
-            no noise. The release asks for 40 dB, but its code adds none.
+        state_noise_snr: Signal-to-noise ratio in dB of Gaussian noise on the normalised state in training, whose numbers have a standard
+            deviation of 1: 40 dB is noise of 0.01. None is no noise. The release asks for 40 dB, but its code adds none.
         time_distribution: Flow time in training: "logit_normal" (release), "uniform" (paper), or "beta", Beta(1, 1.5), which
             dwells on noise, where only the observation tells what to do (pi0, arXiv 2410.24164, appendix B).
         flow_samples: Draws of noise and time per observation in training; the backbone runs once for all of them. 1 in
@@ -56,6 +57,11 @@ class ExpertConfig(OldExpertFields):
                 f"expert.architecture={self.architecture}: expected a depth from 1 to {_DEEPEST_EXPERT} (14 in the release)."
             )
         require(self.conditioning, get_args(ExpertConditioning), "expert.conditioning")
+        if self.state_noise_snr is not None and not abs(self.state_noise_snr) <= _LARGEST_SNR:
+            raise ValueError(
+                f"expert.state_noise_snr={self.state_noise_snr}: expected decibels from {-_LARGEST_SNR:g} to {_LARGEST_SNR:g} "
+                "(the release asks for 40), or null for no noise."
+            )
         require(self.time_distribution, get_args(TimeDistribution), "expert.time_distribution")
         if not 1 <= self.flow_samples <= _MOST_DRAWS:
             raise ValueError(

@@ -55,6 +55,8 @@ _SWITCHES = (
         ("action_tokens.temperature", "action_tokens.max_coefficients"),
     ),
 )
+# Of the expert's options, what a student does not learn.
+_OF_A_FLOW = ("expert.num_inference_steps", "expert.time_distribution", "expert.state_noise_snr")
 
 
 def check_switches(config: Any) -> None:
@@ -70,6 +72,8 @@ def check_switches(config: Any) -> None:
         ConfigurationError: There is one.
     """
     given = parser.get_cli_overrides("policy") or []
+    if getattr(config, "distillation", None) is not None and config.distillation.teacher is not None:
+        _check_student(given)
     for switch in _SWITCHES:
         if parser.parse_arg(switch.name, given) is not None:
             continue
@@ -80,6 +84,16 @@ def check_switches(config: Any) -> None:
                     f"--policy.{name}={value} does nothing without --policy.{switch.name}: expected --policy.{switch.name}={switch.value} "
                     f"beside it, or neither."
                 )
+
+
+def _check_student(given: list[str]) -> None:
+    """Look for options of a flow, which a student of a teacher does not learn, on the command line."""
+    for name in _OF_A_FLOW:
+        value = parser.parse_arg(name, given)
+        if value not in (None, "null") and (name, value) != ("expert.num_inference_steps", "1"):
+            raise ConfigurationError(
+                f"--policy.{name}={value} does nothing with --policy.distillation.teacher, from which one step is learned: leave it out."
+            )
 
 
 def check_start(config: Any) -> None:

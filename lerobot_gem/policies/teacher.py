@@ -25,7 +25,7 @@ TAUGHT, TAUGHT_FROM = "distillation.chunks", "distillation.noise"
 class Teacher:
     """A policy that teaches; no module, so that it is no part of the student's weights, gradients or checkpoint.
 
-    It is compared with the student when it is named, and loaded when it first teaches.
+    It is compared with the student when it is named, and loaded (`load`) when it first teaches.
 
     Args:
         student: Configuration of the student, whose features are settled.
@@ -105,22 +105,27 @@ class Teacher:
                         "it was trained on (--dataset.repo_id, --dataset.root)."
                     )
 
-    def teach(
-        self, policy_class: "type[GemVLAPolicy]", batch: dict[str, Tensor], noise: Tensor
-    ) -> dict[str, Tensor]:
-        """Sample what the student shall give.
+    def load(self, policy_class: "type[GemVLAPolicy]", device: torch.device) -> None:
+        """Load it, once; apart from teaching, since loading draws from torch's generator.
 
         Args:
-            policy_class: Loads the teacher.
+            policy_class: Loads it.
+            device: Where it teaches.
+        """
+        if self._policy is None:
+            self._policy = policy_class.from_pretrained(self._pretrained, config=self._config).to(device)
+
+    def teach(self, batch: dict[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
+        """Sample what the student shall give; it was loaded before.
+
+        Args:
             batch: Preprocessed, of B observations.
             noise: (B, N, T, A), N draws for each.
 
         Returns:
             The teacher's chunks and the noise, under `TAUGHT` and `TAUGHT_FROM`.
         """
-        if self._policy is None:
-            self._policy = policy_class.from_pretrained(self._pretrained, config=self._config)
-        self._policy.to(noise.device)
+        assert self._policy is not None
         return {TAUGHT: self._policy.sample_chunks(batch, noise), TAUGHT_FROM: noise}
 
 

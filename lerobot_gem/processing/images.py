@@ -65,7 +65,7 @@ class CameraImages:
         )
 
     def _frames(self, observation: dict[str, Tensor]) -> list[Tensor]:
-        """The images of the prompt, each (B, 3, H, W)."""
+        """The frames of the cameras, each (B, 3, H, W), which "concat" puts side by side."""
         missing = [camera for camera in self.cameras if camera not in observation]
         if missing:
             given = sorted(key for key in observation if key.startswith("observation.image"))
@@ -80,15 +80,13 @@ class CameraImages:
                     f"{camera} has {frame.shape[-3]} channels: expected 3, red, green and blue. Convert the pictures, or flag the "
                     "camera as depth (info.is_depth_map=true in the dataset's meta/info.json) if it is."
                 )
-        if self.layout == "separate":
-            return frames
         heights = {camera: frame.shape[-2] for camera, frame in zip(self.cameras, frames, strict=True)}
-        if len(set(heights.values())) > 1:
+        if self.layout == "concat" and len(set(heights.values())) > 1:
             raise ValueError(
                 f"cameras.layout=concat needs cameras of one height, got {heights}. "
                 "Resize them, or use --policy.cameras.layout=separate."
             )
-        return [torch.cat(frames, dim=-1)]
+        return frames
 
     def token_counts(self, observation: dict[str, Tensor]) -> list[int]:
         """Visual tokens of each image of the prompt (the same for all samples of a batch).
@@ -96,7 +94,10 @@ class CameraImages:
         Raises:
             ValueError: A camera is missing, or "concat" meets cameras of different heights.
         """
-        return [self.token_count(*frame.shape[-2:]) for frame in self._frames(observation)]
+        sizes = [frame.shape[-2:] for frame in self._frames(observation)]
+        if self.layout == "concat":
+            return [self.token_count(sizes[0][0], sum(width for _, width in sizes))]
+        return [self.token_count(*size) for size in sizes]
 
     def token_count(self, height: int, width: int) -> int:
         """Visual tokens of one image of this size."""
@@ -122,6 +123,8 @@ class CameraImages:
             `pixel_values` (P, 3 * temporal_patch_size * patch_size ** 2) and, on the CPU, `image_grid_thw` (images, 3).
         """
         frames = self._frames(observation)
+        if self.layout == "concat":
+            frames = [torch.cat(frames, dim=-1)]
         if shown is None:
             shown = [(sample, image) for sample in range(len(frames[0])) for image in range(len(frames))]
         return self.patches_of([frames[image][sample] for sample, image in shown])

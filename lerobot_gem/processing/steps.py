@@ -264,7 +264,7 @@ class PromptStep(ObservationProcessorStep):
         self.images = CameraImages(**images)
         # Robot data has few tasks and many frames; questions may be different each time.
         self._encode = lru_cache(maxsize=1024)(self._tokenize)
-        self._latest: dict[str, tuple[Tensor, Tensor]] = {}
+        self._moved_last: dict[str, tuple[Tensor, Tensor]] = {}
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         image_tokens = self.images.token_counts(observation)
@@ -301,7 +301,7 @@ class PromptStep(ObservationProcessorStep):
 
         A policy that prepares prompts once for an episode knows by that, without a look at the device, that they are the same.
         """
-        before = self._latest.get(key)
+        before = self._moved_last.get(key)
         if before is not None:
             known, moved = before
             is_same_place = (
@@ -310,7 +310,7 @@ class PromptStep(ObservationProcessorStep):
             if is_same_place and torch.equal(known, value):
                 return moved
         moved = value.to(device)
-        self._latest[key] = value, moved
+        self._moved_last[key] = value, moved
         return moved
 
     def texts(

@@ -4,10 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from lerobot_gem.scripts.options import mistakes_in_one_line
 from lerobot_gem.simulation.libero_pro_files import setup_pro
 from lerobot_gem.simulation.libero_setup import setup_libero
 
 
+@mistakes_in_one_line()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Write LIBERO's configuration ($LIBERO_CONFIG_PATH or ~/.libero) if there is none, link its assets "

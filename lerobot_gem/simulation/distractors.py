@@ -43,8 +43,8 @@ def distractor_names(suite: str, bddl: str, number: int) -> list[str]:
     missing = [category for category in DISTRACTORS[suite] if f" - {category}\n" not in bddl]
     if not 0 <= number <= len(missing):
         raise ValueError(
-            f"distractors is 0 to {len(missing)}, since {suite} has as many objects that are not in the task's own scene, "
-            f"but is {number}."
+            f"distractors={number}: expected 0 to {len(missing)}, since {suite} has as many objects that are not in the task's "
+            "own scene."
         )
     return [f"{category}_1" for category in missing[:number]]
 

@@ -210,12 +210,7 @@ def _fits(
     return True
 
 
-def apply_wide(
-    scene: LiberoScene,
-    rng: np.random.Generator,
-    changes: SceneChanges = LIBEROS_OWN,
-    settle_seconds: float = 0.2,
-) -> None:
+def apply_wide(scene: LiberoScene, rng: np.random.Generator, changes: SceneChanges = LIBEROS_OWN) -> None:
     """Reset the scene to a wide placement and let it come to rest.
 
     Args:
@@ -223,7 +218,6 @@ def apply_wide(
         rng: Draws the layout. Where the suite's own objects are on the ground depends neither on `changes` nor on the
             scene's distractors.
         changes: What else differs from LIBERO's scene.
-        settle_seconds: To come to rest.
     """
     # Generators of their own: what they draw moves nothing else.
     for_changes, for_distractors = rng.spawn(2)
@@ -231,14 +225,11 @@ def apply_wide(
     placement = with_distractors(scene, wide_placement(scene, rng), for_distractors)
     scene.reset()
     scene.place(placement)
-    scene.settle(settle_seconds)
+    scene.settle(0.2)
 
 
-def apply_benchmark(scene: LiberoScene, index: int, settle_seconds: float = 0.5) -> None:
-    """Reset the scene to the suite's initial state `index` (modulo their number) and let it come to rest.
-
-    Half a second is what LeRobot's env waits at LIBERO's 20 Hz.
-    """
+def apply_benchmark(scene: LiberoScene, index: int) -> None:
+    """Reset the scene to the suite's initial state `index` (modulo their number) and let it come to rest."""
     scene.reset()
     scene.set_state(scene.init_states[index % len(scene.init_states)])
-    scene.settle(settle_seconds)
+    scene.settle(0.5)  # what LeRobot's env waits at LIBERO's 20 Hz

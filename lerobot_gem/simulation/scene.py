@@ -107,7 +107,7 @@ class LiberoScene:
         if not 0 <= task_id < tasks.n_tasks:
             raise ValueError(f"{suite} has tasks 0 to {tasks.n_tasks - 1}, but task_id is {task_id}.")
         if control_freq <= 0:
-            raise ValueError(f"control_freq must be positive, but is {control_freq}.")
+            raise ValueError(f"control_freq={control_freq}: expected control steps per second, more than 0.")
         task = tasks.get_task(task_id)
         self.suite, self.task_id = suite, task_id
         self.task, self.instruction = task.name, task.language

@@ -37,7 +37,7 @@ class SceneChanges:
             numbers = amount if isinstance(amount, list) else [amount, amount]
             if len(numbers) != 2 or not np.isfinite(numbers).all() or numbers[0] > numbers[1]:
                 raise ValueError(
-                    f"{name} is one number, or [lowest, highest] to draw from for each layout, but is {amount}."
+                    f"{name}={amount}: expected one number, or [lowest, highest] to draw from for each layout."
                 )
 
     def apply(self, scene: LiberoScene, rng: np.random.Generator) -> None:

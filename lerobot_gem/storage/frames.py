@@ -30,27 +30,18 @@ def open_depth_dataset(options: DatasetOptions) -> LeRobotDataset:
 
 
 def read_frames(
-    dataset: LeRobotDataset,
-    positions: Sequence[int],
-    *,
-    batch_size: int,
-    shuffle: bool = False,
-    num_workers: int = 0,
+    dataset: LeRobotDataset, positions: Sequence[int], *, batch_size: int
 ) -> DataLoader[dict[str, Any]]:
-    """Batches of some frames, collated as lerobot-train does.
+    """Batches of some frames in this order, collated as lerobot-train does.
 
     Args:
         dataset: Read from.
         positions: Of the frames in it.
         batch_size: Frames of a batch.
-        shuffle: In random order.
-        num_workers: Processes that read.
     """
     return DataLoader(
         Subset(dataset, positions),
         batch_size=batch_size,
-        shuffle=shuffle,
-        num_workers=num_workers,
         # torch's own can't collate language columns.
         collate_fn=lerobot_collate_fn,
     )

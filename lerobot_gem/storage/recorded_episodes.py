@@ -36,7 +36,7 @@ def has_episode(folder: Path) -> bool:
     return (folder / _ACTION).exists()
 
 
-def count_frames(folder: Path) -> int:
+def episode_length(folder: Path) -> int:
     """Frames of the episode that `write_episode` kept there."""
     return len(np.load(folder / _ACTION, mmap_mode="r"))
 

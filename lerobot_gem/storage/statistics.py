@@ -56,6 +56,6 @@ def _broken_frames(root: Path, key: str) -> NDArray[np.int64]:
     return np.sort(np.concatenate(found))
 
 
-def _listed(frames: NDArray[np.int64], at_most: int = 10) -> str:
-    text = ", ".join(str(frame) for frame in frames[:at_most])
-    return text + (f" and {len(frames) - at_most} more" if len(frames) > at_most else "")
+def _listed(frames: NDArray[np.int64]) -> str:
+    text = ", ".join(str(frame) for frame in frames[:10])
+    return text + (f" and {len(frames) - 10} more" if len(frames) > 10 else "")

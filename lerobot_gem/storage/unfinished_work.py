@@ -19,7 +19,7 @@ from lerobot_gem.storage.output_folder import OutputDataset, check_output
 _PATIENCE = 3
 
 
-class WorkOptions(Protocol):
+class ResumeOptions(Protocol):
     """What a command's options say of its unfinished work.
 
     Attributes:
@@ -53,7 +53,7 @@ def check_unfinished(staging: Path, resume: bool, work: str) -> None:
 
 @contextmanager
 def begun_or_resumed(
-    options: WorkOptions, staging: Path, settings: dict[str, Any], *, work: str, decided_by: str
+    options: ResumeOptions, staging: Path, settings: dict[str, Any], *, work: str, decided_by: str
 ) -> Iterator[None]:
     """Make the folder that keeps finished pieces of work, or check that this run may continue it, and keep other runs out.
 

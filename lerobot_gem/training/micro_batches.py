@@ -2,7 +2,8 @@
 
 LeRobot 0.6.1 calls `forward` once and `backward` once for each step, and accumulates no gradients. So `forward` computes
 the losses of one part after the other and keeps none of their activations; `backward` computes each part anew when it
-gets there, the last one first. The price is a second pass forward, a third of the time of a step.
+gets there, the last one first. The price is a second pass forward: a third of the time of a step in which
+all of it has a backward pass, more where most of it is frozen.
 """
 
 from collections.abc import Callable, Mapping

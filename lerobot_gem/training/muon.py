@@ -15,6 +15,8 @@ from torch import Tensor
 
 MATRICES = "matrices"  # a parameter group's flag
 
+_MOMENTUM = 0.95  # Muon's
+
 
 class BatchedMuon(torch.optim.Muon):
     """torch's Muon with Nesterov's momentum, which updates matrices of one shape together.
@@ -88,7 +90,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         betas: AdamW's.
         eps: AdamW's.
         weight_decay: Of both.
-        momentum: Muon's.
 
     Raises:
         ValueError: Groups don't say whether they are matrices.
@@ -102,7 +103,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
-        momentum: float = 0.95,
     ) -> None:
         groups = list(params)
         if not all(isinstance(group, dict) and MATRICES in group for group in groups):
@@ -119,7 +119,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 matrices,
                 lr=lr,
                 weight_decay=weight_decay,
-                momentum=momentum,
+                momentum=_MOMENTUM,
                 adjust_lr_fn="match_rms_adamw",
             )
         if others:

@@ -8,9 +8,16 @@ import torch
 from torch import nn
 
 from lerobot_gem.training.muon import MATRICES
-from lerobot_gem.training.stages import part_of
+from lerobot_gem.training.stages import PARTS, part_of
 
 logger = logging.getLogger(__name__)
+
+# The configuration's fields that freeze parts.
+_FREEZE_FLAGS = {
+    "backbone.freeze_vision_tower": {"vision_tower", "merger"},
+    "backbone.freeze_language_model": {"language_model"},
+    "expert.freeze": {"expert"},
+}
 
 
 def freeze_all_but(policy: nn.Module, trainable: Collection[str]) -> None:
@@ -25,10 +32,15 @@ def freeze_all_but(policy: nn.Module, trainable: Collection[str]) -> None:
         parameter.requires_grad_(part in trainable)
         parts.add(part)
     if not parts & set(trainable):
+        flags = [f"--policy.{flag}=false" for flag, frozen in _FREEZE_FLAGS.items() if frozen & parts]
         raise ValueError(
-            "Nothing is trainable: backbone.freeze_vision_tower, backbone.freeze_language_model and expert.freeze are "
-            "all true. Unfreeze one."
+            f"Nothing is trainable: the policy has {_in_words(parts)}, but stage and freeze flags train {_in_words(trainable)}. "
+            f"Expected a part in common: {' or '.join(flags)}."
         )
+
+
+def _in_words(parts: Collection[str]) -> str:
+    return ", ".join(part for part in PARTS if part in parts) or "no part"
 
 
 def log_parts(policy: nn.Module) -> None:

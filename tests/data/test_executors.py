@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lerobot_gem.data.executors import ClusterOptions, ExecutorOptions, Stage, run_stages
+from lerobot_gem.data import executors
+from lerobot_gem.data.executors import ClusterOptions, ExecutorOptions, Phase, run_phases, share
 
 PIECES = 10
 
@@ -41,8 +42,8 @@ class Squares:
         return squares
 
     def run(self, options: ExecutorOptions, processes: int = 1) -> list[int] | None:
-        stages = [Stage("write", self.write), Stage("check", self.check, is_shared=False)]
-        return run_stages(options, self.staging, stages, self.finish, processes=processes)
+        phases = [Phase("write", self.write), Phase("check", self.check, is_shared=False)]
+        return run_phases(options, self.staging, phases, self.finish, processes=processes)
 
 
 SQUARES = [number**2 for number in range(PIECES)]
@@ -59,9 +60,15 @@ def test_any_number_of_tasks_and_processes(tmp_path: Path, tasks: int | None, pr
 def test_there_are_no_more_tasks_than_pieces(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     for pieces in (0, 1):
-        stage = Stage(f"of{pieces}", lambda *share: seen.append(share), count=lambda pieces=pieces: pieces)
-        run_stages(ExecutorOptions(), tmp_path, [stage], list, processes=2)
+        phase = Phase(f"of{pieces}", lambda *share: seen.append(share), count=lambda pieces=pieces: pieces)
+        run_phases(ExecutorOptions(), tmp_path, [phase], list, processes=2)
     assert seen == [(0, 1)]
+
+
+@pytest.mark.parametrize(("pieces", "tasks"), [(7, 3), (2, 5), (6, 1)])
+def test_the_shares_are_all_pieces_in_order(pieces: int, tasks: int) -> None:
+    numbers = range(pieces)
+    assert [one for rank in range(tasks) for one in numbers[share(pieces, rank, tasks)]] == list(numbers)
 
 
 def test_an_error_of_a_task_is_the_commands(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +79,43 @@ def test_an_error_of_a_task_is_the_commands(tmp_path: Path, capfd: pytest.Captur
         assert "Traceback" not in capfd.readouterr().err  # which datatrove logs
 
 
+@dataclass(frozen=True)
+class FailsWhileOthersRun:
+    """Fails in one task while the other sleeps."""
+
+    folder: Path
+
+    def __call__(self, rank: int, tasks: int) -> None:
+        if rank == 0:
+            while not (self.folder / "begun").exists():
+                time.sleep(0.01)
+            raise ValueError("the first is broken.")
+        (self.folder / "begun").touch()
+        time.sleep(2.0)
+        (self.folder / "slept").touch()
+
+
+def test_an_error_is_told_before_the_other_tasks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, bool]] = []
+    slept = tmp_path / "slept"
+    monkeypatch.setattr(executors.tqdm, "write", lambda text, file: told.append((text, slept.exists())))
+    with pytest.raises(ValueError, match=r"^the first is broken\.$"):
+        run_phases(
+            ExecutorOptions(tasks=2),
+            tmp_path / "work",
+            [Phase("write", FailsWhileOthersRun(tmp_path))],
+            list,
+            processes=2,
+        )
+    assert slept.exists()
+    assert told == [
+        (
+            "A task of the phase 'write' failed with ValueError: the first is broken. The command ends when the tasks that run have ended.",
+            False,
+        )
+    ]
+
+
 def test_a_process_that_is_killed_ends_the_command(tmp_path: Path) -> None:
     with pytest.raises(ChildProcessError, match="One of 2 processes was killed.*--resume=true goes on"):
         Squares(tmp_path / "work", kills=True).run(ExecutorOptions(tasks=4), 2)
@@ -79,10 +123,10 @@ def test_a_process_that_is_killed_ends_the_command(tmp_path: Path) -> None:
 
 
 def test_a_command_that_keeps_nothing_says_so(tmp_path: Path) -> None:
-    stage = Stage("write", Squares(tmp_path / "work", kills=True).write)
+    phase = Phase("write", Squares(tmp_path / "work", kills=True).write)
     with pytest.raises(ChildProcessError, match="was killed.*Start again.$") as caught:
-        run_stages(
-            ExecutorOptions(tasks=4), tmp_path, [stage], list, processes=2, after_failure="Start again."
+        run_phases(
+            ExecutorOptions(tasks=4), tmp_path, [phase], list, processes=2, after_failure="Start again."
         )
     assert "--resume" not in str(caught.value)
 
@@ -148,7 +192,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return submitted
 
 
-def test_slurm_gets_a_job_for_each_stage(
+def test_slurm_gets_a_job_for_each_phase(
     tmp_path: Path, sbatch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert Squares(tmp_path / "work").run(SLURM) is None
@@ -246,7 +290,7 @@ def test_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert Squares(tmp_path / "work").run(options) == SQUARES
         (tmp_path / "file" / "0.txt").mkdir(parents=True)
         with pytest.raises(
-            ChildProcessError, match="1 of 3 tasks of the stage 'write' failed on Ray.*IsADirectoryError"
+            ChildProcessError, match="1 of 3 tasks of the phase 'write' failed on Ray.*IsADirectoryError"
         ):
             Squares(tmp_path / "file").run(options)
     finally:
@@ -258,12 +302,12 @@ def test_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from lerobot_gem.data.executors import ExecutorOptions, Stage, run_stages
+from lerobot_gem.data.executors import ExecutorOptions, Phase, run_phases
 folder = Path(sys.argv[1])
 def sleep(rank, tasks):
     (folder / f"started-{rank}").touch()
     time.sleep(60)
-run_stages(ExecutorOptions(), folder / "work", [Stage("sleep", sleep)], list, processes=2)
+run_phases(ExecutorOptions(), folder / "work", [Phase("sleep", sleep)], list, processes=2)
 """
 
 

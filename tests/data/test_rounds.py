@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerobot_gem.data.rounds import attempts_of_round, share
+from lerobot_gem.data.rounds import attempts_of_round
 
 
 def collected(wanted: int, fails: set[int], available: int | None = None) -> list[range]:
@@ -39,9 +39,3 @@ def test_too_many_failures_end_it():
 
     with pytest.raises(RuntimeError, match="^2 failures$"):
         attempts_of_round(1, 5, lambda one: one > 1, give_up)
-
-
-@pytest.mark.parametrize(("attempts", "tasks"), [(7, 3), (2, 5), (6, 1)])
-def test_the_shares_are_all_attempts_in_order(attempts: int, tasks: int):
-    numbers = range(attempts)
-    assert [one for rank in range(tasks) for one in numbers[share(attempts, rank, tasks)]] == list(numbers)

@@ -16,7 +16,9 @@ from tests.envs.test_configuration_libero_wide import parse
 def test_wrong_names_are_errors(libero: Path) -> None:
     with pytest.raises(ValueError, match="no wide placements for libero_goal"):
         LiberoWideEnvConfig(task="libero_goal").create_envs(1)
-    with pytest.raises(ValueError, match="control_mode is relative or absolute"):
+    with pytest.raises(
+        ValueError, match="control_mode='both' is unknown: expected one of 'relative', 'absolute'"
+    ):
         LiberoWideEnvConfig(control_mode="both").create_envs(1)
 
 

@@ -19,6 +19,7 @@ from lerobot_gem.evaluation.depth_report import (
     table,
     write_depth_report,
 )
+from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_target import depth_target
@@ -107,6 +108,28 @@ def test_the_seed_and_the_episodes_decide(checkpoint, depth_dataset_root, tmp_pa
     assert indices == [FRAMES, 2 * FRAMES - 1]
     assert strips("again")[0] == first
     assert strips("other", seed=1)[0] != first
+
+
+def test_a_frames_noise_is_its_own(checkpoint, depth_dataset_root, tmp_path, monkeypatch):
+    """Whatever frames share its batch; pictures of batches of other sizes differ by rounding alone, so the noise is compared."""
+    sample = DepthGenerator.sample
+
+    def spy(self, conditioning, mask, size, *, generator, **options):
+        states = [each.get_state() for each in generator]
+        found.setdefault(len(found), [torch.rand(2, generator=each).tolist() for each in generator])
+        for each, state in zip(generator, states, strict=True):
+            each.set_state(state)
+        return sample(self, conditioning, mask, size, generator=generator, **options)
+
+    monkeypatch.setattr(DepthGenerator, "sample", spy)
+    by_size = []
+    for size in (1, 2):
+        found: dict[int, list[list[float]]] = {}
+        output = tmp_path / str(size)
+        write_depth_report(request(checkpoint, depth_dataset_root, output, num_frames=2, batch_size=size))
+        calls = list(found.values())
+        by_size.append([draw for call in calls[0 :: len(CAMERAS)] for draw in call])
+    assert len(by_size[0]) == 2 and by_size[0] == by_size[1] and by_size[0][0] != by_size[0][1]
 
 
 def test_frames_without_depth_are_skipped_and_counted(checkpoint, tmp_path):

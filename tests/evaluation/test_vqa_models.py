@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lerobot_gem.evaluation.vqa_models import load_answerer
+from lerobot_gem.models.precision import autocast_weights
 from tests.checkpoints.conftest import edit_config
 from tests.policies.gem.test_modeling_gem import save
 
@@ -37,6 +38,19 @@ def test_an_action_policy_with_all_layers_answers_as_the_one_that_its_backbone_c
     folder = save(tmp_path / "action", acting, *processors)
     asked = [([torch.rand(3, 64, 64)], "Where is it?")]
     assert load(folder).answer(asked) == load(policy).answer(asked)
+
+
+def test_a_policy_in_bfloat16_is_stored_as_it_computes(policy):
+    """Autocast would cast these weights each time; without a number of the answer changing."""
+    asked = [([torch.rand(3, 64, 64)], "Where is it?")]
+    answerer = load(policy, dtype="bfloat16")
+    cast = autocast_weights(answerer.backbone)
+    types = {name: weight.dtype for name, weight in answerer.backbone.named_parameters()}
+    assert cast and {types[name] for name in cast} == {torch.bfloat16}
+    assert {types[name] for name in types.keys() - cast} == {torch.float32}
+    stored = answerer.answer(asked)
+    answerer.backbone.float()
+    assert answerer.answer(asked) == stored
 
 
 def test_a_model_without_language_head_is_refused(plain, tmp_path):

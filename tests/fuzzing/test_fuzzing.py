@@ -17,7 +17,7 @@ from random import Random
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from PIL import Image
@@ -287,6 +287,9 @@ _records = st.fixed_dictionaries(
     {"image": st.just("a.jpg") | _json, "conversations": st.lists(_turn, max_size=4) | _json},
     optional={"id": _json, "data_source": _json, "images": _json, "video": _json, "messages": _json},
 )
+_numbers = st.text(alphabet='0123456789., \n()[]<>%"xpe-', max_size=200)
+_thousandths = st.integers(0, 1000)
+_place = st.tuples(*[_thousandths] * 2).map(list) | st.tuples(*[_thousandths] * 4).map(list)
 
 
 @pytest.mark.slow
@@ -303,11 +306,31 @@ def test_a_record_is_refused_or_comes_back_equal(record: dict) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
-@given(st.text(alphabet='0123456789., \n()[]<>%"xpe-', max_size=200), st.booleans())
-def test_a_text_is_moved_or_refused(text: str, stretch: bool) -> None:
-    assert Letterbox((64, 48), (64, 48)).text(text) == text
+@given(_numbers, _place, st.just("") | _numbers, st.booleans())
+@example("", [100, 200], "", False)
+@example("", [100, 200, 300, 400], "", False)
+@example("2000 px ", [100, 200], "", True)
+def test_a_text_is_moved_or_refused(before: str, place: list[int], after: str, stretch: bool) -> None:
+    def text(numbers: list[int]) -> str:
+        return f'{before}"{"point" if len(numbers) == 2 else "bbox"}_2d": {numbers}{after}'
+
+    assert Letterbox((64, 48), (64, 48)).text(text(place)) == text(place)
+    # Bars take an eighth of the height, above and below.
+    expected = [round(125 + n * 0.75) if index % 2 and not stretch else n for index, n in enumerate(place)]
+    try:
+        moved = Letterbox((64, 48), (48, 48), stretch).text(text(place))
+    except RecordError:
+        assert before or after or (len(place) == 4 and not stretch)  # a box may be turned
+    else:
+        assert moved == text(expected)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+@given(_numbers, st.booleans())
+def test_a_text_without_known_coordinates_stays_or_is_refused(text: str, stretch: bool) -> None:
     with suppress(RecordError):
-        assert isinstance(Letterbox((64, 48), (48, 48), stretch).text(text), str)
+        assert Letterbox((64, 48), (48, 48), stretch).text(text) == text
 
 
 def test_there_are_2000_mutations() -> None:

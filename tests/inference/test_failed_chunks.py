@@ -26,7 +26,9 @@ def test_the_error_is_taken_from_the_log():
 
 def test_a_chunk_that_comes_is_no_failure():
     failed = logged(ValueError("once"))
+    assert failed.reason is not None
     failed.succeeded()
+    assert failed.reason is None
     failed.end()  # ends nothing
 
 

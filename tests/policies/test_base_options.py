@@ -19,6 +19,13 @@ from lerobot_gem.policies.validation import ConfigurationError
         (DepthConfig, {"loss_weight": -1.0}, "depth.loss_weight=-1.0: expected 0 or more"),
         (DepthConfig, {"loss_weight": float("nan")}, "depth.loss_weight=nan: expected 0 or more"),
         (DepthConfig, {"share": 0.0}, "depth.share=0.0: expected a share of the images, above 0"),
+        (
+            DepthConfig,
+            {"guidance_scale": -1.0},
+            "depth.guidance_scale=-1.0: expected a finite weight, 0 or more",
+        ),
+        (DepthConfig, {"guidance_scale": float("nan")}, "depth.guidance_scale=nan: expected a finite weight"),
+        (DepthConfig, {"guidance_scale": float("inf")}, "depth.guidance_scale=inf: expected a finite weight"),
         (DepthConfig, {"num_inference_steps": 0}, "depth.num_inference_steps=0: expected 1 to 1000"),
         (DepthConfig, {"num_inference_steps": 2_000_000_000}, "expected 1 to 1000"),
     ],

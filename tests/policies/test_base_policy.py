@@ -10,6 +10,7 @@ from lerobot_gem.policies import base_policy
 from lerobot_gem.policies.base_options import BackboneConfig, DepthConfig
 from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import build_policy
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixtures)
 
@@ -21,6 +22,11 @@ def test_the_baseline_without_depth_leaves_the_generator_out(gem_checkpoint: Pat
     assert policy.generator is None
     with pytest.raises(ValueError, match="learns no depth and has no depth generator"):
         policy.generate_depth({})
+    config.backbone.freeze_vision_tower = config.backbone.freeze_language_model = True
+    with pytest.raises(ValueError, match="has vision_tower, merger, language_model, but .*") as caught:
+        GemPolicy.from_pretrained(gem_checkpoint, config=config)
+    assert "--policy.backbone.freeze_vision_tower=false or" in str(caught.value)
+    assert "expert" not in str(caught.value)
 
 
 @pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])
@@ -58,6 +64,12 @@ def test_a_step_draws_its_own_and_a_checkpoint_draws_on(
     policy.config.built.steps_done = 2
     monkeypatch.setattr(base_policy, "process_rank", lambda: 0)
     assert loss() == before[2] != other
+
+
+@pytest.mark.parametrize("policy_class", [GemPolicy, GemVLAPolicy])
+def test_a_misspelt_argument_is_an_error(policy_class) -> None:
+    with pytest.raises(TypeError, match="dataset_metadata"):
+        policy_class(policy_class.config_class(preset="tiny", device="cpu"), dataset_metadata=None)
 
 
 @pytest.mark.parametrize("policy_type", ["gem", "gem_vla"])

@@ -17,6 +17,9 @@ from lerobot_gem.policies.validation import ConfigurationError
         ),
         ({"architecture": {"depth": 0}}, "expert.architecture=.*: expected a depth from 1 to 1000"),
         ({"conditioning_layers": [0, -1]}, r"expert.conditioning_layers=\[0, -1\]: expected layers from 0"),
+        ({"state_noise_snr": float("nan")}, "expert.state_noise_snr=nan: expected decibels from -100 to 100"),
+        ({"state_noise_snr": float("-inf")}, "expert.state_noise_snr=-inf: expected decibels"),
+        ({"state_noise_snr": -7000.0}, "expert.state_noise_snr=-7000.0: expected decibels"),
         ({"flow_samples": 0}, "expert.flow_samples=0: expected 1 to 100"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lerobot_gem.policies.base_options import DepthConfig
+from lerobot_gem.policies.expert_options import DistillationConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.start import check_start, check_switches
@@ -93,3 +94,19 @@ def test_stages_1_and_2_paint_depth_without_a_weight(monkeypatch: pytest.MonkeyP
         GemConfig(
             preset="tiny", device="cpu", stage="joint", depth=weightless, allow_untrained=True
         ).get_optimizer_preset()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["expert.num_inference_steps=5", "expert.time_distribution=uniform", "expert.state_noise_snr=40"],
+)
+def test_a_student_learns_no_flow(option: str, monkeypatch: pytest.MonkeyPatch):
+    student = GemVLAConfig(preset="tiny", device="cpu", distillation=DistillationConfig(teacher="me/teacher"))
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--policy.{option}"])
+    with pytest.raises(
+        ConfigurationError, match=f"--policy.{option} does nothing with --policy.distillation.teacher"
+    ):
+        student.get_optimizer_preset()
+    GemVLAConfig(preset="tiny", device="cpu").get_optimizer_preset()
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", "--policy.expert.num_inference_steps=1"])
+    student.get_optimizer_preset()

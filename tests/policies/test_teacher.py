@@ -69,7 +69,9 @@ def test_the_student_alone_has_gradients_and_the_teacher_stays(teacher, student_
     [teaching] = [student._teacher._policy]
     assert not grads(teaching) and not teaching.training
     stored = load_file(teacher / "model.safetensors")
-    assert all(weight.equal(stored[name]) for name, weight in teaching.state_dict().items() if name in stored)
+    weights = teaching.state_dict()
+    assert weights.keys() == stored.keys()
+    assert all(weight.equal(stored[name]) for name, weight in weights.items())
     trained = {id(weight) for weight in student.parameters()}
     assert not trained & {id(weight) for weight in teaching.parameters()}
 

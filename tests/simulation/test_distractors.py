@@ -35,7 +35,7 @@ def test_names_are_those_that_the_scene_lacks() -> None:
     assert distractor_names("libero_object", BDDL, 2) == ["alphabet_soup_1", "bbq_sauce_1"]
     assert "milk_1" not in distractor_names("libero_object", BDDL, 9)
     assert distractor_names("libero_goal", BDDL, 0) == []
-    with pytest.raises(ValueError, match="distractors is 0 to 9"):
+    with pytest.raises(ValueError, match="distractors=10: expected 0 to 9"):
         distractor_names("libero_object", BDDL, 10)
     with pytest.raises(ValueError, match="distractors for libero_object, not for libero_goal"):
         distractor_names("libero_goal", BDDL, 1)

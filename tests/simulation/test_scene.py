@@ -74,3 +74,5 @@ def test_unknown_task_and_suite(libero: Path) -> None:
         LiberoScene("libero_object", 10)
     with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_objects'"):
         LiberoScene("libero_objects", 0)
+    with pytest.raises(ValueError, match="control_freq=0: expected control steps per second, more than 0"):
+        LiberoScene("libero_object", 0, control_freq=0)

@@ -6,7 +6,7 @@ import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.storage.images import image_features
-from lerobot_gem.storage.recorded_episodes import count_frames, has_episode, read_episode, write_episode
+from lerobot_gem.storage.recorded_episodes import episode_length, has_episode, read_episode, write_episode
 
 IMAGE, DEPTH, STATE = "observation.images.image", "observation.images.image_depth", "observation.state"
 
@@ -26,7 +26,7 @@ def test_an_episode_becomes_one_of_a_dataset(tmp_path: Path) -> None:
     folder.mkdir()
     assert not has_episode(folder)
     write_episode(frames, folder)
-    assert has_episode(folder) and count_frames(folder) == len(frames)
+    assert has_episode(folder) and episode_length(folder) == len(frames)
 
     vectors = {
         key: {"dtype": "float32", "shape": frames[0][key].shape, "names": None} for key in (STATE, "action")

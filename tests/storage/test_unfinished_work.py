@@ -29,22 +29,25 @@ def work(folder: Path, settings: dict[str, Any], **options: bool) -> AbstractCon
     return begun_or_resumed(given, folder / "out.work", settings, work="import", decided_by="settings")
 
 
-def test_a_disk_that_is_full_when_work_goes_on_loses_nothing(
+def test_a_disk_that_is_full_when_work_begins_or_goes_on_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def go_on(resume: bool = True) -> None:
         with work(tmp_path, {"a": 1}, resume=resume):
-            pass
+            (tmp_path / "out.work" / "begun").touch()
 
     def full(path: Path, _text: str) -> None:
         path.open("w").close()  # as a full disk leaves it
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    go_on(resume=False)
-    with monkeypatch.context() as patch, suppress(OSError):
-        patch.setattr(Path, "write_text", full)
-        go_on()
+    for resume in (False, True):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(Path, "write_text", full)
+            go_on(resume)
+        assert not (tmp_path / "out.work" / "begun").exists()
     go_on()
+    go_on()
+    assert (tmp_path / "out.work" / "begun").exists()
 
 
 def test_work_goes_on_with_the_same_settings_when_told_to(tmp_path: Path) -> None:

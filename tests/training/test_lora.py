@@ -183,7 +183,7 @@ def test_random_weights_that_nobody_saves_would_be_lost(make_stage, in_full):
 
 def test_everything_frozen_is_one_error(make_policy, gem_checkpoint):  # noqa: F811
     """LeRobot builds the policy first, which is where it ends."""
-    with pytest.raises(ValueError, match="Nothing is trainable"):
+    with pytest.raises(ValueError, match="Nothing is trainable: .*--policy.expert.freeze=false"):
         make_policy(
             backbone=BackboneConfig(
                 pretrained=gem_checkpoint, freeze_vision_tower=True, freeze_language_model=True

@@ -36,9 +36,19 @@ def test_only_the_named_parts_are_trainable(caplog: pytest.LogCaptureFixture):
     assert "language_model: 0.00 M parameters, frozen" in caplog.text
 
 
-def test_nothing_trainable_is_an_error():
-    with pytest.raises(ValueError, match="Nothing is trainable: .*Unfreeze one"):
-        freeze_all_but(Policy(), {"generator"})
+def test_nothing_trainable_is_an_error_that_names_what_this_policy_can_unfreeze():
+    policy = Policy()
+    with pytest.raises(
+        ValueError,
+        match="the policy has language_model, expert, but stage and freeze flags train merger, connector. Expected a part in common: "
+        "--policy.backbone.freeze_language_model=false or --policy.expert.freeze=false.$",
+    ):
+        freeze_all_but(policy, {"connector", "merger"})
+    del policy.expert
+    with pytest.raises(
+        ValueError, match="has language_model, but .* train no part.*: --policy.*language_model=false.$"
+    ):
+        freeze_all_but(policy, set())
 
 
 @pytest.mark.parametrize("lr_backbone", [None, 0.1])

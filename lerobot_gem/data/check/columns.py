@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lerobot_gem.data.check.facts import LanguageFacts, TaskFacts, VectorFacts
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
+from lerobot_gem.processing.dataset_names import flat_names
 from lerobot_gem.processing.language import EVENTS, MESSAGES, PERSISTENT
 from lerobot_gem.processing.statistics import still_dimensions
 
@@ -92,7 +93,7 @@ def vector_facts(dataset: LeRobotDataset, policy: GemVLAConfig) -> list[VectorFa
         if key not in dataset.meta.features:
             continue
         values = _vectors(dataset, key)
-        names = _names(dataset.meta.features[key].get("names"), values.shape[1])
+        names = _names(key, dataset.meta.features[key].get("names"), values.shape[1])
         finite = np.isfinite(values).all(axis=1)
         good = values[finite] if finite.any() else np.zeros((1, values.shape[1]))
         low, high = good.min(axis=0), good.max(axis=0)
@@ -151,13 +152,13 @@ def unread_vectors(dataset: LeRobotDataset) -> dict[str, int]:
     return {key: count for key, count in counts.items() if count}
 
 
-def _names(names: Any, dim: int) -> list[str]:
-    """Names of dimensions: LeRobot stores a list, a dictionary of lists, or none."""
-    if isinstance(names, dict):
-        names = [name for part in names.values() for name in (part if isinstance(part, list) else [part])]
-    if not names or len(names) != dim:
-        return [str(position) for position in range(dim)]
-    return [str(name) for name in names]
+def _names(key: str, names: Any, dim: int) -> list[str]:
+    """Names of dimensions; their positions where the dataset has none, or more or fewer."""
+    try:
+        flat = flat_names(key, names, dim) if names else []
+    except ValueError:  # which the stages that read them report
+        flat = []
+    return flat if len(flat) == dim else [str(position) for position in range(dim)]
 
 
 def _has_messages(dataset: LeRobotDataset) -> NDArray[np.bool_]:

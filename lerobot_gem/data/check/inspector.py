@@ -49,8 +49,8 @@ from lerobot_gem.data.check.stage_checks import (
     stage_of,
     text_batches,
 )
-from lerobot_gem.data.check.training_path import Item, open_dataset
-from lerobot_gem.data.executors import ExecutorOptions, Stage, run_stages
+from lerobot_gem.data.check.training_path import Item, open_for_training
+from lerobot_gem.data.executors import ExecutorOptions, Phase, run_phases, share
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.base_options import DepthSupervision
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
@@ -190,11 +190,11 @@ def inspect(config: CheckConfig) -> Inspection | None:
 def _run(work: "_Inspector") -> Inspection | None:
     config = work.config
     finish = work.report if config.executor == "slurm" else work.finish
-    stages = [Stage("texts", work.read_texts), Stage("images", work.read_images)]
-    return run_stages(
+    phases = [Phase("texts", work.read_texts), Phase("images", work.read_images)]
+    return run_phases(
         config,
         work.folder,
-        stages,
+        phases,
         finish,
         processes=config.tasks or 1,
         forks=False,  # what is opened here has threads
@@ -226,7 +226,7 @@ class _Inspector:
     @cached_property
     def opened(self) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
         """Metadata, and the dataset, which is None if it has no frames."""
-        return open_dataset(self.config, self.given or stage_config("joint", None))
+        return open_for_training(self.config, self.given or stage_config("joint", None))
 
     @cached_property
     def stages(self) -> list[BoundStage]:
@@ -269,8 +269,8 @@ class _Inspector:
         """Read a task's share of the texts."""
         if self.dataset is None:
             return
-        shares = _share(list(batched(self.draws[0], TEXT_BATCH)), rank, tasks)
-        positions = [position for batch in shares for position in batch]
+        batches = list(batched(self.draws[0], TEXT_BATCH))
+        positions = [position for batch in batches[share(len(batches), rank, tasks)] for position in batch]
         found = {
             policy: reading.view.read_texts(self.dataset, positions)
             for policy, reading in self.policies.items()
@@ -282,9 +282,9 @@ class _Inspector:
         """Read a task's share of the frames with images."""
         if self.dataset is None:
             return
-        batches = _share(list(batched(self.draws[1], self.config.batch_size)), rank, tasks)
+        batches = list(batched(self.draws[1], self.config.batch_size))
         reader = CameraReader(self.dataset, self.supervision)
-        sample = _read_sample(reader, batches, self._with_texts())
+        sample = _read_sample(reader, batches[share(len(batches), rank, tasks)], self._with_texts())
         self._leave("images", rank, (sample, reader.measured))
 
     def finish(self) -> Inspection:
@@ -363,11 +363,6 @@ class _Inspector:
     def _left(self, name: str) -> list[Any]:
         """What the tasks left, in their order, which is that of the frames."""
         return [pickle.loads(file.read_bytes()) for file in sorted(self.folder.glob(f"{name}-*.pickle"))]
-
-
-def _share[Part](parts: list[Part], rank: int, tasks: int) -> list[Part]:
-    """A task's share, without gaps."""
-    return parts[len(parts) * rank // tasks : len(parts) * (rank + 1) // tasks]
 
 
 def _disagreement(meta: LeRobotDatasetMetadata) -> list[str]:

@@ -37,7 +37,7 @@ from lerobot_gem.storage.reasons import reason
 Item = dict[str, Any]
 
 
-def open_dataset(
+def open_for_training(
     config: TrainPipelineConfig, policy: PreTrainedConfig
 ) -> tuple[LeRobotDatasetMetadata, LeRobotDataset | None]:
     """Open what a training of `policy` reads: the whole dataset, or its part for training with `dataset.eval_split`.

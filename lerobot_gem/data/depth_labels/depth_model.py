@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from lerobot_gem.policies.validation import require
+
 DepthType = Literal["metric", "relative"]
 
 NEAREST, FARTHEST = 1.0, 8.0  # metres of pseudo-depth, within what training takes for valid
@@ -51,9 +53,7 @@ class DepthModelConfig:
     depth_type: str | None = None
 
     def __post_init__(self) -> None:
-        known = get_args(DepthType)
-        if self.depth_type is not None and self.depth_type not in known:
-            raise ValueError(f"model.depth_type is one of {', '.join(known)}, but is {self.depth_type!r}.")
+        require(self.depth_type, (None, *get_args(DepthType)), "model.depth_type")
 
 
 class DepthModel:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig, DepthType
-from lerobot_gem.data.executors import LocalExecutor, Stage, run_stages
+from lerobot_gem.data.executors import LocalExecutor, Phase, run_phases
 from lerobot_gem.data.work_options import WorkOptions
-from lerobot_gem.policies.validation import require_at_least
+from lerobot_gem.policies.validation import require, require_at_least
 from lerobot_gem.processing.depth_cameras import depth_key, is_depth
 from lerobot_gem.storage.depth_columns import add_depth_features
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
@@ -73,8 +73,7 @@ class LabelDepthConfig(WorkOptions):
     def __post_init__(self) -> None:
         self.check_work()
         require_at_least(self, batch_size=1, num_workers=0, max_side=32)
-        if self.storage not in STORAGES:
-            raise ValueError(f"storage must be one of {', '.join(STORAGES)}, but is {self.storage!r}.")
+        require(self.storage, STORAGES, "storage")
         if self.dataset.episodes is not None:
             raise ValueError(
                 f"dataset.episodes={self.dataset.episodes}: a dataset is labelled as a whole. Leave --dataset.episodes out, "
@@ -83,7 +82,7 @@ class LabelDepthConfig(WorkOptions):
 
 
 @dataclass(frozen=True)
-class CameraReport:
+class LabelReport:
     """The depth of one camera.
 
     Attributes:
@@ -105,7 +104,7 @@ class CameraReport:
     farthest: float
 
 
-def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
+def label_depth(config: LabelDepthConfig) -> list[LabelReport] | None:
     """Label a dataset with depth. Started by `accelerate launch` or torchrun, the processes are the tasks.
 
     Returns:
@@ -139,13 +138,13 @@ def label_depth(config: LabelDepthConfig) -> list[CameraReport] | None:
         work.open()
     with _begun_or_resumed(work) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
-        stage = Stage("label", work.label)
+        phase = Phase("label", work.label)
         if not is_launched:
-            return run_stages(
-                config, work.staging, [stage], work.finish, processes=config.tasks or 1, forks=False
+            return run_phases(
+                config, work.staging, [phase], work.finish, processes=config.tasks or 1, forks=False
             )
         ranks = [state.process_index]
-        LocalExecutor(stage, state.num_processes, work.staging, ranks=ranks).run()
+        LocalExecutor(phase, state.num_processes, work.staging, ranks=ranks).run()
         state.wait_for_everyone()
         return work.finish() if state.is_main_process else None
 
@@ -223,7 +222,7 @@ class _Labelling:
         with self._explained():
             _label_episodes(self.config, self.dataset, self.storage, model, chosen, self.shows_progress)
 
-    def finish(self) -> list[CameraReport]:
+    def finish(self) -> list[LabelReport]:
         """Write the dataset.
 
         Raises:
@@ -363,7 +362,7 @@ def _write(
     staging: Path,
     folders: dict[int, Path],
     storage: Mapping[str, str],
-) -> list[CameraReport]:
+) -> list[LabelReport]:
     """Write the dataset inside of `staging` and move it to its place when complete."""
     settings = json.loads((staging / "settings.json").read_text())
     depth_type, partial = settings["depth_type"], staging / "dataset"
@@ -379,10 +378,10 @@ def _write(
     return reports
 
 
-def _report(key: str, depth_type: str, episodes: Sequence[DepthSummary]) -> CameraReport:
+def _report(key: str, depth_type: str, episodes: Sequence[DepthSummary]) -> LabelReport:
     frames = [episode.frames for episode in episodes]
     stats = {name: [episode.stats[name] / 1000 for episode in episodes] for name in ("min", "q50", "max")}
-    return CameraReport(
+    return LabelReport(
         key=key,
         depth_type=depth_type,
         frames=sum(frames),

@@ -11,6 +11,7 @@ depends on the input and the settings alone, not on the number of tasks.
 """
 
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.io_utils import load_info, write_info
 from tqdm.auto import tqdm
 
-from lerobot_gem.data.executors import Stage, run_stages
+from lerobot_gem.data.executors import Phase, run_phases
 from lerobot_gem.data.gem_jsonl.letterbox import RESIZES
 from lerobot_gem.data.gem_jsonl.parts import (
     REPO_ID,
@@ -40,7 +41,7 @@ from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat
 from lerobot_gem.data.work_options import WorkOptions
-from lerobot_gem.policies.validation import require_at_least
+from lerobot_gem.policies.validation import require, require_at_least
 from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
@@ -91,20 +92,21 @@ class ImportGemConfig(WorkOptions):
     def __post_init__(self) -> None:
         self.check_work()
         self.source = Path(self.source)
-        if self.resize not in RESIZES:
-            raise ValueError(f"resize is one of {', '.join(RESIZES)}, but is {self.resize!r}.")
+        require(self.resize, RESIZES, "resize")
         require_at_least(self, num_images=1, samples_per_episode=1, num_workers=1)
         if self.samples_per_episode > LONGEST_EPISODE:
             raise ValueError(
-                f"samples_per_episode must be at most {LONGEST_EPISODE}, since an episode is written as a whole, but is "
-                f"{self.samples_per_episode}."
+                f"samples_per_episode={self.samples_per_episode}: expected at most {LONGEST_EPISODE}, since an episode is written "
+                "as a whole."
             )
         if self.image_size is not None and min(self.image_size) < 16:
             raise ValueError(
-                f"image_size must be at least 16 x 16 (height, width), but is {self.image_size}."
+                f"image_size={self.image_size}: expected height and width of at least 16 pixels."
             )
-        if not self.depth_unit_mm > 0:  # NaN is not, either
-            raise ValueError(f"depth_unit_mm must be above 0, but is {self.depth_unit_mm}.")
+        if not 0 < self.depth_unit_mm < math.inf:  # NaN is not, either
+            raise ValueError(
+                f"depth_unit_mm={self.depth_unit_mm}: expected millimetres above 0 (1 by default)."
+            )
 
     def content(self) -> dict[str, Any]:
         """Everything that decides what is written, including the state of the files of records.
@@ -210,12 +212,12 @@ def import_gem(config: ImportGemConfig) -> ImportReport | None:
         OSError: The disk is full, or can't be read.
     """
     work = _Import(config)
-    stages = [Stage("look", work.look, is_shared=False), Stage("write", work.write)]
+    phases = [Phase("look", work.look, is_shared=False), Phase("write", work.write)]
     with begun_or_resumed(
         config, work.staging, config.content(), work="import", decided_by="settings or records"
     ):
         work.begin()
-        return run_stages(config, work.staging, stages, work.finish, processes=config.num_workers)
+        return run_phases(config, work.staging, phases, work.finish, processes=config.num_workers)
 
 
 @dataclass(frozen=True)

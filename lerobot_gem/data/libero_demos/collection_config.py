@@ -6,7 +6,7 @@ from typing import Any
 
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.rounds import CollectionOptions
-from lerobot_gem.policies.validation import require_at_least
+from lerobot_gem.policies.validation import require, require_at_least
 from lerobot_gem.simulation.placements import PLACEMENTS
 from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, Amount, SceneChanges
 from lerobot_gem.storage.output_folder import OutputDataset
@@ -81,8 +81,7 @@ class LiberoDemosConfig(CollectionOptions):
     def __post_init__(self) -> None:
         self.check_work()
         self.source = None if self.source is None else Path(self.source)
-        if self.mode not in MODES:
-            raise ValueError(f"mode is one of {', '.join(MODES)}, but is {self.mode!r}.")
+        require(self.mode, MODES, "mode")
         self._refuse_unread()
         if self.mode == "scenes":
             self.episodes_per_task = 0
@@ -90,8 +89,7 @@ class LiberoDemosConfig(CollectionOptions):
                 raise ValueError(
                     "mode=scenes collects scenes alone: say how many with --scenes_per_task=1000."
                 )
-        if self.placement not in PLACEMENTS:
-            raise ValueError(f"placement is one of {', '.join(PLACEMENTS)}, but is {self.placement!r}.")
+        require(self.placement, PLACEMENTS, "placement")
         require_at_least(self, episodes_per_task=0, scenes_per_task=0, seed=0, action_noise=0)
         require_at_least(self, fps=1, image_size=16, num_workers=1)
         if not self.episodes_per_task and not self.scenes_per_task:

@@ -30,7 +30,7 @@ class GemConfig(OldPolicyFields, BaseGemConfig):
         weights: How the layers that are trained are stored: "float32", or "bfloat16" with `optimizer_name` "adamw_8bit", at less
             than half the memory (docs/reference/memory.md). Frozen layers are stored in `dtype`.
         micro_batch_size: Samples of a batch whose activations are in memory at a time, a divisor of the batch; gradients are
-            those of the whole batch, at a third more time. None is all of them.
+            those of the whole batch, at the price of a second pass forward. None is all of them.
         normalization_mapping: LeRobot's; images are not normalised by it.
         optimizer_name: "adamw"; "adamw_8bit", torchao's, whose state takes a quarter of the memory; or "muon", which learns from
             scratch with fewer samples (results/demo/README.md).

@@ -39,6 +39,7 @@ class GemPolicy(BaseGemPolicy):
         config: Features must be set, as LeRobot's `make_policy` does.
         dataset_meta: Metadata of the training dataset, when there is one.
         weights_follow: A checkpoint's weights will be loaded next: nothing is downloaded or initialised.
+        dataset_stats: Not read; LeRobot passes what other policies need.
 
     Raises:
         ValueError: The features or parts don't fit together, a stage was skipped, or a part that must be trained is not.
@@ -52,7 +53,11 @@ class GemPolicy(BaseGemPolicy):
 
     @drawing_apart()
     def __init__(
-        self, config: GemConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
+        self,
+        config: GemConfig,
+        dataset_meta: Any = None,
+        weights_follow: bool = False,
+        dataset_stats: Any = None,
     ) -> None:
         super().__init__(config, dataset_meta, weights_follow)
         config.validate_features()
@@ -131,13 +136,13 @@ class GemPolicy(BaseGemPolicy):
 
     @torch.no_grad()
     def generate_depth(
-        self, batch: dict[str, Tensor], generator: torch.Generator | None = None
+        self, batch: dict[str, Tensor], generator: torch.Generator | list[torch.Generator] | None = None
     ) -> dict[str, Tensor]:
         """Generate the depth of every camera's image.
 
         Args:
             batch: A preprocessed batch; needs no depth.
-            generator: Draws the noise.
+            generator: Draws the noise; a list has one for each sample.
 
         Returns:
             Camera -> pictures (B, 3, h, w) in [0, 1], coloured by `depth.colormap`; `relative_depth` of

@@ -125,7 +125,8 @@ class ActingPolicy(BaseGemPolicy):
             ValueError: Tokens are asked of a policy that was loaded without them. Or the chunk is not finite: looking costs no time, since
                 whoever asks for a chunk waits for it. Or its shapes change too often to be compiled.
         """
-        self.eval()
+        if self.training:  # else each chunk would walk over all modules
+            self.eval()
         integrate: Integrator | None = None
         if self._rtc_enabled():
             if self.rtc_processor is None:

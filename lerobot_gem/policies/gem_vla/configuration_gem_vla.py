@@ -49,7 +49,7 @@ class GemVLAConfig(BaseGemConfig):
         weights: How the layers that are trained are stored: "float32", or "bfloat16" with `optimizer_name` "adamw_8bit", at less
             than half the memory (docs/reference/memory.md). Frozen layers are stored in `dtype`.
         micro_batch_size: Samples of a batch whose activations are in memory at a time, a divisor of the batch; gradients are
-            those of the whole batch, at a third more time. None is all of them.
+            those of the whole batch, at the price of a second pass forward. None is all of them.
         normalization_mapping: Actions to [-1, 1] by minimum and maximum as in the release; states are standardised,
             where the release feeds them raw (this port: joint angles in degrees would swamp the rest).
         camera_dropout: Probability to leave each camera out of the prompt in training; one always stays. 0.1 in the release

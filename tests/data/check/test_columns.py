@@ -74,6 +74,23 @@ def test_ranges_are_those_of_the_data(dataset_root: Path):
     assert vectors(dataset)["observation.state"].shape == (EPISODES * FRAMES, 8)
 
 
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["x", "y", "z", "a", "b", "c", "grip"], ["x", "y", "z", "a", "b", "c", "grip"]),
+        ({"arm": ["x", "y", "z", "a", "b", "c"], "hand": ["grip"]}, ["x", "y", "z", "a", "b", "c", "grip"]),
+        ({name: place for place, name in enumerate("abcdefg")}, list("abcdefg")),
+        ({"arm": ["x", "y"]}, list("0123456")),
+        (["x", "y"], list("0123456")),
+        (None, list("0123456")),
+    ],
+)
+def test_dimensions_have_the_names_of_the_dataset(dataset_root: Path, names: object, found: list[str]):
+    dataset = load(dataset_root)
+    dataset.meta.features["action"]["names"] = names
+    assert vector_facts(dataset, POLICY)[0].names == found
+
+
 def test_statistics_of_other_data_are_noticed(dataset_root: Path, tmp_path: Path):
     root = shutil.copytree(dataset_root, tmp_path / "copy")
     file = root / "meta" / "stats.json"

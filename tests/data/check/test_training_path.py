@@ -15,7 +15,7 @@ from lerobot.scripts import lerobot_train
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from lerobot_gem.data.check import training_path
-from lerobot_gem.data.check.training_path import as_floats, bind, make_preprocessor, open_dataset
+from lerobot_gem.data.check.training_path import as_floats, bind, make_preprocessor, open_for_training
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from tests.conftest import CAMERAS, build_policy
@@ -95,9 +95,9 @@ def test_a_checkpoint_with_other_cameras_does_not_bind(depth_dataset_root: Path)
 
 def test_a_dataset_is_opened_as_its_training_opens_it(dataset_root: Path):
     config = GemVLAConfig(preset="tiny", device="cpu", chunk_size=4)
-    _, dataset = open_dataset(training(dataset_root, config), config)
+    _, dataset = open_for_training(training(dataset_root, config), config)
     assert dataset[0]["action"].shape == (4, 7)
-    _, dataset = open_dataset(training(dataset_root, config, eval_split=0.5), config)
+    _, dataset = open_for_training(training(dataset_root, config, eval_split=0.5), config)
     assert dataset.num_episodes == 1  # of the two of one task; the only one of the other is held out
 
 
@@ -109,20 +109,20 @@ def test_statistics_that_lerobot_looks_up_are_named(dataset_root: Path, tmp_path
     del stats[FRONT]
     file.write_text(json.dumps(stats))
     with pytest.raises(ValueError, match=f"can't be opened .* no entry for {FRONT}: expected statistics"):
-        open_dataset(training(root, gem()), gem())
-    assert open_dataset(training(root, gem(), use_imagenet_stats=False), gem())[1] is not None
+        open_for_training(training(root, gem()), gem())
+    assert open_for_training(training(root, gem(), use_imagenet_stats=False), gem())[1] is not None
     file.unlink()
     with pytest.raises(
         ValueError, match="can't be opened .* meta/stats.json is missing.*use_imagenet_stats=false"
     ):
-        open_dataset(training(root, gem()), gem())
+        open_for_training(training(root, gem()), gem())
 
 
 def test_what_lerobot_says_of_a_dataset_is_one_error(dataset_root: Path):
     with pytest.raises(ValueError, match="expected some of 0 to 2"):
-        open_dataset(training(dataset_root, gem(), episodes=[7]), gem())
+        open_for_training(training(dataset_root, gem(), episodes=[7]), gem())
     with pytest.raises(ValueError, match="can't be opened .*eval_split=0.9 leaves 0 training episodes"):
-        open_dataset(training(dataset_root, gem(), eval_split=0.9), gem())
+        open_for_training(training(dataset_root, gem(), eval_split=0.9), gem())
 
 
 def test_a_training_that_streams_is_opened_as_such(dataset_root: Path, monkeypatch):
@@ -137,7 +137,7 @@ def test_a_training_that_streams_is_opened_as_such(dataset_root: Path, monkeypat
     config = GemVLAConfig(preset="tiny", device="cpu", chunk_size=4)
     streaming = training(dataset_root, config, streaming=True)
     streaming.num_workers = 1
-    _, dataset = open_dataset(streaming, config)
+    _, dataset = open_for_training(streaming, config)
     assert opened == [True, False]
     assert dataset[0]["action"].shape == (4, 7)
 
@@ -147,7 +147,7 @@ def test_a_stream_without_a_part_for_a_worker_is_an_error(dataset_root: Path):
     config = training(dataset_root, gem(), streaming=True)
     config.num_workers = 0
     with pytest.raises(ValueError, match="streamed without a frame: expected --num_workers=1"):
-        open_dataset(config, gem())
+        open_for_training(config, gem())
 
 
 def test_cameras_without_named_axes_are_one_line(dataset_root: Path, tmp_path: Path):
@@ -157,7 +157,7 @@ def test_cameras_without_named_axes_are_one_line(dataset_root: Path, tmp_path: P
     info["features"][FRONT]["names"] = None
     file.write_text(json.dumps(info))
     with pytest.raises(ValueError, match=r'axes None .* Write "names"'):
-        open_dataset(training(root, gem()), gem())
+        open_for_training(training(root, gem()), gem())
 
 
 def test_the_preprocessor_of_a_checkpoint_is_that_of_lerobot_train(
@@ -174,7 +174,7 @@ def test_the_preprocessor_of_a_checkpoint_is_that_of_lerobot_train(
     with pytest.raises(SeenEnoughError):
         lerobot_train.train(training(depth_dataset_root, resumed(checkpoint)))
     config = resumed(checkpoint)
-    meta, _ = open_dataset(training(depth_dataset_root, config), config)
+    meta, _ = open_for_training(training(depth_dataset_root, config), config)
     bind(config, meta, {})
     with pytest.raises(SeenEnoughError):
         make_preprocessor(config, meta, {})
@@ -210,7 +210,7 @@ def test_pixels_of_videos_are_those_that_training_reads(tmp_path: Path, monkeypa
     with pytest.raises(SeenEnoughError):
         lerobot_train.train(training(root, config))
     [batch] = batches
-    _, dataset = open_dataset(training(root, config), config)
+    _, dataset = open_for_training(training(root, config), config)
     for position, index in enumerate(batch["index"].tolist()):
         item = dataset[index]
         assert item[FRONT].dtype == torch.uint8

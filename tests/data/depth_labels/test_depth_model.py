@@ -133,7 +133,9 @@ def test_what_configurations_tell() -> None:
         ValueError, match="model.depth_type is 'relative', but by its configuration.*is metric"
     ):
         _depth_type(DepthModelConfig(depth_type="relative"), GLPNConfig())
-    with pytest.raises(ValueError, match="model.depth_type is one of metric, relative, but is 'disparity'"):
+    with pytest.raises(
+        ValueError, match="model.depth_type='disparity' is unknown: expected .*'metric', 'relative'"
+    ):
         DepthModelConfig(depth_type="disparity")
 
 

@@ -174,8 +174,8 @@ def test_what_finishes_elsewhere_opens_no_model(
     root, finish = tmp_path / "set", []
     monkeypatch.setattr(
         labelling,
-        "run_stages",
-        lambda config, staging, stages, last, **_: (stages[0].run(0, 1), finish.append(pickle.dumps(last)))[
+        "run_phases",
+        lambda config, staging, phases, last, **_: (phases[0].run(0, 1), finish.append(pickle.dumps(last)))[
             0
         ],
     )
@@ -278,7 +278,7 @@ def test_weights_are_read_where_frames_are_labelled(
         return load(config, device)
 
     monkeypatch.setattr(labelling.DepthModel, "load", noted)
-    monkeypatch.setattr(labelling, "run_stages", lambda *arguments, **named: None)  # as with Slurm
+    monkeypatch.setattr(labelling, "run_phases", lambda *arguments, **named: None)  # as with Slurm
     label_depth(config(source, tmp_path / "set", pixel_depth))
     assert devices == ["meta"]
 
@@ -319,7 +319,7 @@ def test_the_labelled_dataset_is_never_written_to(source: Path, pixel_depth: Pat
         ({"batch_size": 0}, "batch_size=0: expected at least 1"),
         ({"num_workers": -1}, "num_workers=-1: expected at least 0"),
         ({"max_side": 16}, "max_side=16: expected at least 32"),
-        ({"storage": "video"}, "storage must be one of camera, image, but is 'video'"),
+        ({"storage": "video"}, "storage='video' is unknown: expected one of 'camera', 'image'"),
         ({"resume": True, "overwrite": True}, "contradict"),
     ],
 )

@@ -13,15 +13,15 @@ from lerobot_gem.storage.output_folder import OutputDataset
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"placement": "tight"}, "placement is one of benchmark, wide, but is 'tight'"),
+        ({"placement": "tight"}, "placement='tight' is unknown: expected one of 'benchmark', 'wide'"),
         ({"fps": 0}, "fps=0: expected at least 1"),
         ({"num_workers": 0}, "num_workers=0: expected at least 1"),
         ({"seed": -1}, "seed=-1: expected at least 0"),
         ({"action_noise": -0.1}, "action_noise=-0.1: expected at least 0"),
         ({"action_noise": math.nan}, "action_noise=nan: expected at least 0"),
         ({"episodes_per_task": 0}, "nothing to collect"),
-        ({"mode": "frames"}, "mode is one of demonstrations, scenes, but is 'frames'"),
-        ({"camera_turn": [5.0]}, "camera_turn is one number, or"),
+        ({"mode": "frames"}, "mode='frames' is unknown: expected one of 'demonstrations', 'scenes'"),
+        ({"camera_turn": [5.0]}, r"camera_turn=\[5.0\]: expected one number, or"),
         (
             {"placement": "benchmark", "table_height": 0.04},
             "change wide placements, but placement is benchmark",

@@ -102,7 +102,9 @@ def test_insulation_keeps_the_flow_out_of_the_backbone_and_the_tokens_in(make_po
     both = gradients(1)
     backbone = {name for name, _ in policy.named_parameters() if name.startswith("backbone.")}
     assert backbone <= both.keys()
-    assert all(both[name].abs().max() > 0 for name in backbone if "embed_tokens" in name or "q_proj" in name)
+    for layer in ("embed_tokens", "q_proj"):
+        sizes = [both[name].abs().max() for name in backbone if layer in name]
+        assert sizes and min(sizes) > 0
     for name, gradient in flow.items():
         torch.testing.assert_close(both[name], gradient)
 
@@ -188,7 +190,8 @@ def test_an_expert_that_was_never_trained_is_no_source(tokens_alone, make_policy
 def test_an_adapter_of_tokens_alone_saves_the_expert_that_learns(tokens_alone):
     policy = tokens_alone(freeze=False, act="flow")
     adapted = policy.wrap_with_peft(peft_cli_overrides={"method_type": "LORA", "r": 2})
-    assert all(p.requires_grad for name, p in adapted.named_parameters() if "state_adaptor" in name)
+    learns = [p.requires_grad for name, p in adapted.named_parameters() if "state_adaptor" in name]
+    assert learns and all(learns)
     policy = tokens_alone(freeze=False, act="flow")
     wanted = {"method_type": "LORA", "r": 2, "full_training_modules": ["embed_tokens"]}
     with pytest.raises(ValueError, match="leaves out expert, whose weights are random"):

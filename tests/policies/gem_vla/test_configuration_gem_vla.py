@@ -338,7 +338,9 @@ def test_sizes_of_an_expert_that_do_not_fit_the_presets_name_the_option():
 
 
 def test_nothing_trainable_is_an_error(make_policy):
-    with pytest.raises(ValueError, match="Nothing is trainable"):
+    with pytest.raises(
+        ValueError, match="Nothing is trainable: the policy has .*expert, but .*--policy.expert.freeze=false"
+    ):
         make_policy(
             backbone=BackboneConfig(freeze_vision_tower=True, freeze_language_model=True),
             expert=ExpertConfig(freeze=True),
