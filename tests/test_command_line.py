@@ -58,21 +58,13 @@ def test_resume_goes_on_where_training_stopped(trained: Path):
 
 @pytest.mark.slow
 @pytest.mark.libero
-@pytest.mark.parametrize("converted", [False, True], ids=["as trained", "to act"])
-def test_the_trained_policy_acts_in_libero(trained: Path, tmp_path: Path, converted: bool):
-    policy = trained / "checkpoints" / "last" / "pretrained_model"
-    if converted:
-        acting = tmp_path / "acting"
-        run(
-            BIN / "lerobot-gem-convert",
-            f"--policy.path={policy}",
-            f"--output_dir={acting}",
-            "--format=acting",
-        )
-        policy = acting
+def test_a_policy_that_was_converted_to_act_acts_in_libero(trained: Path, tmp_path: Path):
+    """As it was trained, tests/hub/test_checkpoints.py evaluates it."""
+    policy, acting = trained / "checkpoints" / "last" / "pretrained_model", tmp_path / "acting"
+    run(BIN / "lerobot-gem-convert", f"--policy.path={policy}", f"--output_dir={acting}", "--format=acting")
     run(
         BIN / "lerobot-eval",
-        f"--policy.path={policy}",
+        f"--policy.path={acting}",
         "--env.type=libero",
         "--env.task=libero_object",
         "--env.task_ids=[0]",

@@ -104,8 +104,8 @@ def test_a_camera_that_is_gone_ends_the_run_with_torque_off(arm_policy: Path, ar
 
 @pytest.mark.parametrize(
     ("missing", "inference"),
-    [("task", RTC), ("camera", RTC), ("camera", ())],
-    ids=["task-rtc", "camera-rtc", "camera-sync"],
+    [("task", RTC), ("camera", ())],
+    ids=["task-rtc", "camera-sync"],
 )
 def test_what_is_missing_ends_the_run_with_our_error(
     tmp_path: Path, arm_options: Callable, inference: tuple[str, ...], missing: str
