@@ -75,18 +75,19 @@ def rows_of_success(measured: str) -> Iterator[list[str]]:
 def shares_of_pairs() -> list[float]:
     """Layouts that exactly one of two policies solved, over what it would be if their successes had nothing to do with each other.
 
-    Of all policies with the same demonstrations and seed; examples/episodes_needed.py says what it is for.
+    Of all policies with the same demonstrations and seed that solved some; examples/episodes_needed.py says what it is for.
     """
     alike: dict[Any, list[list[bool]]] = defaultdict(list)
     for policy, seeds in read("as_trained").items():
         for seed, result in seeds.items():
-            alike[policy.setting, policy.demonstrations, seed].append(result["solved"])
+            if any(result["solved"]):
+                alike[policy.setting, policy.demonstrations, seed].append(result["solved"])
     shares = []
     for solved in alike.values():
         for one, other in combinations(solved, 2):
             expected = independent_share(statistics.mean(one), statistics.mean(other))
             found = statistics.mean(a != b for a, b in zip(one, other, strict=True))
-            shares += [found / expected] if expected else []
+            shares.append(found / expected)
     return shares
 
 
