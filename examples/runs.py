@@ -96,7 +96,7 @@ def run_steps(
         minutes_file: Its name there.
     """
     times = output / minutes_file
-    minutes: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
+    minutes = _minutes(times)
     output.mkdir(parents=True, exist_ok=True)
     for ending in (
         signal.SIGINT,
@@ -114,9 +114,14 @@ def run_steps(
         except KeyboardInterrupt:
             sys.exit(f"\nInterrupted. The same command goes on where this stopped: {_same_command()}")
         finally:
+            minutes = _minutes(times)  # as it is now: a process on another core may have written its own
             minutes[name] = minutes.get(name, 0) + (time.monotonic() - start) / 60
             times.write_text(json.dumps(minutes))
     return minutes
+
+
+def _minutes(file: Path) -> dict[str, float]:
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def _same_command() -> str:
