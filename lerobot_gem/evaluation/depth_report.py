@@ -28,6 +28,7 @@ from lerobot_gem.processing.depth_target import Colormap, depth_target, is_inver
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
 from lerobot_gem.storage.output_folder import check_empty
+from lerobot_gem.training.draws import mixed_seed
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +207,8 @@ def _frames(
         # Cameras alone: depth needs no text, and without questions every image is seen after the same others.
         cameras = {camera: batch[camera] for camera in policy.config.image_features}
         # A frame's noise is its own, whatever frames share its batch.
-        noise = [_generator(config.seed, frame) for frame in batch["index"].tolist()]
+        frames = batch["index"].tolist()
+        noise = [torch.Generator().manual_seed(mixed_seed(config.seed, frame)) for frame in frames]
         generated = policy.generate_depth(preprocess(cameras), generator=noise)
         targets = {
             camera: depth_target(
@@ -229,12 +231,6 @@ def _frames(
             previous = {camera: row["generated depth"] for camera, row in rows.items()}
             place = {name: int(batch[name][i]) for name in ("index", "episode_index")}
             yield _Frame(place, rows, scores)
-
-
-def _generator(seed: int, frame: int) -> torch.Generator:
-    """What draws the noise of a frame."""
-    [mixed] = np.random.SeedSequence((seed, frame)).generate_state(1, np.uint64).tolist()
-    return torch.Generator().manual_seed(mixed)
 
 
 def draw_strips(rows: Sequence[Sequence[Tensor]]) -> np.ndarray:

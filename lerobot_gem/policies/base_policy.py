@@ -181,17 +181,15 @@ class BaseGemPolicy(PreTrainedPolicy):
         Args:
             batch: Preprocessed.
         """
-        device = next(self.parameters()).device
-        if self.training:
-            built = self.config.built
-            with drawing_by(self._seed, built.steps_done, process_rank(), device):
-                yield
-            built.steps_done += 1
-        elif (frames := batch.get("index")) is not None:
-            with drawing_by(self._seed, int(frames[0]), process_rank(), device):
-                yield
-        else:
+        if not self.training and "index" not in batch:
             yield
+            return
+        built = self.config.built
+        number = built.steps_done if self.training else int(batch["index"][0])
+        with drawing_by(self._seed, number, process_rank(), next(self.parameters()).device):
+            yield
+        if self.training:
+            built.steps_done += 1
 
     def measure(self, batch: Mapping[str, Any], batch_size: int) -> dict[str, SampleSums]:
         """The losses of a batch and what else is logged, in parts of `micro_batch_size` samples.

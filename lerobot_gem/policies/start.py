@@ -82,7 +82,7 @@ def check_switches(config: Any) -> None:
             if value not in (None, "null") and not switch.is_on(config):
                 raise ConfigurationError(
                     f"--policy.{name}={value} does nothing without --policy.{switch.name}: expected --policy.{switch.name}={switch.value} "
-                    f"beside it, or neither."
+                    "beside it, or neither."
                 )
 
 

@@ -80,12 +80,13 @@ class CameraImages:
                     f"{camera} has {frame.shape[-3]} channels: expected 3, red, green and blue. Convert the pictures, or flag the "
                     "camera as depth (info.is_depth_map=true in the dataset's meta/info.json) if it is."
                 )
-        heights = {camera: frame.shape[-2] for camera, frame in zip(self.cameras, frames, strict=True)}
-        if self.layout == "concat" and len(set(heights.values())) > 1:
-            raise ValueError(
-                f"cameras.layout=concat needs cameras of one height, got {heights}. "
-                "Resize them, or use --policy.cameras.layout=separate."
-            )
+        if self.layout == "concat":
+            heights = {camera: frame.shape[-2] for camera, frame in zip(self.cameras, frames, strict=True)}
+            if len(set(heights.values())) > 1:
+                raise ValueError(
+                    f"cameras.layout=concat needs cameras of one height, got {heights}. "
+                    "Resize them, or use --policy.cameras.layout=separate."
+                )
         return frames
 
     def token_counts(self, observation: dict[str, Tensor]) -> list[int]:

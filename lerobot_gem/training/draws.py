@@ -11,6 +11,12 @@ import numpy as np
 import torch
 
 
+def mixed_seed(*numbers: int) -> int:
+    """A seed of several numbers, none negative: neighbours' have nothing in common."""
+    [mixed] = np.random.SeedSequence(numbers).generate_state(1, np.uint64).tolist()
+    return mixed
+
+
 @contextmanager
 def drawing_by(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
     """Let torch's generators draw by (seed, step, rank) within, and go on as if nothing had been drawn behind.
@@ -24,9 +30,8 @@ def drawing_by(seed: int, step: int, rank: int, device: torch.device) -> Iterato
         rank: Of the process.
         device: Whose generator draws, beside the CPU's.
     """
-    [mixed] = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64).tolist()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(mixed)
+        torch.manual_seed(mixed_seed(seed, step, rank))
         yield
 
 
