@@ -42,7 +42,14 @@ from lerobot_gem.storage.video_files import check_videos
 from lerobot_gem.training.low_bit import AdamW8bitConfig, check_torchao
 from lerobot_gem.training.muon import MuonConfig
 from lerobot_gem.training.processes import is_sharded
-from lerobot_gem.training.stages import DEPTH_LOSS_WEIGHT, STAGES, loss_weights
+from lerobot_gem.training.stages import (
+    DEPTH_LOSS_WEIGHT,
+    FREEZE_FLAGS,
+    FREEZE_LANGUAGE_MODEL,
+    FREEZE_VISION_TOWER,
+    STAGES,
+    loss_weights,
+)
 
 if TYPE_CHECKING:
     from lerobot_gem.policies.building import Sources
@@ -408,10 +415,11 @@ class BaseGemConfig(PreTrainedConfig):
     def trainable_parts(self) -> set[str]:
         """Parts that are trained (`training/stages.py`): those of the stage, unless the freeze flags say otherwise."""
         parts = set(STAGES[self.current_stage].trainable)
-        for flagged, frozen in (
-            ({"vision_tower", "merger"}, self.backbone.freeze_vision_tower),
-            ({"language_model"}, self.backbone.freeze_language_model),
+        for flag, frozen in (
+            (FREEZE_VISION_TOWER, self.backbone.freeze_vision_tower),
+            (FREEZE_LANGUAGE_MODEL, self.backbone.freeze_language_model),
         ):
+            flagged = FREEZE_FLAGS[flag]
             if frozen is not None:
                 parts = parts - flagged if frozen else parts | flagged
         return parts

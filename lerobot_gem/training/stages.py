@@ -29,6 +29,16 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 BACKBONE_PARTS = ("vision_tower", "merger", "language_model")
 
+# The configuration's fields that freeze parts.
+FREEZE_VISION_TOWER = "backbone.freeze_vision_tower"
+FREEZE_LANGUAGE_MODEL = "backbone.freeze_language_model"
+FREEZE_EXPERT = "expert.freeze"
+FREEZE_FLAGS = {
+    FREEZE_VISION_TOWER: {"vision_tower", "merger"},
+    FREEZE_LANGUAGE_MODEL: {"language_model"},
+    FREEZE_EXPERT: {"expert"},
+}
+
 # The configuration's fields that hold weights, for losses whose weight is the user's; lambda is the depth's.
 DEPTH_LOSS_WEIGHT = "depth.loss_weight"
 TOKENS_LOSS_WEIGHT = "action_tokens.loss_weight"

@@ -8,16 +8,9 @@ import torch
 from torch import nn
 
 from lerobot_gem.training.muon import MATRICES
-from lerobot_gem.training.stages import PARTS, part_of
+from lerobot_gem.training.stages import FREEZE_FLAGS, PARTS, part_of
 
 logger = logging.getLogger(__name__)
-
-# The configuration's fields that freeze parts.
-_FREEZE_FLAGS = {
-    "backbone.freeze_vision_tower": {"vision_tower", "merger"},
-    "backbone.freeze_language_model": {"language_model"},
-    "expert.freeze": {"expert"},
-}
 
 
 def freeze_all_but(policy: nn.Module, trainable: Collection[str]) -> None:
@@ -32,7 +25,7 @@ def freeze_all_but(policy: nn.Module, trainable: Collection[str]) -> None:
         parameter.requires_grad_(part in trainable)
         parts.add(part)
     if not parts & set(trainable):
-        flags = [f"--policy.{flag}=false" for flag, frozen in _FREEZE_FLAGS.items() if frozen & parts]
+        flags = [f"--policy.{flag}=false" for flag, frozen in FREEZE_FLAGS.items() if frozen & parts]
         raise ValueError(
             f"Nothing is trainable: the policy has {_in_words(parts)}, but stage and freeze flags train {_in_words(trainable)}. "
             f"Expected a part in common: {' or '.join(flags)}."

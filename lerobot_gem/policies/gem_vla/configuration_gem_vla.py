@@ -19,7 +19,13 @@ from lerobot_gem.policies.validation import checked, require
 from lerobot_gem.processing.dataset_names import flat_names, no_state, state_like
 from lerobot_gem.processing.statistics import Limits, still_dimensions
 from lerobot_gem.storage.statistics import check_statistics
-from lerobot_gem.training.stages import BACKBONE_PARTS, LANGUAGE_LOSS_WEIGHT, TOKENS_LOSS_WEIGHT
+from lerobot_gem.training.stages import (
+    BACKBONE_PARTS,
+    FREEZE_EXPERT,
+    FREEZE_FLAGS,
+    LANGUAGE_LOSS_WEIGHT,
+    TOKENS_LOSS_WEIGHT,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -368,7 +374,7 @@ class GemVLAConfig(BaseGemConfig):
 
     @property
     def trainable_parts(self) -> set[str]:
-        return super().trainable_parts - ({"expert"} if self.expert.freeze else set())
+        return super().trainable_parts - (FREEZE_FLAGS[FREEZE_EXPERT] if self.expert.freeze else set())
 
     @property
     def state_feature(self) -> PolicyFeature | None:
