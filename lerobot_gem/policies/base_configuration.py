@@ -29,7 +29,7 @@ from lerobot_gem.policies.base_options import (
     DepthSupervision,
 )
 from lerobot_gem.policies.built import BuiltConfig
-from lerobot_gem.policies.start import check_switches
+from lerobot_gem.policies.command_line import check_switches
 from lerobot_gem.policies.validation import ConfigurationError, checked, require, require_at_least
 from lerobot_gem.processing.dataset_names import check_names, flat_names, left_out, outside_observation
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, check_colormap, check_rgb, is_depth, pair_depth

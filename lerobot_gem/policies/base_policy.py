@@ -24,6 +24,7 @@ from lerobot_gem.models.precision import autocast_weights, token_tables
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.building import store_as_configured
 from lerobot_gem.policies.card_pictures import write_card_pictures
+from lerobot_gem.policies.command_line import check_start
 from lerobot_gem.policies.depth_loss import DRAWN, depth_losses, draw_images
 from lerobot_gem.policies.destination import forget_destination
 from lerobot_gem.policies.finite_training import check_losses, check_updated
@@ -38,7 +39,6 @@ from lerobot_gem.policies.loading import (
 )
 from lerobot_gem.policies.losses import SampleSums, over_processes
 from lerobot_gem.policies.model_card import make_model_card
-from lerobot_gem.policies.start import check_start
 from lerobot_gem.processing.steps import OBS_PIXEL_VALUES, OBS_SHOWN
 from lerobot_gem.training.draws import drawing_by
 from lerobot_gem.training.lora import (

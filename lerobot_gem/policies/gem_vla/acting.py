@@ -17,9 +17,9 @@ from lerobot_gem.inference.real_time_chunking import guided_integrator
 from lerobot_gem.inference.token_acting import ActionTokenWriter
 from lerobot_gem.models.action_expert import ActionExpert, Integrator
 from lerobot_gem.policies.base_policy import BaseGemPolicy
+from lerobot_gem.policies.command_line import check_switches
 from lerobot_gem.policies.finite_training import check_inputs
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.policies.start import check_switches
 from lerobot_gem.processing.action_turn import ActionTurn
 from lerobot_gem.processing.finite import check_finite, is_finite
 from lerobot_gem.processing.steps import OBS_GRID_THW, OBS_PIXEL_VALUES

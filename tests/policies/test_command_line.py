@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lerobot_gem.policies.base_options import DepthConfig
+from lerobot_gem.policies.command_line import check_start, check_switches
 from lerobot_gem.policies.expert_options import DistillationConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.policies.start import check_start, check_switches
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
 from lerobot_gem.policies.validation import ConfigurationError
 
