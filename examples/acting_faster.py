@@ -12,7 +12,8 @@
 | one_camera | trained anew on the first camera alone |
 | trained_anew | trained anew as the last two are, on all of it: what those compare with |
 
-Finished cells are kept in outputs/acting_faster/ and results/acting_faster/, so that a second call goes on where the first one stopped.
+Finished cells are kept in outputs/acting_faster/, so that a second call goes on where the first one stopped; what was measured is in its
+results/ (this repository keeps its own in results/acting_faster/).
 Success comes with its 95 % Wilson interval and McNemar's exact test against the cell it compares with. What was trained with more than
 configs/policy/gem_vla_tiny.yaml says (a pre-trained backbone, say) names it: --training=--policy.backbone.pretrained=outputs/demo/stage3/checkpoints/last/pretrained_model
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from runs import ROOT, checkpoint, evaluate, run, run_steps, started_from, success, train, trained, write
 
-OUTPUT, RESULTS = ROOT / "outputs" / "acting_faster", ROOT / "results" / "acting_faster"
+OUTPUT = ROOT / "outputs" / "acting_faster"
 CONFIG = "gem_vla_tiny"
 GIVEN = "given"
 LOG_EVERY = 50
@@ -79,7 +80,7 @@ class Experiment:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.output: Path = options.output_dir
-        self.results: Path = options.results_dir
+        self.results = self.output / "results"
         started_from(checkpoint(self.output, GIVEN), options.policy)
 
     def policy_of(self, name: str) -> str:
@@ -196,7 +197,6 @@ def main() -> None:
         "--training", action="append", default=[], help="an option of lerobot-train, where cells start anew"
     )
     arguments.add_argument("--output_dir", type=Path, default=OUTPUT)
-    arguments.add_argument("--results_dir", type=Path, default=RESULTS)
     options = arguments.parse_args()
     if not (options.policy / "config.json").is_file():
         sys.exit(

@@ -2,7 +2,7 @@
 
     python examples/action_experts.py --seeds 0 1 2
     python examples/action_experts.py --start=outputs/depth_helps/plain/depth2400_s1/stage3/checkpoints/last/pretrained_model
-    python examples/action_experts.py --steps=20 --episodes=2 --seeds 0 --output_dir=outputs/proof --results_dir=outputs/proof/results
+    python examples/action_experts.py --steps=20 --episodes=2 --seeds 0 --output_dir=outputs/proof
 
 | arm | what is learned | acts by |
 |---|---|---|
@@ -13,8 +13,8 @@
 | key_values | the flow of an expert that reads the backbone's keys and values | flow |
 
 All start from random weights, or with --start from the backbone of one checkpoint. Demonstrations, held-out scenes and their datasets are
-those of depth_helps.py. Finished cells are kept in outputs/action_experts/ and results/action_experts/, so that a second call goes on where
-the first one stopped; tables.md is made of what is there.
+those of depth_helps.py. Finished cells are kept in outputs/action_experts/, so that a second call goes on where the first one stopped. What was
+measured, and tables.md of it, is in its results/ (this repository keeps its own in results/action_experts/).
 """
 
 import argparse
@@ -29,7 +29,7 @@ from experiments import ACTION_STEPS, Cell, do_cells
 from runs import ROOT, checkpoint, started_from, write
 from tables import spread, success_cells, table
 
-OUTPUT, RESULTS = ROOT / "outputs" / "action_experts", ROOT / "results" / "action_experts"
+OUTPUT = ROOT / "outputs" / "action_experts"
 DATA = ROOT / "outputs" / "depth_helps" / "plain" / "data"
 BASELINE = "flow"
 EPISODES = 100
@@ -64,7 +64,7 @@ class Experiment(experiments.Experiment):
         super().__init__(
             name,
             output=options.output_dir / name,
-            results=options.results_dir / name,
+            results=options.output_dir / "results" / name,
             data=options.data_dir,
             episodes=options.episodes,
         )
@@ -120,8 +120,8 @@ def tables(results: Path) -> str:
     """One table for each start, of the arms that were evaluated."""
     parts = ["# Ways to learn actions: what examples/action_experts.py measured so far", ""]
     parts += [
-        "`it alone : flow alone` counts layouts (with each seed) that one of both solves; p is McNemar's exact test. Errors are of the first "
-        "action on held-out scenes (full scale is 1), means over seeds with their range; seconds are CPU seconds.",
+        '`it alone : flow alone` counts layouts (with each seed) that one of both solves; p is McNemar\'s exact test, and "over seeds" '
+        "a paired t-test over the seeds' successes. Errors are of the first action on held-out scenes (full scale is 1), means over seeds with their range; seconds are CPU seconds.",
         "",
     ]
     header = "arm | seeds | solved | 95 % Wilson | % by seed | it alone : flow alone | error, x and y | error, z | training, s | a chunk, s"
@@ -181,7 +181,6 @@ def main() -> None:
         "--data_dir", type=Path, default=DATA, help="folder of the datasets `actions` and `held_out`"
     )
     arguments.add_argument("--output_dir", type=Path, default=OUTPUT)
-    arguments.add_argument("--results_dir", type=Path, default=RESULTS)
     options = arguments.parse_args()
     experiment = Experiment(options)
     cells = list(experiment.action_data())
@@ -189,8 +188,9 @@ def main() -> None:
         for arm in options.arms:
             cells += experiment.policies(arm, seed)
     do_cells(experiment.output, cells)
-    found = tables(options.results_dir)
-    (options.results_dir / "tables.md").write_text(found)
+    results = options.output_dir / "results"
+    found = tables(results)
+    (results / "tables.md").write_text(found)
     print(f"\n{found}")
 
 

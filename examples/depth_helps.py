@@ -14,7 +14,8 @@
 | g | as c, and as many steps of actions as f |
 
 Finished cells are kept in outputs/depth_helps/, so that a second call goes on where the first one stopped; what each measured
-goes to results/depth_helps/, a JSON file each. depth_helps_report.py makes tables and a plot of what is there. On several cores: make data and
+goes to outputs/depth_helps/results/, a JSON file each (this repository keeps its own in results/depth_helps/).
+depth_helps_report.py makes tables and a plot of what is there. On several cores: make data and
 autoencoder first, with --arms and no arm behind it, then call it once for each core, with other arms.
 """
 
@@ -29,7 +30,8 @@ import experiments
 from experiments import ACTION_STEPS, ALL_DEMONSTRATIONS, TASK_ID, Cell, do_cells
 from runs import BIN, ROOT, SUITE, checkpoint, run, write
 
-OUTPUT, RESULTS = ROOT / "outputs" / "depth_helps", ROOT / "results" / "depth_helps"
+OUTPUT = ROOT / "outputs" / "depth_helps"
+RESULTS = OUTPUT / "results"
 AUTOENCODER = OUTPUT / "autoencoder"
 
 # Pre-training sees scenes of other tasks too, and questions about them; held-out scenes are of the task that is acted.

@@ -2,7 +2,7 @@
 
     python examples/depth_helps_probe.py --arms a c
 
-writes probe.png into results/depth_helps/: unseen scenes, their depth, how the depth of each token's cell differs from that cell's mean over all
+writes probe.png into outputs/depth_helps/results/: unseen scenes, their depth, how the depth of each token's cell differs from that cell's mean over all
 scenes (red is nearer, blue is farther), and what each arm's tokens tell of this to a linear map, which is fitted on other scenes.
 """
 

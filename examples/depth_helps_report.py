@@ -1,10 +1,12 @@
 """Tables and a plot of what depth_helps.py measured so far.
 
     python examples/depth_helps_report.py
+    python examples/depth_helps_report.py --results_dir=results/depth_helps    # of what this repository keeps
 
-writes results/depth_helps/tables.md and results/depth_helps/arms.png.
+writes tables.md and arms.png beside the measurements.
 """
 
+import argparse
 import json
 import statistics
 from collections import defaultdict
@@ -13,12 +15,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from depth_helps import RESULTS
 from episodes_needed import independent_share
 from tables import spread, success_cells, table
 
 from lerobot_gem.results.counts import wilson
 
-RESULTS = Path(__file__).parent.parent / "results" / "depth_helps"
 # Arms that all others are compared with, layout by layout.
 COMPARED = ("a", "c")
 # Pre-training of each arm (depth_helps.py), for a reader of the plot.
@@ -47,21 +49,21 @@ class Policy(NamedTuple):
     demonstrations: int
 
 
-def read(measured: str) -> dict[Policy, dict[int, Any]]:
+def read(results: Path, measured: str) -> dict[Policy, dict[int, Any]]:
     """Policy -> seed -> what was measured."""
     found: dict[Policy, dict[int, Any]] = defaultdict(dict)
-    for file in sorted(RESULTS.glob(f"*/*.{measured}.json")):
+    for file in sorted(results.glob(f"*/*.{measured}.json")):
         arm, demonstrations, seed = file.name.split(".")[0].split("_")
         policy = Policy(file.parent.name, arm, int(demonstrations))
         found[policy][int(seed.removeprefix("s"))] = json.loads(file.read_text())
     return dict(found)
 
 
-def rows_of_success(measured: str) -> Iterator[list[str]]:
+def rows_of_success(results: Path, measured: str) -> Iterator[list[str]]:
     """Successes over all seeds, with a Wilson interval, and the tests on pairs of layout and seed."""
     solved = {
         policy: {seed: result["solved"] for seed, result in seeds.items()}
-        for policy, seeds in read(measured).items()
+        for policy, seeds in read(results, measured).items()
     }
     for policy, seeds in solved.items():
         against = [
@@ -72,13 +74,13 @@ def rows_of_success(measured: str) -> Iterator[list[str]]:
         yield [policy.setting, str(policy.demonstrations), policy.arm, *against[0][:-1], *pairs]
 
 
-def shares_of_pairs() -> list[float]:
+def shares_of_pairs(results: Path) -> list[float]:
     """Layouts that exactly one of two policies solved, over what it would be if their successes had nothing to do with each other.
 
     Of all policies with the same demonstrations and seed that solved some; examples/episodes_needed.py says what it is for.
     """
     alike: dict[Any, list[list[bool]]] = defaultdict(list)
-    for policy, seeds in read("as_trained").items():
+    for policy, seeds in read(results, "as_trained").items():
         for seed, result in seeds.items():
             if any(result["solved"]):
                 alike[policy.setting, policy.demonstrations, seed].append(result["solved"])
@@ -91,9 +93,9 @@ def shares_of_pairs() -> list[float]:
     return shares
 
 
-def rows_of_errors() -> Iterator[list[str]]:
+def rows_of_errors(results: Path) -> Iterator[list[str]]:
     """Means over seeds, and the range over seeds where there are several."""
-    for policy, seeds in read("held_out").items():
+    for policy, seeds in read(results, "held_out").items():
         actions = [result["first_action"] for result in seeds.values()]
         cameras = {camera: None for result in seeds.values() for camera in result["depth_probe"]}
         yield [
@@ -109,19 +111,19 @@ def rows_of_errors() -> Iterator[list[str]]:
         ]
 
 
-def questions() -> dict[str, list[dict[str, Any]]]:
+def questions(results: Path) -> dict[str, list[dict[str, Any]]]:
     """Pre-training -> what each of its seeds scored, by kind of question."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for file in sorted(RESULTS.glob("plain/*.questions.json")):
+    for file in sorted(results.glob("plain/*.questions.json")):
         scores = json.loads(file.read_text())["scores"]
         pretraining, _, _ = file.name.split(".")[0].rpartition("_s")
         found[pretraining].append({kind["kind"]: kind["metrics"][0] for kind in scores})
     return dict(found)
 
 
-def rows_of_questions() -> Iterator[list[str]]:
+def rows_of_questions(results: Path) -> Iterator[list[str]]:
     """One row for each kind of question: what is best without looking, and the mean over all questions of each pre-training's seeds."""
-    models = questions()
+    models = questions(results)
     for kind, metric in next(iter(models.values()), [{}])[-1].items():
         cells = []
         for seeds in models.values():
@@ -131,9 +133,9 @@ def rows_of_questions() -> Iterator[list[str]]:
         yield [kind, metric["metric"], f"{metric['baseline']:.2f}", *cells]
 
 
-def tables() -> str:
+def tables(results: Path) -> str:
     """All tables."""
-    conditions = sorted({file.name.split(".")[1] for file in RESULTS.glob("*/*.json")} - OTHER_MEASURES)
+    conditions = sorted({file.name.split(".")[1] for file in results.glob("*/*.json")} - OTHER_MEASURES)
     parts = ["# Does depth help? What examples/depth_helps.py measured so far", ""]
     parts += [
         "Error of the first action on held-out scenes (full scale is 1), and depth that a linear map reads (R2):",
@@ -142,14 +144,19 @@ def tables() -> str:
     parts.append(
         table(
             "setting | demonstrations | arm | seeds | x and y | z | depth, by camera",
-            rows_of_errors(),
+            rows_of_errors(results),
         )
     )
+    parts += [
+        'Success below: "it alone : a alone" counts layouts, with each seed, that one of both solved; p is McNemar\'s exact test. "Over seeds" is a '
+        "paired t-test over the successes of three seeds or more.",
+        "",
+    ]
     for condition in conditions:
         parts += [f"Success, {condition.replace('_', ' ')}:", ""]
         header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone | it alone : c alone"
-        parts.append(table(header, rows_of_success(condition)))
-    shares = shares_of_pairs()
+        parts.append(table(header, rows_of_success(results, condition)))
+    shares = shares_of_pairs(results)
     if shares:
         low, median, high = min(shares), statistics.median(shares), max(shares)
         parts += [
@@ -158,21 +165,22 @@ def tables() -> str:
             "",
         ]
     names = " | ".join(
-        f"{name}, {len(seeds)} {'seeds' if seeds[1:] else 'seed'}" for name, seeds in questions().items()
+        f"{name}, {len(seeds)} {'seeds' if seeds[1:] else 'seed'}"
+        for name, seeds in questions(results).items()
     )
     parts += ["Questions about unseen scenes, by pre-training: mean score (questions, over all seeds):", ""]
-    parts.append(table(f"kind | score | without looking | {names}", rows_of_questions()))
+    parts.append(table(f"kind | score | without looking | {names}", rows_of_questions(results)))
     return "\n".join(parts)
 
 
-def plot() -> None:
+def plot(results: Path) -> None:
     """Success and the error of the first action, by arm: bars over all seeds, a point for each seed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    errors, successes = read("held_out"), read("as_trained")
+    errors, successes = read(results, "held_out"), read(results, "as_trained")
     policies = [policy for policy in successes if policy.setting == "plain" and policy in errors]
     amounts = sorted({policy.demonstrations for policy in policies}, reverse=True)
     figure, axes = plt.subplots(len(amounts), 2, figsize=(10, 3 * len(amounts)), squeeze=False)
@@ -201,13 +209,18 @@ def plot() -> None:
         right.axvline(actions[0]["guess"], ls=":", c="k")
         right.set_title("error of the first action (dotted: without looking)", fontsize=10)
     figure.tight_layout()
-    figure.savefig(RESULTS / "arms.png", dpi=100)
+    figure.savefig(results / "arms.png", dpi=100)
 
 
 def main() -> None:
-    text = tables()
-    (RESULTS / "tables.md").write_text(text)
-    plot()
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--results_dir", type=Path, default=RESULTS, help="folder of the measurements")
+    results = arguments.parse_args().results_dir
+    text = tables(results)
+    (results / "tables.md").write_text(text)
+    plot(results)
     print(text)
 
 

@@ -7,8 +7,8 @@ A scene of libero_object holds six objects; the instruction names one of them, i
 policy is then evaluated on unseen layouts twice: with the task's own instruction and, on the same layouts, with another object's
 name. What counts is the share of each that ends up in the basket: a policy that is deaf brings the same object either way.
 
-It starts from random weights, or with --start from the backbone of a checkpoint. Finished steps are kept in outputs/listening/;
-results/listening/ has what was measured, with the commands.
+It starts from random weights, or with --start from the backbone of a checkpoint. Finished steps and what was measured are
+kept in outputs/listening/; this repository keeps its own measurements in results/listening/.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from runs import (
 
 from lerobot_gem.results.counts import wilson
 
-OUTPUT, RESULTS = ROOT / "outputs" / "listening", ROOT / "results" / "listening"
+OUTPUT = ROOT / "outputs" / "listening"
 TASK_ID = 9
 DEMONSTRATIONS, SCENES = 180, 9000
 STEPS, LOG_EVERY = 5000, 100
@@ -80,7 +80,7 @@ def report(name: str, output: Path, command: str, steps: int) -> None:
             f"{asked}: {counts['asked_for']} of {counts['episodes']} bring what was asked for ({100 * low:.0f} to {100 * high:.0f} %), "
             f"{counts['own_in_its_place']} the task's own in its place"
         )
-    write(RESULTS / f"{name}.json", {"command": command, "steps": steps, **found})
+    write(OUTPUT / "results" / f"{name}.json", {"command": command, "steps": steps, **found})
 
 
 def main() -> None:

@@ -143,6 +143,11 @@ def blank_depth(root: Path, key: str, episodes: Iterable[int]) -> Path:
     return root
 
 
+def vqa(question: str, answer: str, camera: str = CAMERAS[0]) -> list[dict]:
+    """The rows of a question about a camera, and of its answer."""
+    return [row("user", question, "vqa", camera), row("assistant", answer, "vqa", camera)]
+
+
 def add_language_rows(root: Path, persistent: list[dict], events: dict[int, list[dict]]) -> Path:
     """Add language columns to a dataset, as lerobot-annotate does: `persistent` to all episodes, `events` by frame."""
     import json

@@ -561,8 +561,8 @@ _HEAD = """# {count} kinds of fault
 
 `python -m tests.faults` injects them and writes this page, or the rows of the areas that it is given; outcomes that are not accepted: {bad}. An
 outcome is the first sentence of the error, or what was found. Where a test injects a fault, the outcome is what it demands, and it
-passed. Rows of "this command" are in the slow suite as well (tests/test_faults.py); those of "this command alone" start processes
-and kill them.
+passed. Rows of "this command" are in the slow suite as well (tests/test_faults.py; of training, test_check_against_train.py); those of
+"this command alone" start processes and kill them.
 
 | where | fault | outcome | shown by |
 |---|---|---|---|

@@ -60,7 +60,7 @@ def call(example, tmp_path, monkeypatch):
     def call_with(*cells: str, policy: str = "policy") -> str:
         (tmp_path / policy).mkdir(exist_ok=True)
         (tmp_path / policy / "config.json").touch()
-        folders = [f"--{kind}_dir={tmp_path / kind}" for kind in ("output", "results")]
+        folders = [f"--output_dir={tmp_path}"]
         options = [
             f"--policy.path={tmp_path / policy}",
             f"--dataset.root={tmp_path}",

@@ -62,7 +62,7 @@ def call(example, tmp_path, monkeypatch):
     module, _ = example
 
     def call_with(*options: str) -> str:
-        folders = [f"--{kind}_dir={tmp_path / kind}" for kind in ("data", "output", "results")]
+        folders = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path}"]
         monkeypatch.setattr(sys, "argv", ["action_experts.py", "--episodes=4", *folders, *options])
         module.main()
         return (tmp_path / "results" / "tables.md").read_text()
@@ -107,3 +107,14 @@ def test_a_start_is_one_checkpoint_with_folders_of_its_own(example, call, tmp_pa
     assert f"--policy.backbone.pretrained={tmp_path / 'gem'}" in called[-2]
     with pytest.raises(SystemExit, match="holds cells of .*gem, not of .*other"):
         call("--seeds", "0", "--arms", "flow", f"--start={tmp_path / 'other'}")
+
+
+def test_three_seeds_are_compared_as_seeds_too(example):
+    from tables import success_cells
+
+    baseline = {seed: [0, 0, 1, 1] for seed in range(3)}
+    better = {0: [1, 0, 1, 1], 1: [1, 1, 1, 1], 2: [1, 0, 1, 1]}
+    # Differences of 0.25, 0.5 and 0.25: t = 4 with two degrees of freedom.
+    assert success_cells(better, baseline)[-1] == "4 : 0, p = 0.1; over seeds p = 0.06"
+    assert success_cells(dict(list(better.items())[:2]), baseline)[-1] == "3 : 0, p = 0.2"
+    assert success_cells(baseline, baseline)[-1] == "0 : 0, p = 1"

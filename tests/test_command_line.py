@@ -49,14 +49,6 @@ def test_train_writes_a_checkpoint_with_the_overridden_rate(trained: Path):
 
 
 @pytest.mark.slow
-def test_resume_goes_on_where_training_stopped(trained: Path):
-    config = trained / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
-    log = run(BIN / "lerobot-train", f"--config_path={config}", "--resume=true", "--steps=3", "--save_freq=3")
-    assert (trained / "checkpoints" / "000003").exists()
-    assert "step:3" in log
-
-
-@pytest.mark.slow
 @pytest.mark.libero
 def test_a_policy_that_was_converted_to_act_acts_in_libero(trained: Path, tmp_path: Path):
     """As it was trained, tests/hub/test_checkpoints.py evaluates it."""

@@ -30,6 +30,9 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+NAMES = [name(path) for path in FILES]
+
+
 # -- quoted error messages -----------------------------------------------------------------------------------------------
 
 # Rows about messages of other packages say so behind the message: `stack expects each tensor` (torch).
@@ -114,15 +117,14 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("path", [*PAGES, *PYTHON, *CONFIGS], ids=name)
 def test_files_that_are_named_exist(path):
     """Whole paths, and the ends of paths of Python files: `models/backbone.py`."""
-    names = list(map(name, FILES))
     text = path.read_text()
     whole = re.findall(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./*-]*\.(?:py|md|ya?ml|json|png|sh)\b", text)
     for pattern in whole:
         # Links start from their page's folder.
-        assert any(fnmatch(file, pattern) for file in names) or (path.parent / pattern).exists(), pattern
+        assert any(fnmatch(file, pattern) for file in NAMES) or (path.parent / pattern).exists(), pattern
     if path not in TESTS:  # those name files of LeRobot, too
         for end in re.findall(r"(?<![\w/.*{}-])(?!lerobot/)[a-z_]+/[a-z_/]+\.py\b", text):
-            assert any(f"/{file}".endswith(f"/{end}") for file in names), end
+            assert any(f"/{file}".endswith(f"/{end}") for file in NAMES), end
 
 
 # -- commands and options ------------------------------------------------------------------------------------------------

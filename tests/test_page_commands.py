@@ -231,6 +231,10 @@ NOT_EXECUTED = {
         "make demo",
     ): "Half an hour. It calls the commands of docs/how_to/pretrain.md, which are executed, "
     "with examples/runs.py, which tests/test_examples.py tests.",
+    (
+        "docs/results/depth_helps.md",
+        "--settings geometry",
+    ): "Other arms and seeds of the program that the block above it calls, which is executed.",
 }
 LISTED = (*RUNS, *EXECUTED, *NOT_EXECUTED)
 

@@ -134,7 +134,10 @@ RUNS = {
     LORA: Run({"outputs/demo/data": DATA, **BASE}),
     ("docs/how_to/so100.md", "lerobot-gem-so101-demos"): Run(),
     ("results/so101/README.md", "lerobot-train"): Run(),
-    ("docs/results/acting.md", "benchmarks/acting.py"): Run(),
+    # With the same output, the third command is the first.
+    ("docs/results/acting.md", "benchmarks/acting.py"): Run(
+        options={"benchmarks/acting.py": ("--output=2b.json",)}
+    ),
     ("docs/results/acting.md", "benchmarks/layers.py"): Run(),
     ("docs/results/acting.md", "acting_faster.py"): Run(
         {"outputs/demo/data": DATA, f"outputs/demo/stage4/{LAST}": GEM_VLA}
@@ -178,6 +181,11 @@ def commands_of(key: Key) -> Iterator[Command]:
     return commands(key[0], text)
 
 
+def forms_of(key: Key) -> Iterator[tuple[str, ...]]:
+    """What is executed of a block."""
+    return (cheapest_form(command.words, RUNS[key].options) for command in commands_of(key))
+
+
 @contextmanager
 def as_a_process(folder: Path) -> Iterator[pytest.MonkeyPatch]:
     """What a command finds in a new process, and what it changes for others, is undone."""
@@ -205,8 +213,8 @@ def replaced(words: Sequence[str], options: Sequence[str]) -> list[str]:
     return [word for word in words if not word.startswith(names)] + list(options)
 
 
-def execute(folder: Path, words: Sequence[str], options: dict[str, tuple[str, ...]]) -> None:
-    """Run a command of a page in a folder, in its cheapest form."""
+def cheapest_form(words: Sequence[str], options: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What is executed of a command of a page: a program or a file, and its arguments."""
     program, *arguments = words
     if program == "python":
         program, *arguments = arguments
@@ -218,8 +226,14 @@ def execute(folder: Path, words: Sequence[str], options: dict[str, tuple[str, ..
     ]
     for other in (fewer, cheapest, options.get(program, ())):
         arguments = replaced(arguments, other)
+    return program, *arguments
+
+
+def execute(folder: Path, form: Sequence[str], options: dict[str, tuple[str, ...]]) -> None:
+    """Run a command in a folder; the options are for commands that it calls."""
+    program = form[0]
     with as_a_process(folder) as patch:
-        patch.setattr(sys, "argv", [program, *arguments])
+        patch.setattr(sys, "argv", list(form))
         if program.endswith(".py"):
             execute_file(folder, program, options, patch)
         else:
@@ -243,7 +257,8 @@ def execute_file(
         program, *arguments = map(str, command)
         if program == sys.executable:
             arguments[0] = str(Path(arguments[0]).relative_to(folder))
-        execute(folder, ["python" if program == sys.executable else Path(program).name, *arguments], options)
+        words = ["python" if program == sys.executable else Path(program).name, *arguments]
+        execute(folder, cheapest_form(words, options), options)
         return 0.0
 
     patch.setattr(runs, "run", run)
@@ -267,26 +282,29 @@ def record_demonstration(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder_of(libero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Key], Path]]:
-    """A function that executes a block, once, and gives the folder it was executed in."""
+    """A function that executes a block, and gives the folder it was executed in; what is alike is executed once."""
     from lerobot_gem.data.libero_demos.attempts import open_scene
 
-    done: dict[Key, Path] = {}
+    done: dict[str, Path] = {}
 
     def executed(key: Key) -> Path:
-        if key in done:
-            return done[key]
+        run = RUNS.get(key, Run())
+        forms = {} if key == RECORDED else dict.fromkeys(forms_of(key))
+        alike = repr((run, list(forms)))
+        if alike in done:
+            return done[alike]
         folder = tmp_path_factory.mktemp("clone")
         if key == RECORDED:
             record_demonstration(folder)
         else:
             for name in ("configs", "examples", "benchmarks"):
                 (folder / name).symlink_to(ROOT / name)
-            for place, (block, path) in RUNS[key].inputs.items():
+            for place, (block, path) in run.inputs.items():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
                 (folder / place).symlink_to(executed(block) / path)
-            for command in commands_of(key):
-                execute(folder, command.words, RUNS[key].options)
-        done[key] = folder
+            for form in forms:
+                execute(folder, form, run.options)
+        done[alike] = folder
         return folder
 
     yield executed

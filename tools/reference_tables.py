@@ -1,4 +1,4 @@
-"""Writes the tables of docs/reference/: each field of both policies, and each option of our commands.
+"""Writes the tables of docs/reference/: each field of both policies, each option of our commands and of our environments.
 
     python tools/reference_tables.py
 
@@ -6,6 +6,7 @@ Names and defaults are the configurations' own, meanings their docstrings', sour
 tests/test_reference_tables.py fails where a page is not what this would write.
 """
 
+import inspect
 import json
 import re
 from dataclasses import MISSING, fields, is_dataclass
@@ -21,7 +22,9 @@ from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.scripts.options import Option, options_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / "reference" / name for name in ("configuration.md", "commands.md")]
+PAGES = [
+    ROOT / "docs" / "reference" / name for name in ("configuration.md", "commands.md", "environments.md")
+]
 SOURCES = ROOT / "tools" / "field_sources.yaml"
 # What a user never sets: LeRobot does.
 SET_BY_LEROBOT = {"rtc_config", "action_feature_names"}
@@ -43,6 +46,11 @@ COMMANDS = {
     "so101-demos": ("data.so101_demos.collecting.SO101DemosConfig", None),
 }
 OTHERS = {"config", "libero-setup"}
+ENVIRONMENTS = {
+    "libero_wide": "envs.configuration_libero_wide.LiberoWideEnvConfig",
+    "libero_pro": "envs.configuration_libero_pro.LiberoProEnvConfig",
+    "gem_so101": "envs.configuration_so101.SO101EnvConfig",
+}
 
 
 def shown(value: Any) -> str:
@@ -73,10 +81,12 @@ def _prose(text: str) -> str:
 
 
 def tables() -> dict[str, str]:
-    """All tables, by the name of their place: "both", "gem" and "gem_vla" for fields, a command's name for its options."""
-    return policy_tables() | {
-        f"lerobot-gem-{name}": command_table(*configs) for name, configs in COMMANDS.items()
-    }
+    """All tables, by the name of their place: "both", "gem" and "gem_vla" for fields, the name of a command or environment for its options."""
+    return (
+        policy_tables()
+        | {f"lerobot-gem-{name}": command_table(*configs) for name, configs in COMMANDS.items()}
+        | {name: environment_table(path) for name, path in ENVIRONMENTS.items()}
+    )
 
 
 def policy_tables() -> dict[str, str]:
@@ -111,6 +121,17 @@ def command_table(path: str, base: str | None) -> str:
     # What the command alone has comes first; where it runs is the same for many.
     shared = {field.name for base in config.__bases__ if is_dataclass(base) for field in fields(base)}
     return table(sorted(options, key=lambda option: option.name.split(".")[0] in shared))
+
+
+def environment_table(path: str) -> str:
+    """The options that an environment of ours has beside LeRobot's.
+
+    Args:
+        path: Of its configuration in this package.
+    """
+    config = named(f"lerobot_gem.{path}")
+    inherited = {field.name for field in fields(config)} - inspect.get_annotations(config).keys()
+    return table(list(options_of(config, "env.", without=inherited)))
 
 
 def named(path: str) -> type:

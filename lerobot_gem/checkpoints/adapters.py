@@ -68,7 +68,7 @@ def check_whole(pretrained: str | Path, given: str, *, use_peft: bool) -> None:
     if is_adapter(folder) or (use_peft and not folder.is_dir()):
         raise ValueError(
             f"{given} is an adapter: expected a whole policy here. Merge it (lerobot-gem-convert --format=acting to act, --format=policy "
-            "to train on or to learn from)."
+            "for anything else)."
         )
 
 

@@ -12,6 +12,7 @@ But for `acting`, weights keep their type and bits, so converting there and back
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -44,6 +45,9 @@ FORMATS = ("qwen3-vl", "gem-2b", "rdt", "policy", "acting")
 # The class that config.json names, by format.
 _ARCHITECTURES = {"qwen3-vl": "Qwen3VLForConditionalGeneration", "gem-2b": "GEMForConditionalGeneration"}
 
+# Formats whose weights may be in several files, and the largest size of one in 10^9 bytes.
+_SHARDED, _SHARD_GB = tuple(_ARCHITECTURES), 5.0
+
 # What a Qwen3-VL folder holds beside config.json and weights.
 _OTHER_FILES = (
     "added_tokens.json",
@@ -68,7 +72,7 @@ class SourceCheckpoint:
     Attributes:
         path: Hub id or folder: a `gem` or `gem_vla` policy (its `pretrained_model`, an adapter too), GEM-2B's format, or Qwen3-VL;
             for "rdt" and "acting" a `gem_vla` policy; for "policy" an adapter.
-        revision: Branch, tag or commit of a Hub id; None for the newest.
+        revision: Branch, tag or commit of a Hub id, not of a folder; None for the newest.
     """
 
     path: str
@@ -84,23 +88,38 @@ class ConvertConfig:
         output_dir: Folder to write; absent or empty.
         format: "qwen3-vl", "gem-2b", "rdt", "policy" or "acting".
         sana: Hub id or folder of the SANA pipeline whose configurations describe the source's depth generator. None:
-            those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has.
-        max_shard_gb: Largest size of one file of weights, in 10^9 bytes. An expert is one file, whatever its size.
+            those that come with the source, or SANA 1.5 1.6B's, which the released GEM-2B has. For "gem-2b" alone.
+        max_shard_gb: Largest size of one file of weights, in 10^9 bytes; None is 5. For "qwen3-vl" and "gem-2b": in other formats,
+            the weights are one file, whatever its size.
     """
 
     policy: SourceCheckpoint
     output_dir: Path
     format: str = "qwen3-vl"
     sana: str | None = None
-    max_shard_gb: float = 5.0
+    max_shard_gb: float | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(
                 f"format={self.format!r} is unknown: expected one of {', '.join(map(repr, FORMATS))}."
             )
-        if self.max_shard_gb <= 0:
-            raise ValueError(f"max_shard_gb={self.max_shard_gb}: expected more than 0 (5 by default).")
+        if self.sana is not None and self.format != "gem-2b":
+            raise ValueError(
+                f"sana={self.sana!r} has no effect with format={self.format!r}: it describes the depth generator for 'gem-2b' alone. Leave "
+                "it out, or convert with --format=gem-2b."
+            )
+        if self.max_shard_gb is None:
+            return
+        if self.format not in _SHARDED:
+            raise ValueError(
+                f"max_shard_gb={self.max_shard_gb} has no effect with format={self.format!r}, whose weights are always one file: leave it "
+                f"out. It is for {' and '.join(map(repr, _SHARDED))}."
+            )
+        if not 0 < self.max_shard_gb < math.inf:
+            raise ValueError(
+                f"max_shard_gb={self.max_shard_gb}: expected a finite number above 0 ({_SHARD_GB:g} by default)."
+            )
 
 
 def convert(config: ConvertConfig) -> Checkpoint:
@@ -115,10 +134,10 @@ def convert(config: ConvertConfig) -> Checkpoint:
     Raises:
         FileNotFoundError: There is no such source, or shards of it or a policy's processors are missing.
         ValueError: The source can't be read, lacks a part that the format needs, or its weights don't fit its
-            configuration; the message names them. Or a policy's processors could run code or read other files. Nothing was
-            written then.
+            configuration; the message names them. Or it is a folder with a revision, or a policy's processors could run code or
+            read other files. Nothing was written then.
     """
-    source = open_checkpoint(config.policy.path, revision=config.policy.revision)
+    source = _open(config.policy)
     if source.format == "policy":
         check_processor_files(source.path)
     if config.format == "rdt":
@@ -130,6 +149,15 @@ def convert(config: ConvertConfig) -> Checkpoint:
     else:
         _write_language_model(source, config)
     return open_checkpoint(config.output_dir)
+
+
+def _open(source: SourceCheckpoint) -> Checkpoint:
+    if source.revision is not None and Path(source.path).exists():
+        raise ValueError(
+            f"policy.revision={source.revision!r} has no effect, since policy.path={source.path} is on this machine: leave it out, or name a Hub "
+            "id that is no path here."
+        )
+    return open_checkpoint(source.path, revision=source.revision)
 
 
 def _write_policy(source: Checkpoint, output_dir: Path) -> None:
@@ -179,7 +207,8 @@ def _write_language_model(source: Checkpoint, config: ConvertConfig) -> None:
     _write_json(output_dir / "config.json", values)
     if config.format == "gem-2b":
         write_sana_configs(output_dir, architecture)
-    write_weights(output_dir, _gem_2b_names(weights), max_shard_bytes=int(config.max_shard_gb * 1e9))
+    largest = config.max_shard_gb or _SHARD_GB
+    write_weights(output_dir, _gem_2b_names(weights), max_shard_bytes=int(largest * 1e9))
 
 
 def _check_backbone(source: Checkpoint, weights: Mapping[str, StoredTensor]) -> None:

@@ -24,7 +24,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from loguru import logger
 from tqdm.auto import tqdm
 
-from lerobot_gem.policies.validation import require_at_least
+from lerobot_gem.validation import require_at_least
 
 EXECUTORS = ("local", "slurm", "ray")
 # How to go on after a failure, for commands that keep what is complete.
@@ -124,12 +124,14 @@ class Phase:
         run: Does the share of a task, given its rank and the number of tasks; skips what is complete.
         is_shared: Whether all tasks take part, instead of one.
         count: Tells how many pieces of work there are, more tasks than which would have none; None where that is not known.
+        amount: Names how much work there is, where a run that goes on may have more; in file names.
     """
 
     name: str
     run: Callable[[int, int], None]
     is_shared: bool = True
     count: Callable[[], int] | None = None
+    amount: str = ""
 
 
 @dataclass(frozen=True)
@@ -380,8 +382,12 @@ def _submit(
 
 
 def _notes(staging: Path, phase: Phase, tasks: int) -> Path:
-    """Folder of datatrove's logs of a phase, and of which tasks are complete: another number of tasks shares the work otherwise."""
-    return staging / _NOTES / f"{phase.name}-of-{tasks}"
+    """Folder of datatrove's logs of a phase, and of which tasks are complete.
+
+    Another number of tasks shares the work otherwise, and a task that is complete may not be so of more work.
+    """
+    name = f"{phase.name}-{phase.amount}" if phase.amount else phase.name
+    return staging / _NOTES / f"{name}-of-{tasks}"
 
 
 def _slurm_executor(

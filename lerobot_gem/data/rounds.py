@@ -5,6 +5,8 @@ attempt is kept on disk at once, in a folder beside the dataset. When there are 
 folder disappears.
 """
 
+import hashlib
+import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -34,8 +36,13 @@ class CollectionOptions(WorkOptions):
     num_workers: int
 
     def content(self) -> dict[str, Any]:
-        """Everything that decides what an attempt looks like: must agree between a run and its continuation."""
+        """Everything that decides what an attempt looks like, not how many there are: must agree between a run and its continuation."""
         raise NotImplementedError
+
+    def amount(self) -> str:
+        """Names everything else, which decides how many attempts there are."""
+        others = self.deciding(*self.content())
+        return hashlib.sha256(json.dumps(others, default=str).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,12 @@ class Collection[Options: CollectionOptions, Attempt, Result](ABC):
         """
         config = self.config
         phases = [
-            Phase(f"round{number}", partial(self.share_round, number), count=partial(self.count, number))
+            Phase(
+                f"round{number}",
+                partial(self.share_round, number),
+                count=partial(self.count, number),
+                amount=config.amount(),
+            )
             for number in range(_SHARED_ROUNDS)
         ]
         with begun_or_resumed(

@@ -8,6 +8,8 @@ from typing import Any
 
 from lerobot.envs.configs import EnvConfig, LiberoEnv as LiberoEnvConfig
 
+from lerobot_gem.validation import checked
+
 
 @EnvConfig.register_subclass("libero_pro")
 @dataclass
@@ -23,6 +25,7 @@ class LiberoProEnvConfig(LiberoEnvConfig):
 
     task: str = "libero_object_swap"
 
+    @checked
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.is_libero_plus:

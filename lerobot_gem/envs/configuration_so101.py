@@ -10,6 +10,8 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
+from lerobot_gem.validation import checked
+
 # What `simulation.so101_scene` has, which can't be imported here.
 _CAMERAS, _STATE_SIZE, _ACTION_SIZE = ("front", "side"), 6, 4
 
@@ -28,7 +30,6 @@ class SO101EnvConfig(EnvConfig):
         episode_length: Steps of an episode; the scripted policy takes 6 to 7 seconds.
         observation_height: Of the pictures in pixels.
         observation_width: Of the pictures in pixels.
-        depth: Observations have `<camera>_depth` in metres, too. No policy of ours reads it.
         quick: Draw without shadows and antialiasing, and meshes with fewer triangles, as `lerobot-gem-so101-demos` does.
     """
 
@@ -37,9 +38,9 @@ class SO101EnvConfig(EnvConfig):
     episode_length: int = 100
     observation_height: int = 128
     observation_width: int = 128
-    depth: bool = False
     quick: bool = True
 
+    @checked
     def __post_init__(self) -> None:
         if self.task != "pick_place":
             raise ValueError(f"env.task={self.task!r}: expected 'pick_place', the one task of gem_so101.")
@@ -60,7 +61,7 @@ class SO101EnvConfig(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
-        names = ("fps", "episode_length", "observation_height", "observation_width", "depth", "quick")
+        names = ("fps", "episode_length", "observation_height", "observation_width", "quick")
         return {name: getattr(self, name) for name in names}
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:

@@ -4,14 +4,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from lerobot.envs.libero import LiberoEnv, _get_suite
+from lerobot.envs.libero import LiberoEnv, _get_suite, _select_task_ids
 from numpy.typing import NDArray
 
 from lerobot_gem.envs.vector_envs import vector_envs
-from lerobot_gem.simulation.naming import arrived, choose_object, instruction_naming
+from lerobot_gem.simulation.naming import arrived, check_named, choose_object, instruction_naming
 from lerobot_gem.simulation.placements import WIDE_RULES, apply_wide, require_wide, stream_rng
 from lerobot_gem.simulation.rendering import flip
-from lerobot_gem.simulation.scene import LiberoScene
+from lerobot_gem.simulation.scene import LiberoScene, definition_file
 from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, SceneChanges
 
 
@@ -116,15 +116,20 @@ class LiberoWideEnv(LiberoEnv):
             self._scene = self._env = None
 
 
-def create_libero_wide_envs(suites: list[str], **kwargs: Any) -> dict[str, dict[int, Any]]:
+def create_libero_wide_envs(
+    suites: list[str], task_ids: list[int] | None, named_object: str, **kwargs: Any
+) -> dict[str, dict[int, Any]]:
     """Vector environments {suite: {task_id: vector env}}.
 
     Args:
         suites: LIBERO suites.
+        task_ids: As in `vector_envs`.
+        named_object: As in `LiberoWideEnv`.
         **kwargs: Of `vector_envs`.
 
     Raises:
-        ValueError: No suite, an unknown one, or one without wide placements.
+        ValueError: No suite, an unknown one, or one without wide placements; an unknown task; or a task whose scene lacks
+            `named_object`.
     """
     if not suites:
         raise ValueError(
@@ -134,4 +139,11 @@ def create_libero_wide_envs(suites: list[str], **kwargs: Any) -> dict[str, dict[
     for name in suites:
         opened[name] = _get_suite(name)
         require_wide(name)
-    return vector_envs(LiberoWideEnv, opened, **kwargs)
+    # An environment notices at its first reset, when the tasks before it have been evaluated, for nothing.
+    definitions = {
+        f"{name} task {number}": definition_file(suite.get_task(number))
+        for name, suite in opened.items()
+        for number in _select_task_ids(len(suite.tasks), task_ids)
+    }
+    check_named(named_object, definitions)
+    return vector_envs(LiberoWideEnv, opened, task_ids, named_object=named_object, **kwargs)

@@ -19,7 +19,6 @@ class SO101Env(gym.Env):
         episode_length: Steps of an episode.
         observation_height: Of the pictures in pixels.
         observation_width: Of the pictures in pixels.
-        depth: Observations have depth, too.
         quick: As in `SO101Scene`.
     """
 
@@ -29,11 +28,10 @@ class SO101Env(gym.Env):
         episode_length: int,
         observation_height: int,
         observation_width: int,
-        depth: bool = False,
         quick: bool = True,
     ):
         self._scene = SO101Scene(fps, observation_height, observation_width, quick)
-        self._depth, self._steps = depth, 0
+        self._steps = 0
         self._picture: NDArray[np.uint8] | None = None
         self._max_episode_steps = episode_length
         self.task, self.task_description = "pick_place", TASK
@@ -43,13 +41,8 @@ class SO101Env(gym.Env):
         pictures: dict[str, spaces.Space] = {
             name: spaces.Box(0, 255, (*size, 3), np.uint8) for name in CAMERAS
         }
-        seen: dict[str, spaces.Space] = {
-            "pixels": spaces.Dict(pictures),
-            "agent_pos": spaces.Box(-np.inf, np.inf, (len(MOTORS),), np.float32),
-        }
-        if depth:
-            seen |= {f"{name}_depth": spaces.Box(0, np.inf, (*size, 1), np.float32) for name in CAMERAS}
-        self.observation_space = spaces.Dict(seen)
+        state = spaces.Box(-np.inf, np.inf, (len(MOTORS),), np.float32)
+        self.observation_space = spaces.Dict({"pixels": spaces.Dict(pictures), "agent_pos": state})
         self.action_space = spaces.Box(-1, 1, (len(ACTION_NAMES),), np.float32)
 
     def reset(
@@ -77,13 +70,6 @@ class SO101Env(gym.Env):
         self._scene.close()
 
     def _observation(self) -> dict[str, Any]:
-        seen = {name: self._scene.draw(name, depth=self._depth) for name in CAMERAS}
-        self._picture = seen[CAMERAS[0]][0]
-        depth = {
-            f"{name}_depth": metres[..., None] for name, (_, metres) in seen.items() if metres is not None
-        }
-        return {
-            "pixels": {name: picture for name, (picture, _) in seen.items()},
-            "agent_pos": self._scene.state(),
-            **depth,
-        }
+        pictures = {name: self._scene.draw(name, depth=False)[0] for name in CAMERAS}
+        self._picture = pictures[CAMERAS[0]]
+        return {"pixels": pictures, "agent_pos": self._scene.state()}

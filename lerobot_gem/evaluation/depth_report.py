@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +19,17 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from lerobot_gem.checkpoints.adapters import check_whole
 from lerobot_gem.evaluation.depth_metrics import DepthScores, score_depth
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
-from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.depth_target import Colormap, depth_target, is_inverse, relative_depth
 from lerobot_gem.storage.frames import open_depth_dataset, read_frames
 from lerobot_gem.storage.opening import DatasetOptions
-from lerobot_gem.storage.output_folder import check_empty
+from lerobot_gem.storage.output_folder import check_empty, removed_on_error
 from lerobot_gem.training.draws import mixed_seed
+from lerobot_gem.validation import require_at_least
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def write_depth_report(config: DepthReportConfig) -> dict[str, CameraReport]:
 
     Into `output_dir` go `frames/frame-<number>.png`, a row for each camera with its RGB image and the images of true and
     generated depth, in the same colours; `depth.mp4` of the same; and `metrics.json`. Cameras without depth are left out,
-    with a warning.
+    with a warning; those without valid depth in these frames have no scores, with another one. After an error, nothing is left.
 
     Returns:
         Camera -> its scores.
@@ -140,8 +141,8 @@ def write_depth_report(config: DepthReportConfig) -> dict[str, CameraReport]:
         FileExistsError: `output_dir` is not empty.
         FileNotFoundError: No dataset at `dataset.root`.
         ImportError: `display` without rerun.
-        ValueError: `policy` is no `gem` checkpoint, or paints no depth; `num_frames`, `batch_size` or `fps` is below 1; or the dataset
-            lacks the policy's cameras, or depth for them.
+        ValueError: `policy` is no `gem` checkpoint, an adapter, or paints no depth; `num_frames`, `batch_size` or `fps` is below 1; or the
+            dataset lacks the policy's cameras, or depth for them, or valid depth in all frames.
     """
     checkpoint = _checked(config)
     dataset = open_depth_dataset(config.dataset)
@@ -156,24 +157,10 @@ def write_depth_report(config: DepthReportConfig) -> dict[str, CameraReport]:
     device = {"device_processor": {"device": str(checkpoint.device)}}
     preprocess, _ = make_pre_post_processors(checkpoint, pretrained_path=path, preprocessor_overrides=device)
 
-    reports = {camera: CameraReport() for camera in pairs}
-    folder = config.output_dir / "frames"
-    folder.mkdir(parents=True)
-    for number, frame in enumerate(_frames(config, policy, preprocess, dataset, pairs)):
-        file = folder / f"frame-{number:06d}.png"
-        Image.fromarray(draw_strips([list(row.values()) for row in frame.rows.values()])).save(file)
-        if config.display:
-            _display(frame)
-        for camera, scores in frame.scores.items():
-            if scores is None:
-                reports[camera].skipped += 1
-            else:
-                reports[camera].frames.append({"file": file.name, **frame.place, "scores": scores})
-    # x264 would print its statistics.
-    video = RGBEncoderConfig(vcodec="h264", crf=18, extra_options={"x264-params": "log=0"})
-    encode_video_frames(folder, config.output_dir / "depth.mp4", config.fps, video)
-    _check_found(reports, pairs, dataset)
-    _write_metrics(config, checkpoint, reports)
+    with removed_on_error(config.output_dir):  # room for another try
+        reports = _write_frames(config, _frames(config, policy, preprocess, dataset, pairs), list(pairs))
+        _check_found(reports, pairs, dataset)
+        _write_metrics(config, checkpoint, reports)
     return reports
 
 
@@ -233,6 +220,29 @@ def _frames(
             yield _Frame(place, rows, scores)
 
 
+def _write_frames(
+    config: DepthReportConfig, frames: Iterable[_Frame], cameras: Sequence[str]
+) -> dict[str, CameraReport]:
+    """Write strips and their video; returns the scores of each camera."""
+    reports = {camera: CameraReport() for camera in cameras}
+    folder = config.output_dir / "frames"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        file = folder / f"frame-{number:06d}.png"
+        Image.fromarray(draw_strips([list(row.values()) for row in frame.rows.values()])).save(file)
+        if config.display:
+            _display(frame)
+        for camera, scores in frame.scores.items():
+            if scores is None:
+                reports[camera].skipped += 1
+            else:
+                reports[camera].frames.append({"file": file.name, **frame.place, "scores": scores})
+    # x264 would print its statistics.
+    video = RGBEncoderConfig(vcodec="h264", crf=18, extra_options={"x264-params": "log=0"})
+    encode_video_frames(folder, config.output_dir / "depth.mp4", config.fps, video)
+    return reports
+
+
 def draw_strips(rows: Sequence[Sequence[Tensor]]) -> np.ndarray:
     """Rows of images below each other.
 
@@ -260,6 +270,8 @@ def table(reports: Mapping[str, CameraReport]) -> str:
     lines = [f"{'camera':32} {'frames':>6} {'skipped':>7} {'':>9} {'AbsRel':>7} {'d<1.25':>7} {'rank':>7}"]
     for camera, report in reports.items():
         start = f"{camera:32} {len(report.frames):6d} {report.skipped:7d}"
+        if not report.frames:
+            lines.append(start)
         for name, scores in report.mean.items():
             lines.append(
                 f"{start:47} {name:>9} {scores.abs_rel:7.3f} {scores.delta:7.3f} {scores.rank_correlation:7.3f}"
@@ -278,6 +290,9 @@ def _checked(config: DepthReportConfig) -> GemConfig:
             f"policy.path={policy.pretrained_path} is a {policy.type!r} checkpoint: expected a 'gem' checkpoint (stages 1 "
             "to 3) with its depth generator. A 'gem_vla' acts without one; take the checkpoint that it started from."
         )
+    check_whole(
+        policy.pretrained_path, f"policy.path={policy.pretrained_path}", use_peft=bool(policy.use_peft)
+    )
     if policy.depth.target != "depth":
         raise ValueError(
             f"policy.path={policy.pretrained_path} paints no depth, but depth.target={policy.depth.target!r}, the camera's picture "
@@ -331,12 +346,17 @@ def _score(images: Mapping[str, Tensor], depth: Tensor, colormap: Colormap) -> d
 def _check_found(
     reports: Mapping[str, CameraReport], pairs: Mapping[str, str], dataset: LeRobotDataset
 ) -> None:
-    for camera, report in reports.items():
-        if not report.frames:
-            raise ValueError(
-                f"No depth in {report.skipped} frames of {pairs[camera]!r} of {dataset.repo_id!r}: expected distances of "
-                "11 mm to 9.99 m. Check info.depth_unit in its meta/info.json, or take other frames."
-            )
+    """Raise a ValueError if no camera has a frame with depth; warn of each that has none."""
+    empty = [
+        f"No depth in {report.skipped} frames of {pairs[camera]!r} of {dataset.repo_id!r}: expected distances of 11 mm to 9.99 m. "
+        "Check info.depth_unit in its meta/info.json, or take other frames."
+        for camera, report in reports.items()
+        if not report.frames
+    ]
+    if len(empty) == len(reports):
+        raise ValueError(empty[0])
+    for told in empty:
+        logger.warning(told)
 
 
 def _write_metrics(config: DepthReportConfig, policy: GemConfig, reports: Mapping[str, CameraReport]) -> None:

@@ -20,9 +20,9 @@ from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows
 from lerobot_gem.evaluation.vqa_scores import KindScores, VqaRow, score_answer, score_answers
 from lerobot_gem.inference.answering import Answerer, Question
 from lerobot_gem.policies.base_configuration import DTYPES
-from lerobot_gem.policies.validation import require, require_at_least
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
 from lerobot_gem.storage.output_folder import check_empty
+from lerobot_gem.validation import require, require_at_least
 
 logger = logging.getLogger(__name__)
 

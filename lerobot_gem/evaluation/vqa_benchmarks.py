@@ -28,8 +28,8 @@ from PIL import Image
 from torch import Tensor
 
 from lerobot_gem.evaluation.vqa_video import video_frames
-from lerobot_gem.policies.validation import require
 from lerobot_gem.storage.images import open_picture
+from lerobot_gem.validation import require
 
 BenchmarkForm = Literal["letter", "first_number", "yes_no", "polygon"]
 

@@ -15,6 +15,7 @@ from lerobot_gem.checkpoints.formats import Checkpoint, open_checkpoint
 from lerobot_gem.checkpoints.loading import load_backbone
 from lerobot_gem.checkpoints.processor_files import load_tokenizer
 from lerobot_gem.inference.answering import Answerer
+from lerobot_gem.inference.devices import check_device
 from lerobot_gem.models.precision import store_as_autocast_computes
 from lerobot_gem.processing.images import CameraImages
 
@@ -41,9 +42,11 @@ def load_answerer(
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: It has no backbone, or one that is truncated or without language head; or `min_pixels` is more than
-            `max_pixels`.
+            `max_pixels`. Or this machine does not have the device.
         OSError: It comes without tokenizer, or without image processor.
     """
+    if device is not None:
+        check_device(device, "policy.device")
     checkpoint = open_checkpoint(pretrained)
     _check_language_model(checkpoint)
     if checkpoint.format == "policy":

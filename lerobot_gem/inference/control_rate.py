@@ -1,11 +1,9 @@
 """The rate at which a robot is sent actions: that of the data, or they mean another speed."""
 
-import gc
 import logging
-import sys
 from typing import Any
 
-from lerobot.configs import parser
+from lerobot_gem.inference.run_configuration import is_given, run_fields
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +32,6 @@ def match_rate(config: Any, trained: float | None) -> None:
 
     A simulated arm's rate is warned of alone: `lerobot-eval` has built it by then.
 
-    LeRobot tells a policy nothing of the run that loads it. The run's configuration holds the policy's, so it is looked for
-    among the holders of that.
-
     Args:
         config: Of the policy that is loaded.
         trained: Frames per second of the training data; None where the checkpoint does not say.
@@ -46,26 +41,26 @@ def match_rate(config: Any, trained: float | None) -> None:
     """
     if trained is None:
         return
-    evaluation = _holder(config, "lerobot.configs.eval", "EvalPipelineConfig")
+    evaluation = run_fields(config, "lerobot.configs.eval", "EvalPipelineConfig")
     if evaluation is not None:
         _warn_of_simulated_rate(evaluation["env"], trained)
-    rollout = _holder(config, "lerobot.rollout.configs", "RolloutConfig")
+    rollout = run_fields(config, "lerobot.rollout.configs", "RolloutConfig")
     if rollout is None or rollout["fps"] == trained:
         return
     check_trained_rate(trained)
-    if parser.parse_arg("fps") is None and parser.parse_arg("config_path") is None:
+    if not is_given("fps"):
         logger.warning(
             "fps is %g: the rate of the policy's training data, in place of lerobot-rollout's default of %g.",
             trained,
             rollout["fps"],
         )
         rollout["fps"] = trained
-        if rollout["dataset"] is not None and parser.parse_arg("dataset.fps") is None:
+        if rollout["dataset"] is not None and not is_given("dataset.fps"):
             rollout["dataset"].fps = round(trained)
     else:
         logger.warning(
             "fps=%g, but the policy's training data has %g frames per second: its actions mean %.2g times the speed that they "
-            "had there. Leave out --fps, or give --fps=%g.",
+            "had there. Leave fps out, or give --fps=%g.",
             rollout["fps"],
             trained,
             rollout["fps"] / trained,
@@ -82,16 +77,3 @@ def _warn_of_simulated_rate(env: Any, trained: float) -> None:
             trained,
             trained,
         )
-
-
-def _holder(config: Any, module_name: str, class_name: str) -> dict[str, Any] | None:
-    """The fields of the run's configuration of a class that holds a policy's, to be read and written."""
-    module = sys.modules.get(module_name)
-    if module is None:
-        return None
-    names = getattr(module, class_name).__dataclass_fields__.keys()
-    for holder in gc.get_referrers(config):
-        values = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
-        if values.get("policy") is config and names <= values.keys():
-            return values
-    return None

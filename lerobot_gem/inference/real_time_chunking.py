@@ -1,13 +1,13 @@
 """Real-time chunking: LeRobot guides our sampling so that a chunk continues the one before it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from torch import Tensor
 
-from lerobot_gem.models.action_expert import Integrator
+from lerobot_gem.models.action_expert import Integrator, Velocity
 
 
 def guided_integrator(
@@ -21,17 +21,19 @@ def guided_integrator(
         prev_chunk_left_over: The unexecuted rest of the last chunk (B, T, A); None for none.
     """
 
-    def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
+    def integrate(velocities: Sequence[Velocity], noise: Tensor) -> Tensor:
+        steps = iter(velocities)
+
         @torch.no_grad()
-        def lerobot_velocity(noisy_actions: Tensor, time: Tensor) -> Tensor:
-            # LeRobot's time runs from 1 (noise) to 0 (actions), ours the other way.
-            return -velocity(noisy_actions, 1 - time)
+        def lerobot_velocity(noisy_actions: Tensor, _time: Tensor) -> Tensor:
+            # LeRobot asks once in each step, from noise on. Its time runs from 1 (noise) to 0 (actions), ours the other way.
+            return -next(steps)(noisy_actions)
 
         chunk_size = noise.shape[1]
         return euler_integrate(
             lerobot_velocity,
             noise,
-            num_steps,
+            len(velocities),
             rtc_processor=processor,
             rtc_enabled=True,
             inference_delay=inference_delay,

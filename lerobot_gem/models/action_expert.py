@@ -17,6 +17,7 @@ converts).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import torch
@@ -28,8 +29,10 @@ from lerobot_gem.models.action_expert_layers import ExpertBlock, TimeEmbedding, 
 from lerobot_gem.models.conditioning import Conditioning
 from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning, TimeDistribution
 
-# Integrates a flow: the velocity of noisy actions (B, T, A) at times (B,) or (1,), the noise (B, T, A), the number of steps.
-Integrator = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, int], Tensor]
+# The velocity of noisy actions (B, T, A) at one time of a flow.
+Velocity = Callable[[Tensor], Tensor]
+# Integrates a flow: its velocities at the beginnings of the steps, which take equal time, and the noise (B, T, A).
+Integrator = Callable[[Sequence[Velocity], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -274,17 +277,21 @@ class ActionExpert(nn.Module):
         if noise is None:
             key = conditioning.blocks[0].key
             noise = torch.randn(len(key), self.chunk_size, self.action_dim, device=key.device)
-        if integrate is not None:
-            return integrate(lambda actions, time: self(actions, time, conditioning, state), noise, num_steps)
         times = [torch.zeros(1, dtype=self.dtype, device=noise.device)]
         for _ in range(num_steps - 1):
             times.append(times[-1] + 1 / num_steps)
         # More than half of the weights are modulations, and they depend on time and state alone: one pass over
         # them serves all steps.
         of_all_steps = [modulation.unbind(0) for modulation in self._modulations(torch.stack(times), state)]
+        velocities = [
+            partial(self._velocity, modulations=of_step, conditioning=conditioning)
+            for of_step in zip(*of_all_steps, strict=True)
+        ]
+        if integrate is not None:
+            return integrate(velocities, noise)
         actions = noise.to(self.dtype)
-        for modulations in zip(*of_all_steps, strict=True):
-            actions = actions + self._velocity(actions, modulations, conditioning) / num_steps
+        for velocity in velocities:
+            actions = actions + velocity(actions) / num_steps
         return actions
 
     def _modulations(self, time: Tensor, state: Tensor | None) -> list[Tensor]:

@@ -30,7 +30,6 @@ from lerobot_gem.policies.base_options import (
 )
 from lerobot_gem.policies.built import BuiltConfig
 from lerobot_gem.policies.command_line import check_switches
-from lerobot_gem.policies.validation import ConfigurationError, checked, require, require_at_least
 from lerobot_gem.processing.dataset_names import check_names, flat_names, left_out, outside_observation
 from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, check_colormap, check_rgb, is_depth, pair_depth
 from lerobot_gem.processing.depth_target import MIN_DEPTH_SIDE, Colormap
@@ -50,6 +49,7 @@ from lerobot_gem.training.stages import (
     STAGES,
     loss_weights,
 )
+from lerobot_gem.validation import ConfigurationError, checked, require, require_at_least
 
 if TYPE_CHECKING:
     from lerobot_gem.policies.building import Sources
@@ -269,7 +269,7 @@ class BaseGemConfig(PreTrainedConfig):
         asked = self.camera_names
         for name in outside_observation(features):
             if name in self.input_features:
-                logger.warning("%s", left_out(name))
+                logger.warning("%s", left_out(name, features))
                 del self.input_features[name]
         self.built.depth_cameras = {}
         if "depth" in self.loss_weights:

@@ -6,9 +6,9 @@ from typing import get_args
 
 from lerobot_gem.models.presets import StateConvention
 from lerobot_gem.policies.old_configurations import OldBackboneFields, OldDepthFields
-from lerobot_gem.policies.validation import checked, require
 from lerobot_gem.processing.depth_cameras import METRES
 from lerobot_gem.processing.depth_target import Colormap, Target
+from lerobot_gem.validation import checked, require
 
 LAYOUTS = ("separate", "concat")
 # Far more than makes sense; a stranger's config.json may ask for more.

@@ -18,6 +18,7 @@ from lerobot_gem.checkpoints.files import fingerprint, load_policy_weights
 from lerobot_gem.checkpoints.formats import built_from
 from lerobot_gem.checkpoints.processor_files import check_processor_files
 from lerobot_gem.inference.control_rate import match_rate
+from lerobot_gem.inference.motor_order import check_motor_order
 from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.models.depth_generator import DepthGenerator
 from lerobot_gem.models.precision import autocast_weights, token_tables
@@ -111,7 +112,8 @@ class BaseGemPolicy(PreTrainedPolicy):
             ValueError: Weights are missing, unexpected, of another shape, or cut short; the error names them. Or it is a checkpoint
                 of another policy. Or the configuration has other cameras than the checkpoint, whose processor would go on with its
                 own. Or it is an adapter, was trained in another stage, or on other weights than its base has now. Or a file of the
-                checkpoint could run code, or asks for sizes that its weights do not have (docs/reference/security.md).
+                checkpoint could run code, or asks for sizes that its weights do not have (docs/reference/security.md). Or the robot of
+                `lerobot-rollout` has the motors of the training data in another order.
         """
         config = kwargs.get("config")
         with_data = kwargs.get("dataset_meta") is not None
@@ -121,6 +123,7 @@ class BaseGemPolicy(PreTrainedPolicy):
                 check_start(config)
             forget_destination(config)
             if not with_data:
+                check_motor_order(config)
                 match_rate(config, config.built.fps)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name)}
         if config is not None and config.use_peft:

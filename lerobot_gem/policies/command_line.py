@@ -1,13 +1,12 @@
 """What a command line says and LeRobot would take without a word, though it does nothing, or saves nothing that loads."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from draccus.cfgparsing import load_config
 from lerobot.configs import parser
 
-from lerobot_gem.policies.validation import ConfigurationError
+from lerobot_gem.inference.run_configuration import in_run_file
+from lerobot_gem.validation import ConfigurationError
 
 _SOURCES = ("backbone.pretrained", "expert.pretrained", "depth.pretrained")
 
@@ -126,10 +125,4 @@ def check_start(config: Any) -> None:
 
 def _is_adapted() -> bool:
     """Whether the command line, or the file that it names, has options of `peft`."""
-    if parser.get_cli_overrides("peft"):
-        return True
-    file = parser.parse_arg("config_path")
-    if file is None:
-        return False
-    with Path(file).open() as stream:
-        return bool(load_config(stream, file=file).get("peft"))
+    return bool(parser.get_cli_overrides("peft") or in_run_file("peft"))

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning, TimeDistribution
 from lerobot_gem.policies.base_options import MOST_STEPS
 from lerobot_gem.policies.old_configurations import OldExpertFields
-from lerobot_gem.policies.validation import checked, require
+from lerobot_gem.validation import checked, require
 
 # Far more than makes sense.
 _MOST_DRAWS = 100

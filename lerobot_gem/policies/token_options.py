@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lerobot_gem.policies.validation import checked, require
+from lerobot_gem.validation import checked, require
 
 ActBy = Literal["flow", "tokens"]
 # Below it, logits divided by a temperature may be more than a float holds.

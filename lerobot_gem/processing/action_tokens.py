@@ -146,19 +146,11 @@ class ActionTokens:
         """(len(self),), how many coefficients each token stands for."""
         return np.array([len(word) for word in self._words])
 
-    def encode(self, chunk: Chunk) -> list[int]:
-        """Write a chunk (T, A) in tokens.
-
-        Raises:
-            ValueError: Longer than the chunks that were fitted, beyond [-1, 1], or not finite.
-        """
-        return self.encode_all(np.asarray(chunk)[None])[0]
-
     def encode_all(self, chunks: Chunk) -> list[list[int]]:
         """Write chunks (N, T, A) in tokens; much faster than one by one.
 
         Raises:
-            ValueError: As `encode`.
+            ValueError: Longer than the chunks that were fitted, beyond [-1, 1], or not finite.
         """
         texts = self._texts(self.quantise(chunks))
         return [encoding.ids for encoding in self._bpe.encode_batch_fast(texts, add_special_tokens=False)]
@@ -196,7 +188,7 @@ class ActionTokens:
         """The coefficients (N, T, A) of chunks (N, T, A), frequency by frequency.
 
         Raises:
-            ValueError: As `encode`.
+            ValueError: As `encode_all`.
         """
         chunks = np.asarray(chunks, dtype=np.float64)
         if chunks.ndim != 3 or 0 in chunks.shape[1:]:
@@ -216,17 +208,10 @@ class ActionTokens:
         coefficients = np.around(dct(chunks, axis=1, norm="ortho") * self.scale).astype(np.int64)
         return coefficients.clip(-self.bound, self.bound)
 
-    def measure(self, chunks: Chunk, max_coefficients: int | None = None) -> TokenReport:
-        """What it costs to write chunks (N, T, A) in tokens.
-
-        Args:
-            chunks: In [-1, 1].
-            max_coefficients: Where each chunk ends; None is its end.
-        """
-        kept = np.shape(chunks)[1] * np.shape(chunks)[2] if max_coefficients is None else max_coefficients
-        ends = [np.cumsum(self.lengths[tokens]) for tokens in self.encode_all(chunks)]
-        counts = [int(np.searchsorted(end, kept)) + 1 if end[-1] > kept else len(end) for end in ends]
-        errors = self.errors(chunks, kept)
+    def measure(self, chunks: Chunk) -> TokenReport:
+        """What it costs to write chunks (N, T, A) in tokens, which are in [-1, 1]."""
+        counts = [len(tokens) for tokens in self.encode_all(chunks)]
+        errors = self.errors(chunks, np.shape(chunks)[1] * np.shape(chunks)[2])
         return TokenReport(
             float(np.mean(counts)),
             float(np.percentile(counts, 99)),

@@ -34,9 +34,10 @@ _UNITS = {
     r"m|metres?|meters?": ("m", Decimal(1)),
     r"%|percent": ("%", Decimal(1)),
 }
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+# Numbers from 0 on, as answers write them.
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER = re.compile(
-    rf"(?<![\w.,])(?P<value>-?\d+(?:\.\d+)?|{'|'.join(_WORDS)})"
+    rf"(?<![\w.,])(?P<value>-?\d+(?:\.\d+)?|{'|'.join(NUMBER_WORDS)})"
     rf"(?:\s*(?P<unit>{'|'.join(_UNITS)}))?(?![\w%]|[.,]\d)",
     re.IGNORECASE,
 )
@@ -198,7 +199,7 @@ def _quantity(text: str) -> Quantity | None:
 
 def _read(match: re.Match[str]) -> Quantity:
     text = match["value"].lower()
-    written = Decimal(_WORDS.index(text)) if text in _WORDS else Decimal(text)
+    written = Decimal(NUMBER_WORDS.index(text)) if text in NUMBER_WORDS else Decimal(text)
     for pattern, (unit, factor) in _UNITS.items():
         if match["unit"] and re.fullmatch(pattern, match["unit"], re.IGNORECASE):
             return Quantity(written * factor, unit, written)

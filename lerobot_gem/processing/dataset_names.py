@@ -7,16 +7,20 @@ LeRobot hands a policy the cameras and vectors named `observation.*`, and `actio
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE, OBS_STR
 
-from lerobot_gem.processing.depth_cameras import is_depth
+from lerobot_gem.processing.depth_cameras import DEPTH_SUFFIX, depth_key, is_depth
 
 _STATES = ("state", "states", "robot_state", "proprio", "qpos", "joint_position", "joint_positions")
 _STATE_WORDS = re.compile(r"state|joint|qpos|proprio|pose|position", re.IGNORECASE)
 _ACTIONS = ("actions", "action_vector")
+_SEPARATORS = re.compile(r"[./]")
+# What names of cameras begin with that says nothing of which camera it is.
+_PREFIXES = (OBS_STR, "images")
 
 
 def outside_observation(features: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -28,11 +32,19 @@ def outside_observation(features: Mapping[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def left_out(name: str) -> str:
-    """What to say of such a camera."""
+def left_out(name: str, features: Iterable[str]) -> str:
+    """What to say of such a camera.
+
+    Args:
+        name: Of the camera.
+        features: All such cameras of the dataset, or all of its features.
+    """
+    # With its whole name, which is no other camera's. Depth would have no RGB camera if one of both were renamed.
+    rgb = name.removesuffix(DEPTH_SUFFIX)
+    renamed = [one for one in (rgb, depth_key(rgb)) if one in features and not one.startswith(f"{OBS_STR}.")]
     return (
         f"The camera {name!r} is left out: LeRobot hands on the cameras that are named {OBS_IMAGES}.<name>. If the policy is to see it, "
-        f"rename it: {rename_command({name: _camera_name(name)})}"
+        f"rename it: {rename_command({one: _whole_name(one) for one in renamed})}"
     )
 
 
@@ -63,9 +75,7 @@ def expected_names(features: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     Args:
         features: The dataset's features, as in meta/info.json.
     """
-    expected = {
-        name: _camera_name(name) for name in outside_observation(features) if not is_depth(features[name])
-    }
+    expected = _camera_names(features)
     for name, others, part in (
         (OBS_STATE, _STATES, f"{OBS_STATE}."),
         (ACTION, _ACTIONS, f"{ACTION}."),
@@ -76,8 +86,27 @@ def expected_names(features: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     return {name: new for name, new in expected.items() if new not in features}
 
 
-def _camera_name(name: str) -> str:
-    return f"{OBS_IMAGES}.{name.replace('/', '.').rpartition('.')[2]}"
+def _camera_names(features: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """Cameras that LeRobot hands to no policy, each with its depth, -> what they would be called, no two alike."""
+    cameras = [name for name in outside_observation(features) if not is_depth(features[name])]
+    short = {name: f"{OBS_IMAGES}.{_SEPARATORS.split(name)[-1]}" for name in cameras}
+    uses = Counter(short.values())
+    names: dict[str, str] = {}
+    for name in cameras:
+        is_free = uses[short[name]] == 1 and short[name] not in features
+        names[name] = short[name] if is_free else _whole_name(name)
+        depth = depth_key(name)
+        if depth in features and is_depth(features[depth]):
+            names[depth] = depth_key(names[name])
+    return names
+
+
+def _whole_name(name: str) -> str:
+    """What a camera would be called by all parts of its name: `left.image` and `observation/left/image` become `left_image`."""
+    parts = _SEPARATORS.split(name)
+    while len(parts) > 1 and parts[0] in _PREFIXES:
+        del parts[0]
+    return f"{OBS_IMAGES}.{'_'.join(parts)}"
 
 
 def check_names(features: Mapping[str, dict[str, Any]], *, needs_action: bool) -> None:

@@ -9,6 +9,10 @@ from torch import Tensor
 METRES = {"mm": 0.001, "m": 1.0}
 DEPTH_SUFFIX = "_depth"
 
+# Where a feature's info says of which type its depth is, and the types: in metres, without a scale, some maps of each.
+DEPTH_TYPE_KEY = "depth_kind"
+METRIC, RELATIVE, MIXED = "metric", "relative", "mixed"
+
 # What millimetres never look like: all below 5 cm with some below 9 mm, where LeRobot keeps 0 or 10 mm for "none".
 _CLOSE_MILLIMETRES, _NO_MILLIMETRES = 50.0, 9.0
 # No sensor of metres counts that far.
@@ -24,6 +28,11 @@ def is_depth(feature: dict[str, Any]) -> bool:
     """Whether a dataset's feature is flagged as depth, by LeRobot's flag or its older one."""
     info = feature.get("info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+
+
+def depth_type(feature: dict[str, Any]) -> str | None:
+    """Of which type a depth camera's depth is; None where the dataset does not say."""
+    return (feature.get("info") or {}).get(DEPTH_TYPE_KEY)
 
 
 def axes_of(key: str, feature: dict[str, Any]) -> dict[str, int]:
@@ -145,13 +154,16 @@ def check_colormap(features: Mapping[str, dict[str, Any]], cameras: Iterable[str
         colormap: By which their depth becomes a picture.
 
     Raises:
-        ValueError: A camera's depth is relative, and the colormap is "inferno".
+        ValueError: A camera's depth is relative, or some of it, and the colormap is "inferno".
     """
     for name in cameras:
-        if colormap == "inferno" and (features[name].get("info") or {}).get("depth_kind") == "relative":
+        found = depth_type(features[name])
+        if colormap == "inferno" and found in (RELATIVE, MIXED):
+            part = "some of it" if found == MIXED else "all of it"
             raise ValueError(
-                f"depth.colormap='inferno' paints depth, but {name!r} has relative depth, inverse and without a scale (info.depth_kind in the "
-                "dataset's meta/info.json): expected --policy.depth.colormap=spectral, or labels of a metric model."
+                f"depth.colormap='inferno' paints depth, but {name!r} has {found} depth, {part} inverse and without a scale "
+                f"(info.{DEPTH_TYPE_KEY} in the dataset's meta/info.json): expected --policy.depth.colormap=spectral, or labels of a "
+                "metric model."
             )
 
 

@@ -73,18 +73,14 @@ def depth_target(
     colormap: Colormap,
     max_side: int = 448,
     rgb_size: tuple[int, int] | None = None,
-    min_depth: float = MIN_DEPTH,
-    max_depth: float = MAX_DEPTH,
 ) -> DepthTargets:
     """Paint depth maps, each normalised by itself.
 
     Args:
-        depth: (N, 1, H, W) in metres; invalid where it is not between the bounds, NaN or infinite.
+        depth: (N, 1, H, W) in metres; see `is_valid`.
         colormap: "spectral" or "inferno".
         max_side: Longest side of the pictures, in pixels.
         rgb_size: Height and width of the images that the depth belongs to, if the depth has others.
-        min_depth: What is not farther, in metres, is invalid.
-        max_depth: What is not nearer, in metres, is invalid.
 
     Raises:
         ValueError: Unknown colormap, or shapes that don't fit.
@@ -92,19 +88,15 @@ def depth_target(
     if depth.ndim != 4 or depth.shape[1] != 1:
         raise ValueError(f"Depth maps have the shape (N, 1, H, W), but got {tuple(depth.shape)}.")
     depth = _of_size(depth.float(), rgb_size)
-    values = depth_values(depth, colormap, min_depth=min_depth, max_depth=max_depth)
+    values = depth_values(depth, colormap)
     size = target_size(*depth.shape[-2:], colormap=colormap, max_side=max_side)
     pictures = F.interpolate(paint(values, colormap), size=size, mode="bilinear", antialias=True)
-    return DepthTargets(pictures, _has_depth(depth, min_depth, max_depth))
+    return DepthTargets(pictures, has_depth(depth))
 
 
-def has_depth(depth: Tensor, rgb_size: tuple[int, int]) -> Tensor:
-    """What `depth_target` would find to have depth, without painting: (N,) bool; arguments are its own."""
-    return _has_depth(_of_size(depth.float(), rgb_size), MIN_DEPTH, MAX_DEPTH)
-
-
-def _has_depth(depth: Tensor, min_depth: float, max_depth: float) -> Tensor:
-    return is_valid(depth, min_depth, max_depth).flatten(1).sum(dim=1) > _FEW_PIXELS
+def has_depth(depth: Tensor, rgb_size: tuple[int, int] | None = None) -> Tensor:
+    """What `depth_target` finds to have depth, without painting: (N,) bool; arguments are its own."""
+    return is_valid(_of_size(depth.float(), rgb_size)).flatten(1).sum(dim=1) > _FEW_PIXELS
 
 
 def _of_size(depth: Tensor, rgb_size: tuple[int, int] | None) -> Tensor:
@@ -129,21 +121,19 @@ def rgb_target(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images.float(), size=size, mode="bilinear", antialias=True) * 2 - 1
 
 
-def is_valid(depth: Tensor, min_depth: float = MIN_DEPTH, max_depth: float = MAX_DEPTH) -> Tensor:
-    """Where depth in metres is measured: strictly between the bounds, and neither NaN nor infinite; bool."""
-    return depth.isfinite() & (depth > min_depth) & (depth < max_depth)
+def is_valid(depth: Tensor) -> Tensor:
+    """Where depth in metres is measured: strictly between `MIN_DEPTH` and `MAX_DEPTH`, and neither NaN nor infinite; bool."""
+    return depth.isfinite() & (depth > MIN_DEPTH) & (depth < MAX_DEPTH)
 
 
-def depth_values(
-    depth: Tensor, colormap: Colormap, *, min_depth: float = MIN_DEPTH, max_depth: float = MAX_DEPTH
-) -> Tensor:
+def depth_values(depth: Tensor, colormap: Colormap) -> Tensor:
     """What a colormap paints of depth maps (N, 1, H, W) in metres: values of that shape in [0, 1].
 
     Raises:
         ValueError: Unknown colormap.
     """
     values = _colormap(colormap).values
-    return values(depth.flatten(1), is_valid(depth, min_depth, max_depth).flatten(1)).view_as(depth)
+    return values(depth.flatten(1), is_valid(depth).flatten(1)).view_as(depth)
 
 
 def paint(values: Tensor, colormap: Colormap) -> Tensor:

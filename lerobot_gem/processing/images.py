@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 # Far more than a prompt can hold: frames are enlarged as a checkpoint says, which may be a stranger's.
-MOST_PIXELS = 2**26
+_MOST_RESIZED_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class CameraImages:
     max_pixels: int
 
     def __post_init__(self) -> None:
-        if self.max_pixels > MOST_PIXELS or self.min_pixels > self.max_pixels:
+        if self.max_pixels > _MOST_RESIZED_PIXELS or self.min_pixels > self.max_pixels:
             raise ValueError(
                 f"min_pixels={self.min_pixels}, max_pixels={self.max_pixels}: expected areas of images, the smallest first, and none "
-                f"above {MOST_PIXELS}."
+                f"above {_MOST_RESIZED_PIXELS}."
             )
 
     @cached_property

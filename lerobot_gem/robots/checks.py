@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lerobot_gem.inference.control_rate import check_trained_rate
+from lerobot_gem.inference.motor_order import why_not_in_order
 from lerobot_gem.robots.findings import Preflight
 from lerobot_gem.robots.training_facts import Array
 
@@ -14,6 +15,8 @@ from lerobot_gem.robots.training_facts import Array
 _MARGIN = 0.1
 # Of the same: an action as far outside is nothing that was ever done.
 _FAR = 0.5
+# Numbers that differ by as little are the same: a range of this size is that of one that stands still.
+_STILL = 1e-6
 # How much more alike another camera's training pictures must be before cameras are called exchanged.
 _MORE_ALIKE = 0.1
 # How much less alike than the odd one out of the training pictures a picture may be.
@@ -86,13 +89,8 @@ def check_names(found: Preflight, what: str, robot: Sequence[str], policy: Seque
         )
     elif list(robot) == list(policy):
         found.add(subject, "ok", ", ".join(robot))
-    elif sorted(robot) == sorted(policy):
-        found.add(
-            subject,
-            "error",
-            f"The robot has them in another order, so that values would go to the wrong joints: {', '.join(robot)}, but the policy "
-            f"was trained with {', '.join(policy)}. Use the robot type and motor names of the recording.",
-        )
+    elif why := why_not_in_order(robot, policy):
+        found.add(subject, "error", why)
     else:
         found.add(
             subject,
@@ -218,8 +216,8 @@ def outside(values: Array, lowest: Array, highest: Array) -> Array:
     """
     beyond = np.maximum(np.maximum(lowest - values, values - highest), 0)
     span = np.broadcast_to(highest - lowest, beyond.shape)
-    far = np.where(beyond > 1e-6, np.inf, 0.0)
-    distance = np.divide(beyond, span, out=far, where=span > 1e-6)
+    far = np.where(beyond > _STILL, np.inf, 0.0)
+    distance = np.divide(beyond, span, out=far, where=span > _STILL)
     return np.where(np.isfinite(values) & np.isfinite(span), distance, np.inf)
 
 
@@ -329,9 +327,12 @@ def check_first_step(
         lowest: (D,) of the training actions.
         highest: (D,) of the training actions.
     """
-    step = np.abs(action - state)
-    span = np.maximum(highest - lowest, 1e-6)
-    worst = int(np.argmax(step / span))
+    step, span = np.abs(action - state), highest - lowest
+    # Of a joint that stands still in the data there is no share to compare; `outside` names it.
+    still = span <= _STILL
+    if still.all():
+        return
+    worst = int(np.argmax(np.divide(step, span, out=np.zeros_like(span), where=~still)))
     text = f"The first goal is up to {step[worst]:.4g} away ({names[worst]}, {step[worst] / span[worst]:.0%} of its range)."
     if not step[worst] <= 0.25 * span[worst]:  # of NaN, too
         found.add(

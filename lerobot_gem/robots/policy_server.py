@@ -24,10 +24,11 @@ from lerobot.transport.utils import receive_bytes_in_chunks
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 
 from lerobot_gem.inference.control_rate import check_trained_rate
+from lerobot_gem.inference.devices import check_device
+from lerobot_gem.inference.motor_order import why_not_in_order
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.robots import checks
 from lerobot_gem.robots.client_messages import bounded, read_instructions, read_observation
-from lerobot_gem.robots.devices import check_device
 from lerobot_gem.robots.findings import Preflight
 
 _POLICY_TYPE = "gem_vla"
@@ -176,7 +177,7 @@ class GemPolicyServer(PolicyServer):
                 f"policy_type={instructions.policy_type!r}: this server has {_POLICY_TYPE!r} policies alone. For others, start "
                 "LeRobot's own: python -m lerobot.async_inference.policy_server."
             )
-        check_device(instructions.device)
+        check_device(instructions.device, "policy_device")
         # Of the last client: two policies may not fit into memory.
         self._loaded_for = None
         self.policy = self.preprocessor = self.postprocessor = self.last_processed_obs = None
@@ -216,15 +217,19 @@ class GemPolicyServer(PolicyServer):
             context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
     def _check_robot(self, config: GemVLAConfig, features: dict[str, Any]) -> None:
-        """Are the client's robot and its cameras those of the policy? The names of actions are not sent.
+        """Are the client's robot and its cameras those of the policy?
+
+        The names of actions are not sent. LeRobot's robots have those of their state, in its order.
 
         Raises:
             ValueError: They are others, or in another order.
         """
         found = Preflight(str(config.pretrained_path), "the client's robot")
+        names = list((features.get(OBS_STATE) or {}).get("names") or [])
         if config.state_feature is not None:
-            names = list((features.get(OBS_STATE) or {}).get("names") or [])
             checks.check_names(found, "state", names, list(config.built.state_names))
+        if why := why_not_in_order(names, config.action_feature_names or []):
+            found.add("names of the action", "error", why)
         prefix = f"{OBS_IMAGES}."
         cameras = {name: feature["shape"] for name, feature in features.items() if name.startswith(prefix)}
         missing, unknown = (
@@ -248,7 +253,8 @@ class GemPolicyServer(PolicyServer):
         for finding in found.findings:
             if finding.level == "warning":
                 self.logger.warning("%s: %s", finding.subject, finding.text)
-        errors = [finding.text for finding in found.findings if finding.level == "error"]
+        # State and actions that are in the same other order are one mistake.
+        errors = dict.fromkeys(finding.text for finding in found.findings if finding.level == "error")
         if errors:
             raise ValueError(" ".join(errors))
 

@@ -1,6 +1,7 @@
 """`lerobot-gem-preflight`: looks at arm, cameras and policy as `lerobot-rollout` would bring them together, and moves nothing."""
 
 import logging
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import build_dataset_frame, hw_to_dataset_features
 from peft import PeftConfig, PeftModel
 
+from lerobot_gem.inference.motor_order import numbers
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
@@ -26,11 +28,11 @@ from lerobot_gem.policies.loading import why_no_actions
 from lerobot_gem.processing.steps import PromptStep
 from lerobot_gem.robots import checks
 from lerobot_gem.robots.findings import CameraPictures, JointRow, Preflight
-from lerobot_gem.robots.reading import numbers, opened
+from lerobot_gem.robots.reading import opened
 from lerobot_gem.robots.training_facts import Array, TrainingFacts, training_facts
 
-# Chunks that are timed; one before them warms up.
-_CHUNKS = 3
+# Chunks that are timed. Those before them warm up: the first that continues no chunk, and the first that continues one.
+_CHUNKS, _WARM_UP = 3, 2
 
 _Loaded = tuple[Any, PolicyProcessorPipeline, PolicyProcessorPipeline]
 
@@ -88,20 +90,28 @@ def _look(found: Preflight, config: PreflightConfig, loaded: _Loaded, facts: Tra
     assert config.robot is not None
     policy, preprocess, _ = loaded
     default = next((step.default_task for step in preprocess.steps if isinstance(step, PromptStep)), "")
-    checks.check_task(found, config.task, default, facts.tasks or [default] * bool(default))
+    task = _task(config)
+    checks.check_task(found, task, default, facts.tasks or [default] * bool(default))
     checks.check_rate(found, config.fps, facts.fps)
     if isinstance(config.inference, RTCInferenceConfig):
+        policy.config.rtc_config = config.inference.rtc
         try:
-            policy.config.check_guided()
+            policy.init_rtc_processor()
         except ValueError as error:
             found.add("inference", "error", str(error))
+            policy.config.rtc_config = None
     robot = make_robot_from_config(config.robot)
     names = _check_robot(found, robot, policy.config, facts, config.rename_map)
     with opened(robot, found) as observation:
         pass
     _look_at_pictures(found, config, observation, policy.config, facts)
     if _is_complete(observation, policy.config, config.rename_map):
-        _act_once(found, config, robot, observation, names, loaded, facts)
+        _act_once(found, config, task, robot, observation, names, loaded, facts)
+
+
+def _task(config: PreflightConfig) -> str:
+    """The text that lerobot-rollout acts on: that of the dataset which it records, where it records one."""
+    return config.task if config.dataset is None else config.dataset.single_task
 
 
 def _types(robot: RobotConfig) -> str:
@@ -113,6 +123,7 @@ def _types(robot: RobotConfig) -> str:
 def _load(config: PreflightConfig) -> _Loaded:
     """Policy and processors, as lerobot-rollout loads them."""
     policy_config: Any = config.policy
+    policy_config.compile_model = config.use_torch_compile
     path, revision = str(policy_config.pretrained_path), policy_config.pretrained_revision
     if policy_config.use_peft:
         adapter: Any = PeftConfig.from_pretrained(path, revision=revision)
@@ -193,6 +204,7 @@ def _look_at_pictures(
 def _act_once(
     found: Preflight,
     config: PreflightConfig,
+    task: str,
     robot: Robot,
     observation: dict[str, Any],
     names: list[str],
@@ -212,15 +224,22 @@ def _act_once(
     frame = build_dataset_frame(
         hw_to_dataset_features(features, "observation"), observation, prefix="observation"
     )
+    rtc = config.inference if isinstance(config.inference, RTCInferenceConfig) else None
     seconds: list[float] = []
+    # Of the last chunk, as real-time chunking is told of it, which guides what continues a chunk.
+    last: dict[str, Any] = {}
     try:
-        for _ in range(_CHUNKS + 1):
+        for _ in range(_WARM_UP + _CHUNKS):
             began = time.perf_counter()
             inputs = prepare_observation_for_inference(
-                dict(frame), torch.device(str(config.device)), config.task, robot.robot_type
+                dict(frame), torch.device(str(config.device)), task, robot.robot_type
             )
-            chunk = postprocess(policy.predict_action_chunk(preprocess(inputs)))[0].numpy()
+            normalised = policy.predict_action_chunk(preprocess(inputs), **last)
+            chunk = postprocess(normalised)[0].numpy()
             seconds.append(time.perf_counter() - began)
+            if rtc is not None:
+                delay = math.ceil(seconds[-1] * config.fps)
+                last = {"inference_delay": delay, "prev_chunk_left_over": normalised}
     except ValueError as error:
         found.add("actions", "error", str(error))
         return
@@ -234,10 +253,9 @@ def _act_once(
             checks.check_first_step(found, names, state, chunk[0], lowest[ACTION], highest[ACTION])
     else:
         checks.warn_of_no_range(found, "actions")
-    rtc = config.inference if isinstance(config.inference, RTCInferenceConfig) else None
     checks.check_latency(
         found,
-        statistics.median(seconds[1:]),
+        statistics.median(seconds[_WARM_UP:]),
         config.fps,
         chunk_size=policy.config.chunk_size,
         executed=policy.config.n_action_steps,

@@ -12,16 +12,8 @@ from typing import Any
 from lerobot.motors.motors_bus import SerialMotorsBus
 from lerobot.robots import Robot
 
+from lerobot_gem.inference.motor_order import numbers
 from lerobot_gem.robots.findings import Preflight
-
-
-def numbers(features: dict[str, Any]) -> list[str]:
-    """A robot's numbers that LeRobot hands to a policy.
-
-    Args:
-        features: The robot's `observation_features` or `action_features`.
-    """
-    return [name for name in features if name.endswith((".pos", ".vel"))]
 
 
 @contextmanager

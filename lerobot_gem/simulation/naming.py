@@ -1,5 +1,9 @@
 """Instructions that name another object of the same scene."""
 
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
 import numpy as np
 
 from lerobot_gem.simulation.placements import target_and_container
@@ -12,6 +16,49 @@ OTHER, ANY = "other", "any"
 def words(name: str) -> str:
     """What LIBERO's instructions call an object, e.g. "cream cheese" for "cream_cheese_1"."""
     return name.rsplit("_", 1)[0].replace("_", " ")
+
+
+def check_named(wanted: str, definitions: Mapping[str, Path]) -> None:
+    """Look whether the scenes of all tasks have an object, before any of them is opened.
+
+    Args:
+        wanted: As in `choose_object`; empty for each task's own.
+        definitions: {what a task is called: its BDDL file}, of pick-and-place tasks.
+
+    Raises:
+        ValueError: Some have no such object.
+    """
+    if wanted not in ("", OTHER, ANY):
+        _require_in_all(wanted, {task: nameable(file.read_text()) for task, file in definitions.items()})
+
+
+def nameable(bddl: str) -> set[str]:
+    """What could be named in place of a pick-and-place task's own object, which is among them: all objects but the container.
+
+    Args:
+        bddl: The task's definition.
+    """
+    listed = " ".join(re.findall(r"\(:objects([^)]*)\)", bddl))
+    names = re.sub(r"-\s+\S+", "", listed).split()
+    # LIBERO names a region after the object that has it, "basket_1_contain_region".
+    places = re.findall(r"\(:goal\s*\(And\s*\(\S+\s+\S+\s+([^\s)]+)\)", bddl)
+    return {words(name) for name in names if not any(f"{place}_".startswith(f"{name}_") for place in places)}
+
+
+def _require_in_all(wanted: str, known: Mapping[str, Collection[str]]) -> None:
+    """Raise a ValueError unless an object is among those that each task has."""
+    lacking = [task for task, objects in known.items() if wanted not in objects]
+    if not lacking:
+        return
+    each = [set(objects) for objects in known.values()]
+    in_all, in_some = (", ".join(sorted(found)) for found in (set.intersection(*each), set.union(*each)))
+    told = f"no object is in all chosen tasks, but {in_some} in some. Choose"
+    if in_all:
+        told = f"all chosen tasks have {in_all}. Choose one of these,"
+    raise ValueError(
+        f"named_object={wanted!r} is not in {', '.join(lacking)}: {told} `{OTHER}` for any but the task's own, `{ANY}`, or other "
+        "task_ids."
+    )
 
 
 def choose_object(scene: LiberoScene, wanted: str, rng: np.random.Generator) -> str:
@@ -31,13 +78,8 @@ def choose_object(scene: LiberoScene, wanted: str, rng: np.random.Generator) -> 
         return str(rng.choice([name for name in candidates if name != target]))
     if wanted == ANY:
         return str(rng.choice(candidates))
-    found = [name for name in candidates if words(name) == wanted]
-    if not found:
-        raise ValueError(
-            f"named_object={wanted!r} is not in {scene.suite} task {scene.task_id}, where there are "
-            f"{', '.join(map(words, candidates))}. Choose one of them, `{OTHER}` for any but the task's own, `{ANY}`, or other task_ids."
-        )
-    return found[0]
+    _require_in_all(wanted, {f"{scene.suite} task {scene.task_id}": [words(name) for name in candidates]})
+    return next(name for name in candidates if words(name) == wanted)
 
 
 def instruction_naming(scene: LiberoScene, name: str) -> str:

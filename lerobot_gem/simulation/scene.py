@@ -53,6 +53,13 @@ class ObjectShape:
         return self.high - self.low
 
 
+def definition_file(task: Any) -> Path:
+    """Where a task of LIBERO's suites is defined (BDDL)."""
+    from libero.libero import get_libero_path
+
+    return Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
+
+
 @contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
     """Seed numpy's global generator for LIBERO's samplers and give it back as it was."""
@@ -115,10 +122,9 @@ class LiberoScene:
         self._init_states_file = os.path.join(
             get_libero_path("init_states"), task.problem_folder, task.init_states_file
         )
-        own_bddl = Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
         with (
             _numpy_seed(_FIXTURE_SEED),
-            definition_with(own_bddl, suite, distractors) as (bddl_file, self.distractors),
+            definition_with(definition_file(task), suite, distractors) as (bddl_file, self.distractors),
         ):
             # No cameras among the observables and no renderer of its own: this class draws.
             self.control = ControlEnv(

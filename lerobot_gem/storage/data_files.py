@@ -1,15 +1,19 @@
 """Data files of a LeRobotDataset v3.0: given further columns, and followed by new files.
 
 LeRobot's own `add_features` writes such columns too, but holds a whole file as Python objects, takes no videos, and
-writes no statistics; it also makes a second dataset for each change. Here a row group at a time is in memory.
+writes no statistics; it also makes a second dataset for each change. Here an episode at a time is in memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+# Rows that are read at a time, each with its pictures.
+_BATCH = 100
 
 # How `datasets.Image` stores an image.
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -26,12 +30,12 @@ def add_columns(
     columns: Callable[[pa.Table], Mapping[str, pa.Array]],
     features: dict[str, dict[str, Any]],
 ) -> None:
-    """Copy a data file with further columns.
+    """Copy a data file with further columns, a row group for each episode, as LeRobot's recorder writes it.
 
     Args:
         file: To read.
         target: To write, complete or not at all; may be `file`.
-        columns: From some rows of the file to their new columns; called once for each row group, and with no rows.
+        columns: From some rows of the file to their new columns; called once for each episode, and with no rows.
         features: Of the dataset with the new columns, as LeRobot's `DatasetInfo` has them: shapes are tuples.
     """
     from lerobot.datasets.feature_utils import get_hf_features_from_features
@@ -49,9 +53,24 @@ def add_columns(
     with pq.ParquetFile(file) as source:
         schema = extended(source.schema_arrow.empty_table()).schema
         with _writer(partial, schema) as writer:
-            for group in range(source.num_row_groups):
-                writer.write_table(extended(source.read_row_group(group)))
+            for episode in _episodes(source):
+                writer.write_table(extended(episode))
     partial.replace(target)
+
+
+def _episodes(source: pq.ParquetFile) -> Iterator[pa.Table]:
+    """The rows of each episode. One row group may hold many of them (LeRobot's converter writes one for a file), or a part of one."""
+    parts: list[pa.Table] = []
+    for batch in source.iter_batches(_BATCH):
+        numbers = batch["episode_index"].to_numpy()
+        starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist()]
+        for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
+            if parts and parts[-1]["episode_index"][-1].as_py() != numbers[start]:
+                yield pa.concat_tables(parts)
+                parts = []
+            parts.append(pa.Table.from_batches([batch.slice(start, stop - start)]))
+    if parts:
+        yield pa.concat_tables(parts)
 
 
 class DataFilesWriter:

@@ -8,7 +8,6 @@ of depth mirror the RGB camera's files, and the metadata gets features, statisti
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,23 +118,19 @@ def _depth_images(
         keys: Depth keys of the columns.
         starts: Episode -> `index` of its first frame.
     """
-    # An episode may reach over several row groups.
-    read = lru_cache(maxsize=len(keys))(lambda episode, key: read_pngs(folders[episode], key))
 
     def columns(table: pa.Table) -> dict[str, pa.Array]:
-        rows = list(zip(table["episode_index"].to_pylist(), table["index"].to_pylist(), strict=True))
-        return {
-            key: pa.array(
-                [
-                    {"bytes": read(episode, key)[index - starts[episode]], "path": None}
-                    for episode, index in rows
-                ],
-                type=IMAGE,
-            )
-            for key in keys
-        }
+        if not len(table):
+            return {key: pa.array([], type=IMAGE) for key in keys}
+        episode = table["episode_index"][0].as_py()
+        places = [index - starts[episode] for index in table["index"].to_pylist()]
+        return {key: _images(read_pngs(folders[episode], key), places) for key in keys}
 
     return columns
+
+
+def _images(pngs: list[bytes], places: list[int]) -> pa.Array:
+    return pa.array([{"bytes": pngs[place], "path": None} for place in places], type=IMAGE)
 
 
 def _join_videos(

@@ -6,10 +6,9 @@ millimetres, so that a histogram of 65,536 bins holds every statistic exactly, o
 """
 
 import errno
-import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from lerobot.configs import DepthEncoderConfig
 from lerobot.datasets.compute_stats import DEFAULT_QUANTILES
 from lerobot.datasets.depth_utils import quantize_depth
 from numpy.typing import NDArray
-from PIL import Image
 
 from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
+from lerobot_gem.storage.images import encode_depth_png
 from lerobot_gem.storage.video_files import count_frames
 
 _SUMMARY = "depth.json"
@@ -154,17 +153,11 @@ class _PngFile:
         self._writer = pq.ParquetWriter(path, pa.schema([(_PNG, pa.binary())]), compression="none")
 
     def add(self, frames: NDArray[np.uint16]) -> None:
-        self._writer.write_table(pa.table({_PNG: list(_encode(frames))}, schema=self._writer.schema))
+        pngs = [encode_depth_png(frame) for frame in frames]
+        self._writer.write_table(pa.table({_PNG: pngs}, schema=self._writer.schema))
 
     def close(self, frames: int) -> None:
         self._writer.close()
-
-
-def _encode(frames: NDArray[np.uint16]) -> Iterator[bytes]:
-    for frame in frames:
-        buffer = io.BytesIO()
-        Image.fromarray(frame).save(buffer, format="PNG")
-        yield buffer.getvalue()
 
 
 class _VideoFile:

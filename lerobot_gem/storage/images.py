@@ -1,4 +1,4 @@
-"""Image files of simulated frames, which LeRobot stores as they are, pictures on pages, and pictures of strangers."""
+"""Image files of simulated frames and of depth, which LeRobot stores as they are, pictures on pages, and pictures of strangers."""
 
 import base64
 import io
@@ -74,6 +74,18 @@ def encode(image: NDArray[Any]) -> bytes:
         Image.fromarray(image).save(buffer, "BMP")
     else:
         Image.fromarray(image[..., 0]).save(buffer, "PPM")  # Pillow's writer of PFM, too
+    return buffer.getvalue()
+
+
+# On 16-bit depth maps of 448 x 448 pixels it takes a third of the time of PIL's default, 6; files are 1 to 5 % (noisy) to 33 %
+# (smooth) larger.
+PNG_LEVEL = 3
+
+
+def encode_depth_png(depth: NDArray[np.integer]) -> bytes:
+    """The PNG file of a depth map (H, W) of 8 or 16 bits."""
+    buffer = io.BytesIO()
+    Image.fromarray(depth).save(buffer, format="PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
 
 

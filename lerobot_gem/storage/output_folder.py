@@ -19,7 +19,7 @@ class OutputDataset:
     """The dataset that a command writes: `--output.*`.
 
     Attributes:
-        root: Its folder, absent or empty unless the command's `overwrite` replaces it.
+        root: Its folder, absent or empty unless the command's `overwrite` replaces it; no link, and no mount point.
         repo_id: LeRobot's name of it; None is `local/<name of the folder>`.
     """
 
@@ -28,6 +28,7 @@ class OutputDataset:
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
+        _require_name(self.root)
         self.repo_id = self.repo_id or f"local/{self.root.name}"
 
 
@@ -62,8 +63,16 @@ def check_output(root: Path, overwrite: bool, marker: str = DATASET) -> None:
         marker: A path that every output of the command has.
 
     Raises:
-        FileExistsError: It exists and is not an empty folder, and `overwrite` is off or the command did not write it.
+        FileExistsError: It exists and is not an empty folder, and `overwrite` is off or the command did not write it. Or it is a
+            link or a mount point.
+        ValueError: It has no name.
     """
+    _require_name(root)
+    if root.is_symlink() or root.is_mount():
+        raise FileExistsError(
+            f"{root} is a {'link' if root.is_symlink() else 'mount point'}: expected a folder that may be replaced by the finished one. "
+            f"Give a folder inside it, such as {root / 'new'}."
+        )
     if not _is_taken(root):
         return
     if not overwrite:
@@ -78,18 +87,46 @@ def check_output(root: Path, overwrite: bool, marker: str = DATASET) -> None:
         )
 
 
+def _require_name(root: Path) -> None:
+    """Refuse a folder such as `.`: the finished work gets its name, and grows beside it."""
+    if root.name in ("", ".."):
+        raise ValueError(
+            f"{str(root)!r} is a folder without a name of its own: expected one that the finished folder can get. Give a folder inside it, "
+            f"such as {str(root / 'new')!r}."
+        )
+
+
 def _is_taken(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 @contextmanager
 def complete_or_absent(folder: Path) -> Iterator[Path]:
-    """A folder to write a piece of work to, which gets its name when it is complete."""
+    """A folder to write a piece of work to, which gets its name when it is complete, and is removed on an error."""
     partial = folder.with_name(f".{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    yield partial
+    with removed_on_error(partial):
+        partial.mkdir(parents=True)
+        yield partial
     partial.rename(folder)
+
+
+@contextmanager
+def published(root: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder beside the wanted one to make and write to, which gets its name when it is complete, and is removed on an error.
+
+    Args:
+        root: The wanted folder; see `publish`.
+        overwrite: Replace it.
+
+    Raises:
+        FileExistsError: See `publish`, for which the finished folder is kept.
+    """
+    writing = root.with_name(f"{root.name}.writing")
+    shutil.rmtree(writing, ignore_errors=True)
+    with removed_on_error(writing):
+        yield writing
+    publish(writing, root, overwrite=overwrite)
 
 
 def publish(finished: Path, root: Path, *, overwrite: bool) -> None:

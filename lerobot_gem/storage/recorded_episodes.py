@@ -1,6 +1,6 @@
 """Episodes on disk before there is a dataset: images encoded once, in the files that the dataset will take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,19 @@ def read_episode(folder: Path, task: str, dataset: Any) -> dict[str, Any]:
             recorded[path.name] = sorted(str(image) for image in path.iterdir())
         elif path.suffix == ".npy":
             recorded[path.stem] = np.load(path)
-    length = len(recorded["action"])
+    columns = {key: recorded[key] for key in dataset.meta.features if key not in DEFAULT_FEATURES}
+    return episode_data(len(recorded["action"]), task, columns, dataset)
+
+
+def episode_data(length: int, task: str, columns: Mapping[str, Any], dataset: Any) -> dict[str, Any]:
+    """The next episode as `LeRobotDataset.save_episode` takes it, which is what LeRobot's `add_frame` would collect.
+
+    Args:
+        length: Its frames.
+        task: Its text.
+        columns: Values of all frames, by feature: an array, a list, or the paths of image files.
+        dataset: The LeRobotDataset that it goes to.
+    """
     return {
         "size": length,
         "task": [task] * length,
@@ -66,5 +78,5 @@ def read_episode(folder: Path, task: str, dataset: Any) -> dict[str, Any]:
         "timestamp": np.arange(length) / dataset.fps,
         "index": [],
         "task_index": [],
-        **{key: recorded[key] for key in dataset.meta.features if key not in DEFAULT_FEATURES},
+        **columns,
     }

@@ -12,7 +12,7 @@ from lerobot.utils.constants import DEFAULT_FEATURES
 
 from lerobot_gem.processing.language import EVENTS, MESSAGES, PERSISTENT, parse_messages
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset
-from lerobot_gem.storage.output_folder import OutputDataset, check_output, publish, removed_on_error
+from lerobot_gem.storage.output_folder import OutputDataset, check_output, published
 from lerobot_gem.storage.question_kinds import QUESTIONS_FILE
 
 type _Cells = Callable[[pa.Array, Mapping[str, str]], pa.Array]
@@ -69,9 +69,7 @@ def rename_features(config: RenameConfig) -> None:
     taken = sorted({name for name in renamed if renamed.count(name) > 1})
     if taken:
         raise ValueError(f"names: {taken} would be the name of two features: choose others.")
-    writing = root.with_name(f"{root.name}.renaming")
-    shutil.rmtree(writing, ignore_errors=True)
-    with removed_on_error(writing):
+    with published(root, overwrite=config.overwrite) as writing:
         shutil.copytree(dataset.root, writing, ignore=shutil.ignore_patterns(".cache"))
         _rename_json(writing / "meta" / "info.json", names, within="features")
         _rename_json(writing / "meta" / "stats.json", names)
@@ -81,7 +79,6 @@ def rename_features(config: RenameConfig) -> None:
         if (questions := writing / QUESTIONS_FILE).exists():
             pq.write_table(_with_cells(pq.read_table(questions), {"camera": _names}, names), questions)
         _rename_folders(writing / "videos", names)
-    publish(writing, root, overwrite=config.overwrite)
 
 
 def _rename_json(file: Path, names: Mapping[str, str], within: str | None = None) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 import resource
 import shutil
 from pathlib import Path
@@ -24,6 +25,7 @@ from lerobot_gem.processing.tokenizer import build_tiny_tokenizer, encode
 from lerobot_gem.scripts.convert import main
 from tests.checkpoints.conftest import contents, edit_config, edit_weights
 from tests.checkpoints.test_release_expert import RELEASED_SHAPES
+from tests.models.test_backbone import golden_inputs
 
 
 def converted(source: Path, output_dir: Path, **options) -> Checkpoint:
@@ -36,11 +38,6 @@ def weights_of(folder: Path) -> dict:
 
 def whole_backbone(folder: Path) -> GemBackbone:
     return load_backbone(open_checkpoint(folder), language_head=True).eval()
-
-
-def golden_inputs(golden, batch: str = "") -> tuple[Tensor, ...]:
-    names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
-    return tuple(golden[f"in.{batch}{name}"] for name in names)
 
 
 @torch.no_grad()
@@ -351,7 +348,14 @@ def test_missing_weight_is_named_before_anything_is_written(gem_2b, tmp_path):
     ("values", "message"),
     [
         ({"format": "onnx"}, "format='onnx' is unknown: expected one of 'qwen3-vl', 'gem-2b', 'rdt'"),
-        ({"max_shard_gb": 0}, "max_shard_gb=0: expected more than 0"),
+        ({"max_shard_gb": 0}, "max_shard_gb=0: expected a finite number above 0"),
+        ({"max_shard_gb": math.nan}, "max_shard_gb=nan: expected a finite number above 0"),
+        ({"max_shard_gb": math.inf}, "max_shard_gb=inf: expected a finite number above 0"),
+        ({"max_shard_gb": 1, "format": "rdt"}, "max_shard_gb=1 has no effect with format='rdt'"),
+        ({"max_shard_gb": 5.0, "format": "policy"}, "max_shard_gb=5.0 has no effect with format='policy'"),
+        ({"max_shard_gb": 1, "format": "acting"}, "no effect with format='acting'.* 'qwen3-vl' and 'gem-2b'"),
+        ({"sana": "somebody/sana"}, "sana='somebody/sana' has no effect with format='qwen3-vl'"),
+        ({"sana": "here", "format": "policy"}, "sana='here' has no effect with format='policy'"),
     ],
 )
 def test_bad_options_are_named(values, message, tmp_path):
@@ -406,6 +410,14 @@ def test_source_on_the_hub_is_fetched_once_in_its_revision(gem_2b, tmp_path, mon
     run(monkeypatch, "somebody/gem", tmp_path / "out", "--policy.revision=v1", "--format=gem-2b")
     assert fetched == [("somebody/gem", "v1")]
     assert weights_of(tmp_path / "out") == weights_of(gem_2b)
+
+
+def test_a_folder_has_no_revision(gem_2b, tmp_path, monkeypatch):
+    with pytest.raises(
+        SystemExit, match=f"policy.revision='v1' has no effect, since policy.path={gem_2b} is on this"
+    ):
+        run(monkeypatch, gem_2b, tmp_path / "out", "--policy.revision=v1")
+    assert not (tmp_path / "out").exists()
 
 
 def test_command_needs_a_source(tmp_path, monkeypatch):

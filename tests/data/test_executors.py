@@ -278,7 +278,8 @@ def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray")
+    import ray
+
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv(
         "RAY_worker_niceness", "0"
@@ -317,11 +318,14 @@ def test_processes_end_with_the_command(tmp_path: Path) -> None:
     command = subprocess.Popen(
         [sys.executable, "-c", SLEEPER, str(tmp_path)], start_new_session=True, env=environment
     )
-    while len(list(tmp_path.glob("started-*"))) < 2:
-        assert command.poll() is None
+    deadline = time.monotonic() + 120
+    while (
+        len(list(tmp_path.glob("started-*"))) < 2 and command.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     command.kill()
-    command.wait()
+    assert command.wait() == -signal.SIGKILL
+    assert len(list(tmp_path.glob("started-*"))) == 2
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:

@@ -7,6 +7,7 @@ import pytest
 from lerobot.envs.configs import EnvConfig, LiberoEnv as LiberoEnvConfig
 
 from lerobot_gem.envs.configuration_libero_pro import LiberoProEnvConfig
+from lerobot_gem.validation import ConfigurationError
 
 
 @dataclass
@@ -23,7 +24,7 @@ def test_parses_and_offers_what_lerobots_env_offers() -> None:
 
 
 def test_what_has_no_meaning_here_is_refused() -> None:
-    with pytest.raises(ValueError, match="is_libero_plus"):
+    with pytest.raises(ConfigurationError, match="is_libero_plus"):
         LiberoProEnvConfig(is_libero_plus=True)
-    with pytest.raises(ValueError, match="init_states"):
+    with pytest.raises(ConfigurationError, match="init_states"):
         LiberoProEnvConfig(init_states=False)

@@ -22,6 +22,29 @@ def test_wrong_names_are_errors(libero: Path) -> None:
         LiberoWideEnvConfig(control_mode="both").create_envs(1)
 
 
+@pytest.mark.libero
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (
+            [0, 3, 6],
+            "named_object='milk' is not in libero_object task 3, libero_object task 6: no object is in all chosen tasks, but alphabet soup",
+        ),
+        (
+            [2, 3],
+            "'milk' is not in libero_object task 3: all chosen tasks have .*ketchup, salad dressing.* or other task_ids",
+        ),
+    ],
+)
+def test_an_object_that_a_later_task_lacks_is_named_before_the_first_is_evaluated(
+    libero: Path, tasks: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        LiberoWideEnvConfig(task_ids=tasks, named_object="milk").create_envs(1)
+    made = LiberoWideEnvConfig(task_ids=[0, 2], named_object="milk").create_envs(1)["libero_object"]
+    assert list(made) == [0, 2]
+
+
 @pytest.fixture(scope="module")
 def env(libero: Path) -> Iterator:
     env = parse().create_envs(n_envs=1)["libero_object"][1]

@@ -6,16 +6,11 @@ from pathlib import Path
 import pytest
 
 from lerobot_gem.checkpoints.convert import ConvertConfig, SourceCheckpoint, convert
-from lerobot_gem.storage.language_columns import row
 from lerobot_gem.storage.question_kinds import write_question_kinds
-from tests.conftest import CAMERAS, FRAMES, add_language_rows, build_policy, write_dataset
+from tests.conftest import CAMERAS, FRAMES, add_language_rows, build_policy, vqa, write_dataset
 from tests.policies.gem.test_modeling_gem import save, warm
 
 FRONT, WRIST = CAMERAS
-
-
-def vqa(question: str, answer: str, camera: str) -> list[dict]:
-    return [row("user", question, "vqa", camera), row("assistant", answer, "vqa", camera)]
 
 
 @pytest.fixture(scope="session")

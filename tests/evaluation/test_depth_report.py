@@ -20,11 +20,13 @@ from lerobot_gem.evaluation.depth_report import (
     write_depth_report,
 )
 from lerobot_gem.models.depth_generator import DepthGenerator
+from lerobot_gem.policies.base_options import BackboneConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.processing.depth_target import depth_target
 from lerobot_gem.storage.opening import DatasetOptions
 from tests.conftest import CAMERAS, EPISODES, FRAMES, blank_depth, build_policy, write_dataset
+from tests.policies.test_adapters import LORA, save_adapter
 
 SIZE = 64
 
@@ -129,15 +131,36 @@ def test_a_frames_noise_is_its_own(checkpoint, depth_dataset_root, tmp_path, mon
 
 
 def test_frames_without_depth_are_skipped_and_counted(checkpoint, tmp_path):
-    """Here the wrist's depth is missing throughout episode 1, which is an error only if nothing else is asked for."""
+    """Here the wrist's depth is missing throughout episode 1."""
     root = write_dataset(tmp_path / "data", depth=True)
     blank_depth(root, f"{CAMERAS[1]}_depth", episodes=[1])
     reports = write_depth_report(request(checkpoint, root, tmp_path / "all", num_frames=EPISODES))
     assert [(len(report.frames), report.skipped) for report in reports.values()] == [(3, 0), (2, 1)]
+
+
+def test_a_camera_without_any_valid_depth_leaves_the_others_their_scores(checkpoint, tmp_path, caplog):
+    root = write_dataset(tmp_path / "data", depth=True)
+    blank_depth(root, f"{CAMERAS[1]}_depth", episodes=[1])
+    output = tmp_path / "viz"
+    reports = write_depth_report(request(checkpoint, root, output, num_frames=2, episodes=[1]))
+    assert (
+        "No depth in 2 frames of 'observation.images.image2_depth' of 'local/noise': expected" in caplog.text
+    )
+    found = json.loads((output / "metrics.json").read_text())["cameras"]
+    assert [(found[camera]["n"], found[camera]["skipped"]) for camera in CAMERAS] == [(2, 0), (0, 2)]
+    assert found[CAMERAS[0]]["mean"]["generated"] and not found[CAMERAS[1]]["mean"]
+    assert table(reports).splitlines()[-1].split() == [CAMERAS[1], "0", "2"]
+
+
+def test_no_valid_depth_at_all_is_an_error_and_leaves_room_for_another_try(checkpoint, tmp_path):
+    root = write_dataset(tmp_path / "data", depth=True)
+    for camera in CAMERAS:
+        blank_depth(root, f"{camera}_depth", episodes=[1])
     with pytest.raises(
-        ValueError, match=r"No depth in 1 frames of '.*image2_depth' of 'local/noise': .*depth_unit"
+        ValueError, match=r"No depth in 1 frames of '.*_depth' of 'local/noise': .*depth_unit"
     ):
-        write_depth_report(request(checkpoint, root, tmp_path / "one", num_frames=1, episodes=[1]))
+        write_depth_report(request(checkpoint, root, tmp_path / "viz", num_frames=1, episodes=[1]))
+    write_depth_report(request(checkpoint, root, tmp_path / "viz", num_frames=1, episodes=[0]))
 
 
 @pytest.mark.parametrize(
@@ -170,6 +193,18 @@ def test_a_policy_that_acts_is_named(dataset_root, tmp_path):
     asked = DepthReportConfig(DatasetOptions("local/noise", dataset_root), tmp_path / "viz", policy)
     with pytest.raises(ValueError, match=r"gem_vla is a 'gem_vla' checkpoint: expected a 'gem' checkpoint"):
         write_depth_report(asked)
+
+
+def test_an_adapter_is_named(checkpoint, depth_dataset_root, tmp_path):
+    started = BackboneConfig(pretrained=str(checkpoint))
+    config = GemConfig(preset="tiny", device="cpu", dtype="float32", stage="generator", backbone=started)
+    policy, *processors = build_policy(config, depth_dataset_root)
+    adapter = save_adapter(tmp_path / "lora", policy.wrap_with_peft(peft_cli_overrides=LORA), *processors)
+    with pytest.raises(
+        ValueError, match=r"policy.path=.*lora is an adapter: .*--format=policy for anything else"
+    ):
+        write_depth_report(request(Path(adapter), depth_dataset_root, tmp_path / "viz"))
+    assert not (tmp_path / "viz").exists()
 
 
 def test_a_policy_that_paints_no_depth_is_named(checkpoint, depth_dataset_root, tmp_path):

@@ -112,11 +112,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind_of_model", ["policy", "plain"])
-def test_the_command_prints_and_writes_scores(kind_of_model, policy, plain, questions, tmp_path):
+def test_the_command_prints_and_writes_scores(policy, questions, tmp_path):
     output = tmp_path / "out"
     result = run(
-        f"--policy.path={policy if kind_of_model == 'policy' else plain}",
+        f"--policy.path={policy}",
         "--dataset.repo_id=local/noise",
         f"--dataset.root={questions}",
         "--dataset.episodes=[0]",

@@ -53,6 +53,13 @@ def test_a_policy_in_bfloat16_is_stored_as_it_computes(policy):
     assert answerer.answer(asked) == stored
 
 
+def test_plain_weights_have_the_type_that_is_asked_for(plain):
+    for dtype in ("bfloat16", "float32"):
+        answerer = load(plain, dtype=dtype)
+        assert {weight.dtype for weight in answerer.backbone.parameters()} == {getattr(torch, dtype)}
+        assert answerer.answer([([torch.rand(3, 64, 64)], "Where is it?")])
+
+
 def test_a_model_without_language_head_is_refused(plain, tmp_path):
     folder = tmp_path / "headless"
     shutil.copytree(plain, folder)
@@ -67,6 +74,15 @@ def test_a_model_without_image_processor_is_refused(plain, tmp_path):
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(OSError, match="preprocessor_config.json"):
         load(folder)
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_here_is_told_before_anything_is_loaded(policy, device, monkeypatch):
+    from lerobot_gem.evaluation import vqa_models
+
+    monkeypatch.setattr(vqa_models, "open_checkpoint", lambda _: pytest.fail("it was opened"))
+    with pytest.raises(ValueError, match=f"^policy.device='{device}': .* Give --policy.device="):
+        load(policy, device=device)
 
 
 def test_a_model_that_is_not_there_is_named():

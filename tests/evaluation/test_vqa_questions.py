@@ -11,14 +11,10 @@ import pytest
 from lerobot_gem.evaluation.vqa_questions import read_rows, select_rows, shared_name
 from lerobot_gem.storage.language_columns import row
 from lerobot_gem.storage.question_kinds import QUESTIONS_FILE, write_question_kinds
-from tests.conftest import CAMERAS, FRAMES, add_language_rows, write_dataset
+from tests.conftest import CAMERAS, FRAMES, add_language_rows, vqa, write_dataset
 
 FRONT, WRIST = CAMERAS
 MUG_POINT, MUG_BOX = '{"point_2d": [200, 200]}', '{"bbox_2d": [100, 100, 300, 300]}'
-
-
-def vqa(question: str, answer: str, camera: str = FRONT) -> list[dict]:
-    return [row("user", question, "vqa", camera), row("assistant", answer, "vqa", camera)]
 
 
 def read(root: Path, episodes: list[int] | None = None):

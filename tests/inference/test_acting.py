@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lerobot_gem.models.precision import autocast_weights
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import ACTION_DIM, CAMERAS, build_policy
-from tests.policies.gem_vla.test_modeling_gem_vla import warm
+from tests.policies.gem.test_modeling_gem import warm
 
 NOISE = torch.linspace(-1, 1, 4 * ACTION_DIM).reshape(1, 4, ACTION_DIM)
 

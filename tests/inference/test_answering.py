@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lerobot_gem.inference.answering import Answerer
+from lerobot_gem.models.backbone import GemBackbone
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 
 
@@ -24,6 +25,23 @@ def test_answers_do_not_depend_on_what_else_is_asked(answerer: Answerer) -> None
     together = answerer.answer(questions)
     assert together == [text for question in questions for text in answerer.answer([question])]
     assert together[0] != together[1]
+
+
+def test_the_model_that_writes_is_built_once(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    batches = [
+        [([torch.rand(3, 64, 64)], "Where is it?"), ([torch.rand(3, 96, 128)], "How many mugs are there?")],
+        [([torch.rand(3, 64, 96)], "Is it on the plate?")],
+    ]
+    expected = [replace(answerer).answer(batch) for batch in batches]
+    built, build = [], GemBackbone.for_generation
+    monkeypatch.setattr(GemBackbone, "for_generation", lambda self: built.append(self) or build(self))
+    assert [answerer.answer(batch) for batch in batches] == expected
+    assert built == [answerer.backbone]
+    # The weights are the backbone's own, now and later.
+    torch.nn.init.normal_(answerer.backbone.language_model.embed_tokens.weight, std=0.2)
+    changed = [answerer.answer(batch) for batch in batches]
+    assert changed != expected and changed == [replace(answerer).answer(batch) for batch in batches]
 
 
 def test_an_answer_is_cut_at_the_most_tokens(answerer: Answerer) -> None:

@@ -11,7 +11,7 @@ from lerobot_gem.inference import compiled
 from lerobot_gem.inference.compiled import CompiledSampler
 from tests.conftest import ACTION_DIM
 from tests.inference.test_acting import NOISE, observe
-from tests.policies.gem_vla.test_modeling_gem_vla import warm
+from tests.policies.gem.test_modeling_gem import warm
 
 
 @pytest.fixture

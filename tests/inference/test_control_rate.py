@@ -49,6 +49,26 @@ def test_the_rate_is_set_or_warned_of(options, trained, fps, said, rollout, capl
         assert re.search(said, caplog.text)
 
 
+@pytest.mark.parametrize(
+    ("content", "fps", "of_dataset"),
+    [
+        ("robot: {type: so101_follower}", 10, 10),
+        ("dataset: {fps: 20}", 10, 20),
+        ("fps: 30", 30, 25),
+    ],
+    ids=["neither", "the dataset's", "the rollout's"],
+)
+def test_a_file_gives_a_rate_where_it_says_one(
+    content, fps, of_dataset, rollout, caplog, monkeypatch, tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["lerobot-rollout", f"--config_path={tmp_path / 'run.yaml'}"])
+    rollout.dataset = SimpleNamespace(fps=20 if "dataset" in content else 25)
+    match_rate(rollout.policy, 10.0)
+    assert (rollout.fps, rollout.dataset.fps) == (fps, of_dataset)
+    assert ("Leave fps out" in caplog.text) == (fps == 30)
+
+
 def evaluation(env_type: str, fps: int) -> EvalPipelineConfig:
     """Without what its `__post_init__` loads."""
     config = object.__new__(EvalPipelineConfig)

@@ -9,7 +9,7 @@ from lerobot_gem.inference.quantization import Int8Linear, check_quantizable, qu
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.inference.test_acting import NOISE, observe
-from tests.policies.gem_vla.test_modeling_gem_vla import warm
+from tests.policies.gem.test_modeling_gem import warm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,12 +1,13 @@
 import dataclasses
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lerobot_gem.checkpoints.release_expert import expert_from_release, expert_to_release
-from lerobot_gem.models.action_expert import ActionExpert, sample_time
+from lerobot_gem.models.action_expert import ActionExpert, Velocity, sample_time
 from lerobot_gem.models.conditioning import Conditioning, KeyValue
 from lerobot_gem.models.presets import ExpertArchitecture, ExpertConditioning
 
@@ -226,6 +227,28 @@ def test_sampling_is_euler_integration_of_forward():
     for step in range(4):
         actions = actions + expert(actions, torch.tensor([step / 4]), conditioning, state) / 4
     torch.testing.assert_close(expert.sample(conditioning, state, noise, num_steps=4), actions)
+
+
+def test_another_integrator_gets_the_velocity_of_each_step_made_of_one_pass_over_the_modulations():
+    expert = make_expert()
+    states, mask, state, noise = make_inputs()
+    conditioning = expert.encode_conditioning(states, mask)
+    passes: list[nn.Module] = []
+    for layer in (*(block.modulation for block in expert.blocks), expert.output.modulation):
+        layer.register_forward_hook(lambda module, *_: passes.append(module))
+    given: list[Sequence[Velocity]] = []
+
+    def integrate(velocities: Sequence[Velocity], start: Tensor) -> Tensor:
+        given.append(velocities)
+        return sum((velocity(start) for velocity in velocities), start)
+
+    expert.sample(conditioning, state, noise, num_steps=4, integrate=integrate)
+    assert len(passes) == len(expert.blocks) + 1
+    [velocities] = given
+    assert len(velocities) == 4
+    for step, velocity in enumerate(velocities):
+        expected = expert(noise, torch.tensor([step / 4]), conditioning, state)
+        torch.testing.assert_close(velocity(noise), expected)
 
 
 def accumulated(steps: int) -> Tensor:

@@ -21,7 +21,7 @@ def released(gem_checkpoint, reference_folder) -> GemBackbone:
     return load_backbone(open_checkpoint(reference_folder / gem_checkpoint.spec["checkpoint_dir"])).eval()
 
 
-def golden_inputs(golden, batch: str) -> tuple[Tensor, ...]:
+def golden_inputs(golden, batch: str = "") -> tuple[Tensor, ...]:
     names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
     return tuple(golden[f"in.{batch}{name}"] for name in names)
 

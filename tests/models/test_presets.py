@@ -1,11 +1,7 @@
-import ast
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLModel
 
-import lerobot_gem.models
 from lerobot_gem.models.presets import PRESETS, ExpertArchitecture, get_preset
 
 
@@ -70,15 +66,3 @@ def test_sizes_are_whole_numbers(sizes):
     [(name, value)] = sizes.items()
     with pytest.raises(ValueError, match=f"{name}={value!r} of the action expert: expected a whole number"):
         ExpertArchitecture(**{"hidden_size": 64, "depth": 1, "num_heads": 8, "num_kv_heads": 4} | sizes)
-
-
-def test_models_know_nothing_of_lerobot():
-    for file in Path(lerobot_gem.models.__path__[0]).glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for name in names:
-                assert name.split(".")[0] != "lerobot", f"{file.name} imports {name}"
-                assert not name.startswith("lerobot_gem") or name.startswith("lerobot_gem.models"), (
-                    f"{file.name} imports {name}, which stands above the models"
-                )

@@ -9,8 +9,8 @@ from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, Dep
 from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.training.stages import STAGES
+from lerobot_gem.validation import ConfigurationError
 
 TINY = {"preset": "tiny", "device": "cpu"}
 

@@ -183,6 +183,12 @@ def test_a_source_is_opened_once_for_policy_and_processors(
     assert opened == [source]
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_checkpointing_is_of_the_generator_too(make_gem, checkpointing: bool) -> None:
+    policy, *_ = make_gem(backbone=BackboneConfig(gradient_checkpointing=checkpointing))
+    assert policy.generator.transformer.is_gradient_checkpointing == checkpointing
+
+
 def test_workers_of_runs_with_and_without_depth_are_seeded_alike(
     make_policy,
     gem_checkpoint: Path,  # noqa: F811

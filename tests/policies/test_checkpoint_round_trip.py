@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from lerobot_gem.policies.gem.modeling_gem import GemPolicy
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import ACTION_DIM, CAMERAS
-from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (fixtures)
-from tests.policies.gem_vla.test_modeling_gem_vla import warm
+from tests.policies.gem.test_modeling_gem import gem_checkpoint, save, warm  # noqa: F401 (fixtures)
 
 OBSERVATION = {
     **{camera: torch.linspace(0, 1, 3 * 80 * 64).reshape(1, 3, 80, 64) for camera in CAMERAS},

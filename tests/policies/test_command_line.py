@@ -11,7 +11,7 @@ from lerobot_gem.policies.expert_options import DistillationConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
-from lerobot_gem.policies.validation import ConfigurationError
+from lerobot_gem.validation import ConfigurationError
 
 PATH = "--policy.path=me/policy"
 

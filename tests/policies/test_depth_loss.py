@@ -20,7 +20,7 @@ from lerobot_gem.processing.steps import OBS_SHOWN
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from lerobot_gem.training.draws import drawing_by
 from tests.conftest import CAMERAS, SEED, build_policy, read_batch
-from tests.policies.gem_vla.test_modeling_gem_vla import warm
+from tests.policies.gem.test_modeling_gem import warm
 
 FIRST, SECOND = CAMERAS
 DEPTH = {camera: f"{camera}_depth" for camera in CAMERAS}

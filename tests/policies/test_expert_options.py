@@ -3,7 +3,7 @@
 import pytest
 
 from lerobot_gem.policies.expert_options import ExpertConfig
-from lerobot_gem.policies.validation import ConfigurationError
+from lerobot_gem.validation import ConfigurationError
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lerobot_gem.policies.base_options import DepthConfig
-from lerobot_gem.policies.validation import ConfigurationError
+from lerobot_gem.validation import ConfigurationError
 from tests.conftest import ACTION_DIM
-from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.gem.test_modeling_gem import warm
+from tests.policies.gem_vla.test_modeling_gem_vla import grads
 from tests.policies.test_depth_loss import BLANK, SAMPLES, Case, make_vla  # noqa: F401 (fixture)
 
 # Answers of none to ten tokens, depth of no, one or two images of a sample.
@@ -142,12 +142,6 @@ def test_depth_on_a_share_of_the_images_is_expected_to_teach_the_same(
     with torch.no_grad():
         policy(inputs)
     assert sum(calls) == WITH_DEPTH
-
-
-@pytest.mark.parametrize("share", [0.0, 1.5, float("nan")])
-def test_a_share_is_a_share(share):
-    with pytest.raises(ConfigurationError, match=rf"depth.share={share}: expected a share of the images"):
-        DepthConfig(share=share)
 
 
 def test_a_micro_batch_divides_the_batch_but_for_the_last_of_an_epoch(make_policy, batch):

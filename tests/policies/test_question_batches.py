@@ -13,7 +13,8 @@ from lerobot_gem.policies.token_options import CoTrainingConfig
 from lerobot_gem.processing.steps import IGNORED, OBS_LABELS, OBS_QUESTIONS, OBS_ROW_SAMPLES
 from lerobot_gem.processing.tokenizer import build_tiny_tokenizer
 from tests.conftest import ACTION_DIM, write_dataset
-from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.gem.test_modeling_gem import warm
+from tests.policies.gem_vla.test_modeling_gem_vla import grads
 
 TOKENS = "observation.language.tokens"
 QUESTIONS = [

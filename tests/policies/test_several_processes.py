@@ -11,7 +11,8 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.conftest import ACTION_DIM
-from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.gem.test_modeling_gem import warm
+from tests.policies.gem_vla.test_modeling_gem_vla import grads
 from tests.policies.test_depth_loss import Case, make_vla  # noqa: F401 (fixture)
 from tests.policies.test_gradients import draw_by_content
 from tests.processes import run_processes

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from lerobot_gem.policies.expert_options import DistillationConfig, ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import ACTION_DIM, build_policy, write_dataset
-from tests.policies.gem.test_modeling_gem import save
-from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.gem.test_modeling_gem import save, warm
+from tests.policies.gem_vla.test_modeling_gem_vla import grads
 from tests.policies.test_adapters import LORA, save_adapter
 
 

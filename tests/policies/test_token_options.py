@@ -5,7 +5,7 @@ import pytest
 from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
-from lerobot_gem.policies.validation import ConfigurationError
+from lerobot_gem.validation import ConfigurationError
 
 
 def test_by_default_nothing_but_the_flow_is_learned():

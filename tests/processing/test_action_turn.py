@@ -44,9 +44,9 @@ def test_prompts_get_their_chunks_tokens_as_labels(turn: ActionTurn):
     chunks = torch.from_numpy(np.stack([np.zeros((8, 3)), CHUNKS[1]]))
     rows = turn.append(prompts, mask, chunks)
     assert rows.tokens[:, :3].equal(prompts) and rows.mask[:, :3].equal(mask.bool())
-    for row, chunk in enumerate(chunks.numpy()):
+    for row, written in enumerate(turn.tokens.encode_all(chunks.numpy())):
         learned = rows.labels[row] != IGNORED
-        assert (rows.labels[row][learned] - turn.first_row).tolist() == turn.tokens.encode(chunk)
+        assert (rows.labels[row][learned] - turn.first_row).tolist() == written
         assert rows.tokens[row][learned].equal(rows.labels[row][learned])
         start = 3 + len(turn.prefix)
         assert rows.tokens[row, 3:start].tolist() == list(turn.prefix) and not learned[:start].any()

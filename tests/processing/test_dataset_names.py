@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerobot_gem.processing.dataset_names import check_names, expected_names, rename_command
+from lerobot_gem.processing.dataset_names import check_names, expected_names, left_out, rename_command
 
 IMAGE = {"dtype": "image", "shape": (64, 64, 3), "names": ["height", "width", "channels"]}
 DEPTH = {**IMAGE, "shape": (64, 64, 1), "info": {"is_depth_map": True}}
@@ -34,6 +34,24 @@ def test_openpis_keys() -> None:
         (OURS | {"top_image": IMAGE}, {"top_image": "observation.images.top_image"}),
         ({"observation/image": IMAGE}, {"observation/image": "observation.images.image"}),
         ({"image_depth": DEPTH}, {}),
+        # Depth would have no RGB camera if it kept its name.
+        (
+            {"cam/image": IMAGE, "cam/image_depth": DEPTH},
+            {
+                "cam/image": "observation.images.image",
+                "cam/image_depth": "observation.images.image_depth",
+            },
+        ),
+        # Two cameras, or one and another that is there, never get one name.
+        (
+            {"left.image": IMAGE, "left.image_depth": DEPTH, "observation/images/right/image": IMAGE},
+            {
+                "left.image": "observation.images.left_image",
+                "left.image_depth": "observation.images.left_image_depth",
+                "observation/images/right/image": "observation.images.right_image",
+            },
+        ),
+        (OURS | {"wrist/front": IMAGE}, {"wrist/front": "observation.images.wrist_front"}),
         (
             {"action.joint_position": VECTOR, "observation.state.joint": VECTOR},
             {"observation.state.joint": "observation.state", "action.joint_position": "action"},
@@ -52,3 +70,14 @@ def test_only_what_is_missing_is_refused() -> None:
     check_names(without_action | {"actions": VECTOR}, needs_action=False)
     with pytest.raises(ValueError, match="names 'actions' what LeRobot's policies read as 'action'"):
         check_names(without_action | {"actions": VECTOR}, needs_action=True)
+
+
+@pytest.mark.parametrize("name", ["left.image", "left.image_depth"])
+def test_a_camera_that_is_left_out_is_renamed_with_its_depth_and_to_no_others_name(name: str) -> None:
+    names = {
+        "left.image": "observation.images.left_image",
+        "left.image_depth": "observation.images.left_image_depth",
+    }
+    said = left_out(name, ["left.image", "right.image", "left.image_depth"])
+    assert said.startswith(f"The camera {name!r} is left out") and rename_command(names) in said
+    assert rename_command({"extra": "observation.images.extra"}) in left_out("extra", ["extra"])

@@ -21,13 +21,15 @@ def test_cameras_are_paired_by_name_or_as_asked():
     assert pair_depth({"front": RGB}, None) == {}
 
 
-def test_relative_depth_has_no_colormap_of_metric_depth():
-    relative = {**DEPTH, "info": {**DEPTH["info"], "depth_kind": "relative"}}
-    features = {"front": RGB, "front_depth": relative, "wrist": RGB, "wrist_depth": DEPTH}
+@pytest.mark.parametrize(("found", "part"), [("relative", "all"), ("mixed", "some")])
+def test_depth_without_a_scale_has_no_colormap_of_metric_depth(found: str, part: str):
+    metric, relative = ({**DEPTH, "info": {**DEPTH["info"], "depth_kind": one}} for one in ("metric", found))
+    features = {"front": RGB, "front_depth": relative, "wrist": RGB, "wrist_depth": metric}
     check_colormap(features, ["front_depth"], "spectral")
     check_colormap(features, ["wrist_depth"], "inferno")
     with pytest.raises(
-        ValueError, match="'front_depth' has relative depth.*expected --policy.depth.colormap=spectral"
+        ValueError,
+        match=rf"'front_depth' has {found} depth, {part} of it .*expected --policy.depth.colormap=spectral",
     ):
         check_colormap(features, ["wrist_depth", "front_depth"], "inferno")
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lerobot_gem.processing import depth_target as module
 from lerobot_gem.processing.depth_target import (
     depth_target,
     depth_values,
@@ -16,9 +17,6 @@ from lerobot_gem.processing.depth_target import (
 )
 
 COLORMAPS = pytest.mark.parametrize("colormap", ["spectral", "inferno"])
-# All finite depth is valid, as in the release's `inferno`; for its `spectral`, all that is positive.
-ANY = {"min_depth": -math.inf, "max_depth": math.inf}
-POSITIVE = {"min_depth": 0.0, "max_depth": math.inf}
 
 
 def scene(height: int = 64, width: int = 96) -> Tensor:
@@ -43,15 +41,30 @@ def check(name: str, pictures: Tensor, expected: Tensor, *, within: int = 0) -> 
     assert error <= within, name
 
 
+@pytest.fixture
+def any_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All finite depth is valid, as in the release's `inferno`."""
+    monkeypatch.setattr(module, "MIN_DEPTH", -math.inf)
+    monkeypatch.setattr(module, "MAX_DEPTH", math.inf)
+
+
+@pytest.fixture
+def positive_is_valid(any_is_valid: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in its `spectral`."""
+    monkeypatch.setattr(module, "MIN_DEPTH", 0.0)
+
+
 @pytest.mark.parity
+@pytest.mark.usefixtures("positive_is_valid")
 def test_spectral_colours(depth_colour):
     for name in depth_colour.spec["config"]["visualize"]:
         depth = depth_colour[f"in.metric.{name}"][None, None]
-        pictures = paint(depth_values(depth, "spectral", **POSITIVE), "spectral")
+        pictures = paint(depth_values(depth, "spectral"), "spectral")
         check(name, pictures, depth_colour[f"out.spectral.{name}"].movedim(-1, 0))
 
 
 @pytest.mark.parity
+@pytest.mark.usefixtures("positive_is_valid")
 def test_spectral_targets(depth_colour):
     for name, (width, height, max_side) in depth_colour.spec["config"]["png16"].items():
         pictures, _ = depth_target(
@@ -59,12 +72,12 @@ def test_spectral_targets(depth_colour):
             colormap="spectral",
             max_side=max_side,
             rgb_size=(height, width),
-            **POSITIVE,
         )
         check(name, pictures, depth_colour[f"out.png16_target_uint8.{name}"], within=1)
 
 
 @pytest.mark.parity
+@pytest.mark.usefixtures("any_is_valid")
 def test_inferno_colours(depth_colour):
     for name in depth_colour.spec["config"]["colorize"]:
         pictures = paint(depth_colour[f"in.unit.{name}"][None, None], "inferno")
@@ -75,18 +88,19 @@ def test_inferno_colours(depth_colour):
         if kind.startswith("uint"):  # the release divides integers by their range; depth in metres has none
             values = 1 - depth[None, None] / (255 if "8" in kind else 65535)
         else:
-            values = depth_values(depth[None, None], "inferno", **ANY)
+            values = depth_values(depth[None, None], "inferno")
         check(name, paint(values, "inferno"), depth_colour[f"out.inferno.{name}"].movedim(-1, 0))
 
 
 @pytest.mark.parity
+@pytest.mark.usefixtures("any_is_valid")
 def test_inferno_targets(depth_colour):
     spec = depth_colour.spec["config"]
     for name, kind in spec["h5"].items():
         for size in [*spec["sizes"], *([256] if name in spec["size256"] else [])]:
             if kind.startswith("float"):
                 depth = depth_colour[f"in.h5.{name}"][None, None]
-                pictures, _ = depth_target(depth, colormap="inferno", max_side=size, **ANY)
+                pictures, _ = depth_target(depth, colormap="inferno", max_side=size)
                 expected = depth_colour[f"out.inferno_target{size}_uint8.{name}"]
                 check(f"{name} {size}", pictures, expected, within=1)
 

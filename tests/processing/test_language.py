@@ -12,17 +12,13 @@ from lerobot_gem.processing.language import (
     parse_messages,
 )
 from lerobot_gem.storage.language_columns import row
-from tests.conftest import CAMERAS
+from tests.conftest import CAMERAS, vqa
 
 FRONT, WRIST = CAMERAS
 
 
 def texts(messages):
     return [message["content"] for message in messages]
-
-
-def vqa(question: str, answer: str, camera: str = FRONT) -> list[dict]:
-    return [row("user", question, "vqa", camera), row("assistant", answer, "vqa", camera)]
 
 
 def test_questions_and_answers_are_paired_by_camera_in_the_order_that_lerobot_stores_them():

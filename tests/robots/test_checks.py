@@ -135,6 +135,18 @@ def test_first_step(found, goal, level):
     assert outcome(found)[0] == level
 
 
+def test_a_joint_that_stands_still_in_the_data_hides_no_jump(found):
+    state, goal, low, high = np.array([5.3, 0.0, 50.0]), np.array([5.0, 9.0, 50.0]), [5.0, *LOW], [5.0, *HIGH]
+    checks.check_first_step(found, ["still.pos", *NAMES], state, goal, np.array(low), np.array(high))
+    assert outcome(found)[0] == "warning"
+    assert "up to 9 away (pan.pos, 45% of its range)" in outcome(found)[1]
+
+
+def test_where_all_joints_stand_still_there_is_no_share_to_compare(found):
+    checks.check_first_step(found, NAMES, LOW, HIGH, LOW, LOW)
+    assert found.findings == []
+
+
 @pytest.mark.parametrize(
     ("seconds", "threshold", "horizon", "level", "text"),
     [

@@ -19,10 +19,12 @@ import grpc
 import numpy as np
 import pytest
 from lerobot.async_inference.helpers import RemotePolicyConfig, TimedObservation
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import TransferState, send_bytes_in_chunks
 from lerobot.utils.feature_utils import hw_to_dataset_features
 
+from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from tests.robots.conftest import FPS, NAMES, SIZE, TASK, save_policy, write_arm_dataset
 from tests.robots.feetech_bus import MIDDLE, FeetechBus
 
@@ -55,7 +57,11 @@ class Server:
                 cwd=self.folder,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
-        self.wait_for("PolicyServer started on 127.0.0.1")
+        try:
+            self.wait_for("PolicyServer started on 127.0.0.1")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -116,10 +122,15 @@ class Client:
 def instructions(
     policy: Path, *, names: list[str] = NAMES, cameras: tuple[str, ...] = ("front",), **changes: Any
 ) -> bytes:
-    hardware = {**dict.fromkeys(names, float), **dict.fromkeys(cameras, (SIZE, SIZE, 3))}
-    features = hw_to_dataset_features(hardware, "observation", use_video=False)
     values = {"policy_type": "gem_vla", "pretrained_name_or_path": str(policy), "actions_per_chunk": CHUNK}
-    return pickle.dumps(RemotePolicyConfig(**{**values, "lerobot_features": features, **changes}))
+    return pickle.dumps(
+        RemotePolicyConfig(**{**values, "lerobot_features": features(names, cameras), **changes})
+    )
+
+
+def features(names: list[str], cameras: tuple[str, ...] = ()) -> dict[str, Any]:
+    hardware = {**dict.fromkeys(names, float), **dict.fromkeys(cameras, (SIZE, SIZE, 3))}
+    return hw_to_dataset_features(hardware, "observation", use_video=False)
 
 
 def observation(step: int, **changes: Any) -> TimedObservation:
@@ -201,6 +212,20 @@ def test_the_rate_that_the_client_needs_is_logged(
 def test_a_rate_of_no_arm_is_refused(module: Any):
     with pytest.raises(ValueError, match="The training data's rate is -1.0 Hz"):
         module.GemPolicyServer(module.ServerConfig(fps=10))._say_rate(-1.0)
+
+
+@pytest.mark.parametrize("reads_state", [False, True])
+def test_motors_in_another_order_are_refused_whatever_the_policy_reads(module: Any, reads_state: bool):
+    server = module.GemPolicyServer(module.ServerConfig(fps=10))
+    config = GemVLAConfig(preset="tiny", device="cpu", action_feature_names=NAMES)
+    if reads_state:
+        config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, (len(NAMES),))}
+        config.built.state_names = NAMES
+    for names in (NAMES, [f"main_{name}" for name in NAMES], [])[: 1 if reads_state else 3]:
+        server._check_robot(config, features(names))
+    with pytest.raises(ValueError) as refused:
+        server._check_robot(config, features(NAMES[::-1]))
+    assert str(refused.value).count("values would go to the wrong joints") == 1
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(50, 8), (8, 8), (3, 3)])
@@ -286,15 +311,13 @@ def test_an_observation_of_the_last_client_is_not_acted_on(module: Any):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_camera_plugin")
-@pytest.mark.parametrize("robot", ["so100_follower", "so101_follower"])
 def test_lerobots_unmodified_client_moves_an_arm(
-    server: Server, arm_policy: Path, arm_options: Callable, tmp_path: Path, robot: str
+    server: Server, arm_policy: Path, arm_options: Callable, tmp_path: Path
 ):
     with FeetechBus() as bus:
         client = subprocess.Popen(
             [
-                *(sys.executable, "-m", "lerobot.async_inference.robot_client"),
-                *arm_options(bus.port, robot),
+                *(sys.executable, "-m", "lerobot.async_inference.robot_client", *arm_options(bus.port)),
                 f"--server_address=127.0.0.1:{server.port}",
                 f"--pretrained_name_or_path={arm_policy}",
                 *("--policy_type=gem_vla", f"--actions_per_chunk={CHUNK}", f"--fps={FPS}", f"--task={TASK}"),
@@ -422,7 +445,7 @@ def test_a_wrong_observation_is_refused(
         (instructions(Path("/nowhere/at/all")), "No checkpoint at '/nowhere/at/all'"),
         (
             instructions(Path("x"), device="gpu"),
-            "policy_device='gpu': expected a device of the server's machine",
+            "policy_device='gpu': expected a device of the machine that loads the policy",
         ),
     ],
     ids=["malformed", "cut", "function", "other-type", "no-policy", "no-device"],
@@ -514,6 +537,19 @@ def test_a_gem_checkpoint_does_not_act(server: Server, make_gem: Callable, tmp_p
 
 
 @pytest.mark.slow
+def test_a_port_that_is_taken_ends_the_command(server: Server, tmp_path: Path):
+    second = subprocess.run(
+        [sys.executable, "-m", SERVER, f"--port={server.port}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert second.returncode == 1
+    assert "is another server there?" in second.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "through"),
     [(signal.SIGINT, ()), (signal.SIGTERM, ("env", "--ignore-signal=INT"))],
@@ -525,15 +561,6 @@ def test_the_deadline_and_the_end(
     with Server(tmp_path, "--action_deadline=0.001", through=through) as server:
         said = server.log.read_text()
         assert "client unpickles whatever comes from its --server_address" in " ".join(said.split())
-        second = subprocess.run(
-            [sys.executable, "-m", SERVER, f"--port={server.port}"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert second.returncode == 1
-        assert "is another server there?" in second.stderr.splitlines()[-1]
         with server.client() as client:
             client.acts(arm_policy)
         server.wait_for("and the deadline is 1 ms. Late so far: 1 of 1.")

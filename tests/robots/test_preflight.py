@@ -4,12 +4,16 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from lerobot.configs import PreTrainedConfig
 from safetensors.torch import load_file, save_file
 
+from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from tests.conftest import build_policy
 from tests.policies.gem.test_modeling_gem import save
 from tests.robots.conftest import FPS, NAMES, PLUGIN, TASK, save_policy, write_arm_dataset
@@ -195,6 +199,53 @@ def test_another_calibration(fly, arm_policy: Path, bus: FeetechBus):
 def test_real_time_chunking_has_its_own_threshold(fly, arm_policy: Path):
     _, said = fly(arm_policy, "--inference.type=rtc", "--inference.queue_threshold=0")
     assert "Give --inference.queue_threshold=" in said
+
+
+@pytest.mark.parametrize("inference", ["rtc", "sync"])
+def test_the_chunks_that_are_timed_are_guided_where_a_rollouts_are(
+    fly, arm_policy: Path, monkeypatch: pytest.MonkeyPatch, inference: str
+):
+    predict, asked = GemVLAPolicy.predict_action_chunk, []
+
+    def predict_and_note(policy: GemVLAPolicy, batch: dict, **options: Any) -> torch.Tensor:
+        chunk = predict(policy, batch, **options)
+        asked.append((policy.rtc_processor is not None and policy._rtc_enabled(), options, chunk))
+        return chunk
+
+    monkeypatch.setattr(GemVLAPolicy, "predict_action_chunk", predict_and_note)
+    _, said = fly(arm_policy, f"--inference.type={inference}")
+    assert "A chunk of 8 takes" in said
+    assert len(asked) == 5
+    assert [is_guided for is_guided, *_ in asked] == [inference == "rtc"] * 5
+    for (_, _, before), (_, options, _) in pairwise(asked):
+        assert bool(options) == (inference == "rtc")
+        if options:
+            assert options["prev_chunk_left_over"] is before and options["inference_delay"] >= 1
+
+
+def test_what_a_rollout_compiles_is_compiled(fly, arm_policy: Path):
+    options = ("--policy.action_tokens.act=tokens", "--use_torch_compile=true")
+    code, said = fly(arm_policy, *options)
+    assert code == 1
+    assert "compile_model=true with action_tokens.act='tokens'" in said
+
+
+def test_the_task_is_that_of_the_dataset_which_a_rollout_records(
+    fly, arm_policy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from lerobot_gem.robots import preflight
+
+    prepare, acted_on = preflight.prepare_observation_for_inference, []
+
+    def prepare_and_note(frame: dict, device: torch.device, task: str, robot: str) -> dict:
+        acted_on.append(task)
+        return prepare(frame, device, task, robot)
+
+    monkeypatch.setattr(preflight, "prepare_observation_for_inference", prepare_and_note)
+    recording = ("--strategy.type=sentry", "--dataset.repo_id=me/rollout_x", "--dataset.single_task=pour")
+    _, said = fly(arm_policy, *recording, "--dataset.streaming_encoding=true", task=TASK)
+    assert "'pour' is none of the 1 task(s)" in said
+    assert set(acted_on) == {"pour"}
 
 
 def test_the_checkpoint_alone_is_enough(fly, arm_policy: Path, tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.robots.conftest import FPS, TASK, save_policy, write_arm_dataset
+from tests.robots.conftest import FPS, NAMES, TASK, save_policy, write_arm_dataset
 from tests.robots.feetech_bus import HIGHEST, LOWEST, MIDDLE, PRESENT, FeetechBus
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("with_camera_plugin")]
@@ -100,6 +100,18 @@ def test_a_camera_that_is_gone_ends_the_run_with_torque_off(arm_policy: Path, ar
         assert result.returncode == 1
         assert "The camera is gone." in result.stderr
         assert bus.torque() == []
+
+
+@pytest.mark.parametrize("inference", [(), RTC], ids=["sync", "rtc"])
+def test_motors_in_another_order_end_the_run_before_the_arm_is_connected(
+    tmp_path: Path, arm_options: Callable, inference: tuple[str, ...]
+):
+    policy = save_policy(write_arm_dataset(tmp_path / "data", names=NAMES[::-1]), tmp_path / "policy")
+    with FeetechBus() as bus:
+        result = rollout(policy, *arm_options(bus.port), f"--task={TASK}", *inference, seconds=20)
+        assert result.returncode == 1
+        assert "values would go to the wrong joints" in result.stderr.strip().splitlines()[-1]
+        assert bus.writes == []
 
 
 @pytest.mark.parametrize(

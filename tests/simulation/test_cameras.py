@@ -39,15 +39,17 @@ def test_points_that_rays_hit_are_projected_back_to_their_pixels(scene: LiberoSc
     index = model.camera(name).id
     half = np.tan(np.deg2rad(model.cam_fovy[index]) / 2)
     groups = np.array([0, 1, 0, 0, 0, 0], np.uint8)
-    rng = np.random.default_rng(0)
+    rng, hits = np.random.default_rng(0), 0
     # (x, y) in MuJoCo's own image, from -1 to 1, to the right and up.
     for x, y in rng.uniform(-1, 1, (20, 2)):
         ray = data.cam_xmat[index].reshape(3, 3) @ np.array([x * half, y * half, -1.0])
         distance = mujoco.mj_ray(model, data, data.cam_xpos[index], ray, groups, 1, -1, np.zeros(1, np.int32))
         if distance < 0:
             continue
+        hits += 1
         pixel, depth = scene.renderer.camera(name).project(data.cam_xpos[index] + distance * ray)
         np.testing.assert_allclose(
             pixel, [(1 - x) * scene.renderer.width / 2, (1 - y) * scene.renderer.height / 2], atol=1e-6
         )
         assert depth == pytest.approx(distance)
+    assert hits >= 15

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lerobot_gem.simulation.naming import arrived, choose_object, instruction_naming, words
+from lerobot_gem.simulation.naming import arrived, choose_object, instruction_naming, nameable, words
 from lerobot_gem.simulation.placements import apply_wide, stream_rng
-from lerobot_gem.simulation.scene import LiberoScene
+from lerobot_gem.simulation.scene import LiberoScene, definition_file
 
 
 def test_words() -> None:
@@ -21,9 +21,24 @@ def test_another_object_is_named(scene: LiberoScene) -> None:
     assert {choose_object(scene, "any", rng) for _ in range(50)} == drawn | {"alphabet_soup_1"}
     assert instruction_naming(scene, "milk_1") == "pick up the milk and place it in the basket"
     with pytest.raises(
-        ValueError, match="named_object='ketchup' is not in libero_object task 0, where there are"
+        ValueError,
+        match="named_object='ketchup' is not in libero_object task 0: all chosen tasks have alphabet soup,",
     ):
         choose_object(scene, "ketchup", rng)
+
+
+@pytest.mark.libero
+def test_a_definition_tells_what_its_scene_lets_be_named(scene: LiberoScene) -> None:
+    from libero.libero import benchmark
+
+    definition = definition_file(benchmark.get_benchmark_dict()["libero_object"]().get_task(0)).read_text()
+    assert nameable(definition) == {words(name) for name in scene.objects if name != "basket_1"}
+
+
+def test_what_the_goal_is_about_can_be_named_and_its_place_not() -> None:
+    objects = "(:fixtures\n floor - floor)\n(:objects\n bowl_1 bowl_2 - bowl\n bowl_10 - bowl\n red_cup_1 - red_cup\n plate_1 - plate)"
+    for place in ("plate_1", "plate_1_top_region"):
+        assert nameable(f"{objects}\n(:goal\n (And (On bowl_1 {place})))") == {"bowl", "red cup"}
 
 
 @pytest.mark.libero

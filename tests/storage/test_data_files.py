@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.io_utils import load_info
 
+from lerobot_gem.storage import data_files as storage_data_files
 from lerobot_gem.storage.data_files import (
     DataFilesWriter,
     add_columns,
@@ -43,6 +44,28 @@ def test_a_column_is_added_and_all_else_stays(root: Path, tmp_path: Path) -> Non
     assert "doubled" in found and isinstance(found[CAMERAS[0]], datasets.Image)
     add_columns(file, file, doubled, features)  # in its place
     assert file.read_bytes() == target.read_bytes()
+
+
+@pytest.mark.parametrize("rows", [4, 15, 1000])
+def test_an_episode_at_a_time_is_in_memory(root: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the file's row groups lie: LeRobot's converter writes one, other tools several for an episode."""
+    monkeypatch.setattr(storage_data_files, "_BATCH", 7)
+    features = {**load_info(root).features, "doubled": {"dtype": "int64", "shape": (1,), "names": None}}
+    [file] = data_files(root)
+    before = pq.read_table(file)
+    pq.write_table(before, file, row_group_size=rows)
+    seen: list[list[int]] = []
+
+    def noted(table: pa.Table) -> dict[str, pa.Array]:
+        seen.append(table["episode_index"].to_pylist())
+        return doubled(table)
+
+    add_columns(file, file, noted, features)
+    assert seen == [[], *([episode] * FRAMES for episode in range(EPISODES))]
+    assert pq.read_metadata(file).num_row_groups == EPISODES
+    after = pq.read_table(file)
+    assert after.drop_columns("doubled").equals(before)
+    assert after["doubled"].to_pylist() == [2 * index for index in range(EPISODES * FRAMES)]
 
 
 def test_a_file_stays_as_it_is_when_its_columns_fail(root: Path) -> None:

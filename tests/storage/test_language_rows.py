@@ -4,22 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.storage.language_columns import row
 from lerobot_gem.storage.language_rows import LanguageTable, has_language, names_places
-from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, write_dataset
+from tests.conftest import CAMERAS, EPISODES, FRAMES, add_language_rows, vqa, write_dataset
+from tests.storage.test_dataset_agreement import meta_of
 
 FRONT, _ = CAMERAS
-
-
-def vqa(question: str, answer: str, camera: str = FRONT) -> list[dict]:
-    return [row("user", question, "vqa", camera), row("assistant", answer, "vqa", camera)]
-
-
-def meta_of(root):
-    return LeRobotDatasetMetadata("local/noise", root=root)
 
 
 def test_the_table_finds_the_rows_of_a_frame_by_its_index(tmp_path):

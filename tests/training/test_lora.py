@@ -179,14 +179,3 @@ def test_random_weights_that_nobody_saves_would_be_lost(make_stage, in_full):
     options = {"method_type": "LORA", "r": 2, "full_training_modules": in_full}
     with pytest.raises(ValueError, match=r"leaves out expert, whose weights are random"):
         policy.wrap_with_peft(peft_cli_overrides=options)
-
-
-def test_everything_frozen_is_one_error(make_policy, gem_checkpoint):  # noqa: F811
-    """LeRobot builds the policy first, which is where it ends."""
-    with pytest.raises(ValueError, match="Nothing is trainable: .*--policy.expert.freeze=false"):
-        make_policy(
-            backbone=BackboneConfig(
-                pretrained=gem_checkpoint, freeze_vision_tower=True, freeze_language_model=True
-            ),
-            expert=ExpertConfig(freeze=True),
-        )

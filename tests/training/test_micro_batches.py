@@ -1,4 +1,4 @@
-"""Batches in parts: every row goes with its sample (the gradients of whole policies: tests/policies/test_base_policy.py)."""
+"""Batches in parts: every row goes with its sample (the gradients of whole policies: tests/policies/test_gradients.py)."""
 
 import torch
 from torch import Tensor

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from lerobot_gem.policies.base_options import BackboneConfig
-from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.training.stages import part_of
 from lerobot_gem.training.weights import store_weights
+from lerobot_gem.validation import ConfigurationError
 
 FROZEN = BackboneConfig(freeze_vision_tower=True, freeze_language_model=True)
 

@@ -54,13 +54,13 @@ from lerobot_gem.data.executors import ExecutorOptions, Phase, run_phases, share
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.base_options import DepthSupervision
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.policies.validation import checked, require_at_least
 from lerobot_gem.processing.dataset_names import outside_observation, state_like
 from lerobot_gem.processing.depth_cameras import pair_depth
 from lerobot_gem.processing.language import Message
 from lerobot_gem.storage.dataset_agreement import check_rows
 from lerobot_gem.storage.reasons import reason
 from lerobot_gem.training.stages import STAGES
+from lerobot_gem.validation import checked, require_at_least
 
 # Frames on the page with pictures.
 _SHOWN_FRAMES = 6
@@ -252,12 +252,11 @@ class _Inspector:
         return texts, spread(frames, self.config.num_frames, random), random
 
     @cached_property
-    def policies(self) -> dict[str, PolicyReading]:
-        """What each policy's training reads, without texts."""
+    def views(self) -> dict[str, PolicyReading]:
+        """What each policy's training reads, without texts and what it would raise at vectors."""
         assert self.dataset is not None
         return {
-            policy: _read_policy(policy, self.stages, self.config, self.given, self.dataset)
-            for policy in STAGES_OF
+            policy: _view(policy, self.stages, self.config, self.given, self.dataset) for policy in STAGES_OF
         }
 
     @cached_property
@@ -266,17 +265,30 @@ class _Inspector:
         return _supervision(self.given or stage_config("joint", None), self.opened[0])
 
     def read_texts(self, rank: int, tasks: int) -> None:
-        """Read a task's share of the texts."""
+        """Read a task's share of the texts, and the first task the vectors of all frames."""
         if self.dataset is None:
             return
         batches = list(batched(self.draws[0], TEXT_BATCH))
         positions = [position for batch in batches[share(len(batches), rank, tasks)] for position in batch]
         found = {
             policy: reading.view.read_texts(self.dataset, positions)
-            for policy, reading in self.policies.items()
+            for policy, reading in self.views.items()
             if reading.view is not None
         }
         self._leave("texts", rank, found)
+        if rank == 0:
+            self._leave("vectors", rank, self._vector_errors(self.dataset))
+
+    def _vector_errors(self, dataset: LeRobotDataset) -> dict[str, FrameErrors]:
+        """What each policy's training would raise at states and actions."""
+        names = self.config.rename_map
+        read = {names.get(key, key): values for key, values in vectors(dataset).items()}
+        numbers = frame_numbers(dataset)
+        return {
+            policy: reading.view.check_vectors(read, numbers)
+            for policy, reading in self.views.items()
+            if reading.view is not None
+        }
 
     def read_images(self, rank: int, tasks: int) -> None:
         """Read a task's share of the frames with images."""
@@ -284,7 +296,7 @@ class _Inspector:
             return
         batches = list(batched(self.draws[1], self.config.batch_size))
         reader = CameraReader(self.dataset, self.supervision)
-        sample = _read_sample(reader, batches[share(len(batches), rank, tasks)], self._with_texts())
+        sample = _read_sample(reader, batches[share(len(batches), rank, tasks)], self._readings())
         self._leave("images", rank, (sample, reader.measured))
 
     def finish(self) -> Inspection:
@@ -307,7 +319,7 @@ class _Inspector:
                 for stage in stages
             ]
             return Inspection(**about, episodes=meta.total_episodes, frames=meta.total_frames, stages=facts)
-        policies = self._with_texts()
+        policies = self._readings()
         reader = CameraReader(dataset, self.supervision)
         sample = Sample()
         for others, measured in self._left("images"):
@@ -346,14 +358,18 @@ class _Inspector:
         shutil.rmtree(self.folder)
         return found
 
-    def _with_texts(self) -> dict[str, PolicyReading]:
-        """What each policy's training reads, with the texts of all tasks."""
-        texts = {policy: Texts() for policy, reading in self.policies.items() if reading.view is not None}
+    def _readings(self) -> dict[str, PolicyReading]:
+        """What each policy's training reads, with the vectors and the texts of all tasks."""
+        [vector_errors] = self._left("vectors")
+        texts = {policy: Texts() for policy, reading in self.views.items() if reading.view is not None}
         for found in self._left("texts"):
             for policy, others in found.items():
                 texts[policy].take(others)
         return {
-            policy: replace(reading, texts=texts.get(policy)) for policy, reading in self.policies.items()
+            policy: replace(
+                reading, texts=texts.get(policy), vectors=vector_errors.get(policy, reading.vectors)
+            )
+            for policy, reading in self.views.items()
         }
 
     def _leave(self, name: str, rank: int, found: object) -> None:
@@ -392,24 +408,22 @@ def _supervision(config: BaseGemConfig, meta: LeRobotDatasetMetadata) -> DepthSu
     return replace(config.depth_supervision, cameras=pairs)
 
 
-def _read_policy(
+def _view(
     policy: str,
     stages: Sequence[BoundStage],
     config: CheckConfig,
     given: BaseGemConfig | None,
     dataset: LeRobotDataset,
 ) -> PolicyReading:
-    """Read vectors of all frames, as the policy's training does."""
+    """See the dataset as the policy's training does."""
     bound = _config_of(policy, stages, given, dataset.meta)
     if bound is None:
         return PolicyReading()
     is_asked = given is not None and stage_of(bound) == stage_of(given)
     try:
-        view = TrainingView(bound, dataset.meta, config.rename_map if is_asked else {})
+        return PolicyReading(TrainingView(bound, dataset.meta, config.rename_map if is_asked else {}))
     except Exception as error:  # whatever it is, training would stop at it
         return PolicyReading(error=reason(error))
-    read = {config.rename_map.get(key, key): values for key, values in vectors(dataset).items()}
-    return PolicyReading(view, vectors=view.check_vectors(read, frame_numbers(dataset)))
 
 
 def _config_of(
@@ -465,7 +479,7 @@ def _stage_facts(
         name=stage.name,
         lacking=stage.lacking,
         errors=list(dict.fromkeys(errors)),
-        depth=sample.usable_depth / max(sample.read, 1),
+        depth=sample.usable_depth / sample.read if sample.read else None,
         language=language,
         action=float(any(vector.key == ACTION for vector in ranges)) if acts else None,
     )

@@ -17,7 +17,7 @@ def warnings_of(found: Inspection) -> list[str]:
 
 
 def _pictures(found: Inspection) -> list[str]:
-    warnings = [left_out(camera) for camera in found.outside]
+    warnings = [left_out(camera, found.outside) for camera in found.outside]
     for camera in found.cameras:
         if camera.one_colour:
             warnings.append(

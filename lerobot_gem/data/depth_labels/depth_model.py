@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lerobot_gem.policies.validation import require
+from lerobot_gem.validation import require
 
 DepthType = Literal["metric", "relative"]
 

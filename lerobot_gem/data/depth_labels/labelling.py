@@ -22,8 +22,7 @@ import torch
 from lerobot_gem.data.depth_labels.depth_model import DepthModel, DepthModelConfig, DepthType
 from lerobot_gem.data.executors import LocalExecutor, Phase, run_phases
 from lerobot_gem.data.work_options import WorkOptions
-from lerobot_gem.policies.validation import require, require_at_least
-from lerobot_gem.processing.depth_cameras import depth_key, is_depth
+from lerobot_gem.processing.depth_cameras import DEPTH_TYPE_KEY, depth_key, is_depth
 from lerobot_gem.storage.depth_columns import add_depth_features
 from lerobot_gem.storage.depth_files import DepthSummary, EpisodeDepthWriter
 from lerobot_gem.storage.frames import CameraFrames
@@ -36,6 +35,7 @@ from lerobot_gem.storage.output_folder import (
     removed_on_error,
 )
 from lerobot_gem.storage.unfinished_work import begun_or_resumed, check_unfinished
+from lerobot_gem.validation import require, require_at_least
 
 STORAGES = ("camera", "image")
 
@@ -205,7 +205,7 @@ class _Labelling:
 
     def open(self) -> None:
         """Open the dataset and look at the model, so that what is wrong with them is found before any work."""
-        assert self.storage and self.depth_type
+        _ = self.storage, self.depth_type  # each is found out at its first reading, and kept
 
     def label(self, rank: int, tasks: int) -> None:
         """Write the depth of a task's episodes that are not there, on a device of its own where there are several."""
@@ -367,7 +367,7 @@ def _write(
     settings = json.loads((staging / "settings.json").read_text())
     depth_type, partial = settings["depth_type"], staging / "dataset"
     shutil.rmtree(partial, ignore_errors=True)
-    info = {"depth_unit": "mm", "depth_kind": depth_type, "depth_model": config.model.pretrained}
+    info = {"depth_unit": "mm", DEPTH_TYPE_KEY: depth_type, "depth_model": config.model.pretrained}
     with removed_on_error(partial):  # room for another try
         summaries = add_depth_features(source, partial, folders, storage, info)
     reports = [_report(key, depth_type, episodes) for key, episodes in summaries.items()]

@@ -7,7 +7,6 @@ record for each conversation of a frame, with the images that it is about, the t
 
 import io
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_STATE
 from PIL import Image
 
-from lerobot_gem.data.gem_jsonl.images import RELATIVE_STEP_MM, write_depth
+from lerobot_gem.data.gem_jsonl.images import RELATIVE_STEP_MM
 from lerobot_gem.data.gem_jsonl.records import DEPTH_FOLDER, RECORD, JsonObject, record_of
 from lerobot_gem.processing.depth_cameras import METRES, pair_depth
 from lerobot_gem.processing.language import (
@@ -33,9 +32,9 @@ from lerobot_gem.processing.language import (
     messages_of_rows,
     parse_messages,
 )
-from lerobot_gem.storage.images import open_picture
+from lerobot_gem.storage.images import encode_depth_png, open_picture
 from lerobot_gem.storage.opening import DatasetOptions, open_dataset, open_metadata
-from lerobot_gem.storage.output_folder import check_output, explained_full_disk, publish, removed_on_error
+from lerobot_gem.storage.output_folder import check_output, explained_full_disk, published
 
 ANNOTATIONS = "gem.jsonl"
 
@@ -95,9 +94,10 @@ def export_gem(config: ExportGemConfig) -> ExportReport:
     check_output(config.output_dir, config.overwrite, ANNOTATIONS)
     _check_content(open_metadata(config.dataset))
     dataset = open_dataset(config.dataset)
-    writing = config.output_dir.with_name(config.output_dir.name + ".exporting")
-    shutil.rmtree(writing, ignore_errors=True)
-    with explained_full_disk(writing, "Free some and export again."), removed_on_error(writing):
+    with (
+        explained_full_disk(config.output_dir, "Free some and export again."),
+        published(config.output_dir, overwrite=config.overwrite) as writing,
+    ):
         writing.mkdir(parents=True)
         report = ExportReport()
         frames = _Frames(dataset.meta, writing, report)
@@ -108,7 +108,6 @@ def export_gem(config: ExportGemConfig) -> ExportReport:
                 report.silent_frames += not records
                 report.records += len(records)
                 stream.writelines(json.dumps(record) + "\n" for record in records)
-    publish(writing, config.output_dir, overwrite=config.overwrite)
     return report
 
 
@@ -187,12 +186,14 @@ class _Frames:
         for place, camera in enumerate(cameras):
             data = row[camera]["bytes"]
             original = originals[place] if originals else None
-            name = original or f"{_IMAGES}/{row['index']:08d}-{_short(camera)}"
-            names.append(self._write(_safe(name, data, row["index"]), data))
+            inside = original if original and _is_inside(PurePosixPath(original)) else None
+            name = inside or _made_name(row["index"], original or _short(camera))
+            names.append(self._write_image(_with_suffix(name, data), data))
             # An imported record knows where its depth map was, or that it had none.
             depth = depths[place] if depths else {}
             if camera in self._depth and depth is not None:
-                file = _depth_path(names[-1], depth.get("file") if names[-1] == original else None)
+                kept_file = depth.get("file") if names[-1] == original else None
+                file = _depth_path(names[-1], kept_file, is_made=inside is None)
                 self._write_depth(row, self._depth[camera], file, bits=depth.get("bits", 16))
         record = record_of(messages, names)
         return record if kept else self._context(row) | record
@@ -202,49 +203,48 @@ class _Frames:
         vectors = {key: row[key] for key in (OBS_STATE, ACTION) if key in row}
         return {"data_source": self._meta.tasks.index[row["task_index"]], **vectors}
 
-    def _write(self, name: str, data: bytes) -> str:
+    def _write_image(self, name: str, data: bytes) -> str:
         """Write an image, unless another record has; returns its path."""
-        path = self._folder / name
-        if path.exists():
-            if path.read_bytes() != data:
-                raise ValueError(f"Two different images are named {name!r}: rename one in the records.")
-            return name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        self._report.images += 1
+        self._report.images += self._write(name, data, "images")
         return name
 
     def _write_depth(self, row: Row, key: str, file: PurePosixPath, bits: int) -> None:
-        path = self._folder / file
-        if path.exists():
-            return  # it is the same image's: images of one name are compared
         data, unit = row[key]["bytes"], self._meta.features[key]["info"]["depth_unit"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if unit == "mm" and bits == 16 and data.startswith(_PNG):
-            path.write_bytes(data)
-        else:
+        if unit != "mm" or bits != 16 or not data.startswith(_PNG):
             with open_picture(io.BytesIO(data)) as image:
                 steps = np.asarray(image) * (1000 * METRES[unit])
             if bits == 8:
                 steps = steps / RELATIVE_STEP_MM
             dtype = np.uint8 if bits == 8 else np.uint16
             steps = np.nan_to_num(steps, posinf=0).round()
-            write_depth(np.where(steps > np.iinfo(dtype).max, 0, steps).astype(dtype), path)
-        self._report.depth_maps += 1
+            data = encode_depth_png(np.where(steps > np.iinfo(dtype).max, 0, steps).astype(dtype))
+        self._report.depth_maps += self._write(str(file), data, "depth maps")
+
+    def _write(self, name: str, data: bytes, what: str) -> bool:
+        """Write a file; returns whether no other record has."""
+        path = self._folder / name
+        if path.exists():
+            if path.read_bytes() != data:
+                raise ValueError(f"Two different {what} are named {name!r}: rename one in the records.")
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return True
 
 
-def _depth_path(image: str, kept: str | None) -> PurePosixPath:
+def _depth_path(image: str, kept: str | None, *, is_made: bool) -> PurePosixPath:
     """Where the depth map of an image goes: where it was, or else where the import looks for it (`depth_file`).
 
     Args:
         image: Path of the image.
         kept: Where the depth map was, if the image has kept its path.
+        is_made: Whether the image's name is the export's own (`_made_name`).
     """
     if kept is not None and _is_inside(PurePosixPath(kept)):
         return PurePosixPath(kept)
     path = PurePosixPath(image).with_suffix(".png")
     # The release knows base names alone, which must then be those of one image.
-    return PurePosixPath(DEPTH_FOLDER, path.name if path.parts[0] == _IMAGES else path)
+    return PurePosixPath(DEPTH_FOLDER, path.name if is_made else path)
 
 
 def _is_inside(path: PurePosixPath) -> bool:
@@ -256,11 +256,14 @@ def _short(camera: str) -> str:
     return camera.rpartition(".")[2]
 
 
-def _safe(name: str, data: bytes, index: int) -> str:
-    """A path within the folder, with a suffix that says the format."""
+def _made_name(index: int, name: str) -> str:
+    """A path for an image that has none, or one that leads out of the folder."""
+    return f"{_IMAGES}/{index:08d}-{PurePosixPath(name).name}"
+
+
+def _with_suffix(name: str, data: bytes) -> str:
+    """A path with a suffix that says the format."""
     path = PurePosixPath(name)
-    if not _is_inside(path):
-        path = PurePosixPath(_IMAGES, f"{index:08d}-{path.name}")
     with Image.open(io.BytesIO(data)) as image:
         name_of_format = "JPEG" if image.format in ("JPEG", "MPO") else image.format or "PNG"
     if Image.registered_extensions().get(path.suffix.lower()) != name_of_format:

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from lerobot_gem.data.gem_jsonl.letterbox import Size
 from lerobot_gem.data.gem_jsonl.limits import MOST_FILE_BYTES
 from lerobot_gem.data.gem_jsonl.records import RecordError, is_file
-from lerobot_gem.storage.images import TooManyPixelsError, open_picture
+from lerobot_gem.storage.images import PNG_LEVEL, TooManyPixelsError, open_picture
 
 # One step of an 8-bit depth map in millimetres. Such a map has no unit. With this step all its values but 0 are within the
 # range that counts as depth (11 mm to 9.99 m); its depth target is the release's, whose colormap does not depend on the scale.
@@ -24,9 +24,6 @@ RELATIVE_STEP_MM = 39
 
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _JPEG_QUALITY = 95
-# On 16-bit depth maps of 448 x 448 pixels it takes a third of the time of PIL's default, 6; files are 5 % (noisy) to 33 %
-# (smooth) larger.
-_PNG_LEVEL = 3
 _DEPTH_BITS = {"L": 8, "I;16": 16}
 
 
@@ -163,10 +160,5 @@ def write_rgb(image: Image.Image, path: Path, *, lossy: bool) -> Path:
         image.save(path, quality=_JPEG_QUALITY)
     else:
         path = path.with_suffix(".png")
-        image.save(path, compress_level=_PNG_LEVEL)
+        image.save(path, compress_level=PNG_LEVEL)
     return path
-
-
-def write_depth(values: NDArray[np.integer], path: Path) -> None:
-    """Write a depth map (H, W) of 8 or 16 bits as PNG, whatever the path's suffix."""
-    Image.fromarray(values).save(path, format="PNG", compress_level=_PNG_LEVEL)

@@ -35,14 +35,14 @@ from lerobot_gem.data.gem_jsonl.parts import (
     PartOutcome,
     dataset_folder,
     episodes_of_parts,
+    part_folder,
     write_part,
 )
 from lerobot_gem.data.gem_jsonl.plan import LONGEST_EPISODE, ImportPlan, Skipped
 from lerobot_gem.data.gem_jsonl.records import annotation_files
 from lerobot_gem.data.gem_jsonl.samples import SampleFormat
 from lerobot_gem.data.work_options import WorkOptions
-from lerobot_gem.policies.validation import require, require_at_least
-from lerobot_gem.processing.depth_cameras import depth_key
+from lerobot_gem.processing.depth_cameras import DEPTH_TYPE_KEY, METRIC, MIXED, RELATIVE, depth_key
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
     explained_full_disk,
@@ -50,6 +50,7 @@ from lerobot_gem.storage.output_folder import (
     removed_on_error,
 )
 from lerobot_gem.storage.unfinished_work import begun_or_resumed
+from lerobot_gem.validation import require, require_at_least
 
 REPORT, SKIPPED = "import.json", "import_skipped.jsonl"
 
@@ -150,8 +151,8 @@ class ImportReport:
         """Whether depth is "metric", "relative" (8 bits), or "mixed"."""
         relative = self.counts["depth maps of 8 bits"]
         if not relative:
-            return "metric"
-        return "relative" if relative == self.counts["depth maps"] else "mixed"
+            return METRIC
+        return RELATIVE if relative == self.counts["depth maps"] else MIXED
 
     def add(self, outcome: PartOutcome) -> None:
         """Add what became of a part's records."""
@@ -202,7 +203,7 @@ def import_gem(config: ImportGemConfig) -> ImportReport | None:
         What the import did; None where Slurm goes on with it.
 
     Raises:
-        FileNotFoundError: There are no records at `source`, or there is no Slurm.
+        FileNotFoundError: There are no records at `source`, or there is no Slurm, or a part is missing at the end.
         FileExistsError: Something is at `output.root` (or unfinished beside it), and neither `resume` nor `overwrite` is set. Or
             another run imports there.
         ValueError: A resumed import has other settings, a `.json` file is damaged, or no record can be used; the list of
@@ -276,13 +277,18 @@ class _Import:
                     progress.update(outcome.sources.total() + len(outcome.skipped))
 
     def finish(self) -> ImportReport:
-        """Join the parts to the dataset."""
+        """Join the parts to the dataset.
+
+        Raises:
+            FileNotFoundError: A part is missing.
+            ValueError: No record can be used.
+        """
         datasets.disable_progress_bars()
         config = self.config
         with self._plan() as plan:
             # Without the path: a dataset is for others too.
             report = ImportReport(config.content() | {"source": config.source.name}, plan.num_records)
-            folders = sorted(self.parts.glob("part-*"))
+            folders = self._finished_parts(plan)
             written = []
             for folder in folders:
                 outcome = PartOutcome.load(folder)
@@ -310,6 +316,17 @@ class _Import:
         publish(finished, config.output.root, overwrite=config.overwrite)
         shutil.rmtree(self.staging)
         return report
+
+    def _finished_parts(self, plan: ImportPlan) -> list[Path]:
+        """The folders of all parts."""
+        parts = range(len(episodes_of_parts(plan.num_episodes, self.config.samples_per_episode)))
+        folders = [part_folder(self.parts, index) for index in parts]
+        if missing := [folder.name for folder in folders if not folder.exists()]:
+            raise FileNotFoundError(
+                f"{self.parts} lacks {', '.join(missing)}: expected all {len(folders)} parts. Remove {self.staging / 'tasks'}, where "
+                "tasks are noted as complete, and go on with --resume=true."
+            )
+        return folders
 
     @contextmanager
     def _plan(self) -> Iterator[ImportPlan]:
@@ -367,7 +384,7 @@ def _describe_depth(root: Path, sample_format: SampleFormat, depth_type: str) ->
     """Say in the dataset of which type its depth is, which is known only when every depth map was read."""
     info = load_info(root)
     for camera in sample_format.cameras:
-        info.features[depth_key(camera)]["info"]["depth_kind"] = depth_type
+        info.features[depth_key(camera)]["info"][DEPTH_TYPE_KEY] = depth_type
     write_info(info, root)
 
 

@@ -4,7 +4,6 @@ A part has several episodes because joining costs LeRobot half a second and rewr
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,14 +12,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_gem.data.gem_jsonl.plan import Episode, Skipped
 from lerobot_gem.data.gem_jsonl.records import RecordError
 from lerobot_gem.data.gem_jsonl.samples import Sample, SampleFormat, make_sample
 from lerobot_gem.processing.language import MESSAGES
-from lerobot_gem.storage.output_folder import removed_on_error
+from lerobot_gem.storage.output_folder import complete_or_absent
+from lerobot_gem.storage.recorded_episodes import episode_data
 
 REPO_ID = "local/part"
 
@@ -92,17 +91,18 @@ def write_part(
     Returns:
         The folder of the part's dataset, which exists if any record became a frame, and what became of the records.
     """
-    folder = folders / f"part-{part.index:06d}"
+    folder = part_folder(folders, part.index)
     if not folder.exists():
-        writing = folders / f".{folder.name}"
-        shutil.rmtree(writing, ignore_errors=True)
-        with removed_on_error(writing):
-            writing.mkdir(parents=True)
+        with complete_or_absent(folder) as writing:
             images = source if source.is_dir() else source.parent
             outcome = _write_dataset(images, sample_format, part.episodes, dataset_folder(writing))
             outcome.save(writing)
-            writing.rename(folder)
     return dataset_folder(folder), PartOutcome.load(folder)
+
+
+def part_folder(folders: Path, index: int) -> Path:
+    """Folder of a part, in that of all."""
+    return folders / f"part-{index:06d}"
 
 
 def dataset_folder(folder: Path) -> Path:
@@ -156,17 +156,6 @@ def _samples(
 
 
 def _save_episode(dataset: LeRobotDataset, samples: Sequence[Sample], task: str) -> None:
-    count = len(samples)
-    dataset.save_episode(
-        episode_data={
-            "size": count,
-            "task": [task] * count,
-            "episode_index": dataset.num_episodes,
-            "frame_index": np.arange(count),
-            "timestamp": np.arange(count) / _FPS,
-            "index": [],
-            "task_index": [],
-            MESSAGES: [sample.messages for sample in samples],
-            **{key: [sample.files[key] for sample in samples] for key in samples[0].files},
-        }
-    )
+    columns = {key: [sample.files[key] for sample in samples] for key in samples[0].files}
+    columns[MESSAGES] = [sample.messages for sample in samples]
+    dataset.save_episode(episode_data=episode_data(len(samples), task, columns, dataset))

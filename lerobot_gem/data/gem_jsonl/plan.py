@@ -116,8 +116,8 @@ class ImportPlan:
         source: Path,
         num_images: int | None,
         unique_ids: bool,
-        outside_files: bool = False,
-        samples_per_episode: int = 100,
+        outside_files: bool,
+        samples_per_episode: int,
     ) -> None:
         """Look at all records of a folder or file, and cut them into episodes; those that can't be used are kept with the reason.
 

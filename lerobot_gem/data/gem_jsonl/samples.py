@@ -18,7 +18,6 @@ from lerobot_gem.data.gem_jsonl.images import (
     millimetres,
     read_depth,
     read_rgb,
-    write_depth,
     write_rgb,
 )
 from lerobot_gem.data.gem_jsonl.letterbox import Letterbox, Size
@@ -26,7 +25,7 @@ from lerobot_gem.data.gem_jsonl.records import GemRecord, JsonObject, RecordErro
 from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.processing.depth_target import MAX_DEPTH_MM, MIN_DEPTH_MM
 from lerobot_gem.processing.language import MESSAGES
-from lerobot_gem.storage.images import image_features, image_suffix
+from lerobot_gem.storage.images import encode_depth_png, image_features, image_suffix
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _fit_depth(
     if name is None:
         counts["images without depth"] += 1
         width, height = box.target
-        write_depth(np.zeros((height, width), np.uint16), written)
+        written.write_bytes(encode_depth_png(np.zeros((height, width), np.uint16)))
         return None
     depth = read_depth(folder / name)
     values = millimetres(depth, unit_mm)
@@ -164,7 +163,7 @@ def _fit_depth(
         shutil.copyfile(folder / name, written)
     else:
         counts["depth maps encoded anew"] += 1
-        write_depth(np.asarray(fitted), written)
+        written.write_bytes(encode_depth_png(np.asarray(fitted)))
     counts["depth maps"] += 1
     counts["depth maps of 8 bits"] += depth.bits == 8
     counts["depth pixels"] += values.size

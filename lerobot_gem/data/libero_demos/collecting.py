@@ -24,7 +24,9 @@ from lerobot_gem.data.libero_demos.replaying import replay_demonstration
 from lerobot_gem.data.libero_demos.source_files import count_demonstrations, source_file
 from lerobot_gem.data.rounds import Collection, attempts_of_round
 from lerobot_gem.simulation.libero_setup import require_libero
+from lerobot_gem.simulation.naming import check_named
 from lerobot_gem.simulation.placements import require_wide
+from lerobot_gem.simulation.scene import definition_file
 from lerobot_gem.simulation.scripted_policies import SCRIPTED_POLICIES
 
 # A scripted policy that fails more often than this is broken, and collecting would never end.
@@ -70,8 +72,8 @@ def collect(config: LiberoDemosConfig) -> list[TaskReport] | None:
         FileExistsError: Something is at `output.root` (or unfinished beside it) and neither `resume` nor `overwrite` is set, or it
             is no dataset.
         FileNotFoundError: `source` lacks the file of a task, or there is no Slurm.
-        ValueError: A continuation with other settings, an unknown suite or task, a file in `source` that is not LIBERO's, or settings
-            or a source with which attempts at a task fail too often.
+        ValueError: A continuation with other settings, an unknown suite or task, a task whose scene lacks `named_object`, a file in
+            `source` that is not LIBERO's, or settings or a source with which attempts at a task fail too often.
         ModuleNotFoundError: Ray is not installed.
         ChildProcessError: A process was killed, or tasks failed on Ray.
         OSError: The disk is full.
@@ -178,13 +180,13 @@ class _Collection(Collection[LiberoDemosConfig, Attempt, list[TaskReport]]):
 
 
 def _tasks(config: LiberoDemosConfig) -> list[_Task]:
-    """Those that are asked for."""
+    """Those that are asked for, whose scenes all have the object that is to be named."""
     from libero.libero import benchmark
 
     suites = benchmark.get_benchmark_dict()
     if config.suite not in suites:
         raise ValueError(f"Unknown LIBERO suite '{config.suite}'. Known: {', '.join(sorted(suites))}.")
-    known, tasks = suites[config.suite]().tasks, []
+    known, tasks, definitions = suites[config.suite]().tasks, [], {}
     for number in sorted(set(config.task_ids)) or range(len(known)):
         if not 0 <= number < len(known):
             raise ValueError(f"{config.suite} has tasks 0 to {len(known) - 1}, but task_ids has {number}.")
@@ -193,4 +195,6 @@ def _tasks(config: LiberoDemosConfig) -> list[_Task]:
             file = source_file(config.source, config.suite, known[number].name)
             recorded = count_demonstrations(file, config.fps)
         tasks.append(_Task(number, known[number].language, recorded))
+        definitions[f"{config.suite} task {number}"] = definition_file(known[number])
+    check_named(config.named_object, definitions)
     return tasks

@@ -6,10 +6,10 @@ from typing import Any
 
 from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsConfig
 from lerobot_gem.data.rounds import CollectionOptions
-from lerobot_gem.policies.validation import require, require_at_least
 from lerobot_gem.simulation.placements import PLACEMENTS
 from lerobot_gem.simulation.scene_changes import LIBEROS_OWN, Amount, SceneChanges
 from lerobot_gem.storage.output_folder import OutputDataset
+from lerobot_gem.validation import require, require_at_least
 
 MODES = ("demonstrations", "scenes")
 

@@ -1,7 +1,6 @@
 """Writes the dataset of a collection from the files of its attempts."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -17,7 +16,7 @@ from lerobot_gem.data.libero_demos.collection_config import LiberoDemosConfig
 from lerobot_gem.data.libero_demos.questions.writing import write_language
 from lerobot_gem.simulation.scene import ACTION_DIM, CAMERAS, STATE_DIM
 from lerobot_gem.storage.images import image_features
-from lerobot_gem.storage.output_folder import publish, removed_on_error
+from lerobot_gem.storage.output_folder import published
 from lerobot_gem.storage.recorded_episodes import read_episode
 from lerobot_gem.storage.single_frames import FrameBatch, append_frames
 
@@ -68,11 +67,8 @@ def write_dataset(
         stored: Its attempts, in the order of the dataset: by task, demonstrations before scenes.
         reports: For `collection.json`.
     """
-    partial = config.output.root.with_name(config.output.root.name + ".writing")
-    shutil.rmtree(partial, ignore_errors=True)
-    with removed_on_error(partial):
-        _write(config, partial, stored, reports)
-    publish(partial, config.output.root, overwrite=config.overwrite)
+    with published(config.output.root, overwrite=config.overwrite) as writing:
+        _write(config, writing, stored, reports)
 
 
 def _write(

@@ -4,7 +4,6 @@ The scripted policy of `lerobot-env-so101` demonstrates. An attempt is a functio
 how many tasks share the work or how often the run was interrupted (data/rounds.py).
 """
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,17 +14,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lerobot_gem.data.rounds import Collection, CollectionOptions, attempts_of_round
-from lerobot_gem.policies.validation import require_at_least
 from lerobot_gem.processing.depth_cameras import depth_key
 from lerobot_gem.simulation.so101_setup import require_so101
 from lerobot_gem.storage.images import image_features
 from lerobot_gem.storage.output_folder import (
     OutputDataset,
     complete_or_absent,
-    publish,
-    removed_on_error,
+    published,
 )
 from lerobot_gem.storage.recorded_episodes import has_episode, read_episode, write_episode
+from lerobot_gem.validation import require_at_least
 
 # Seconds after which an attempt is given up; successes take 6 to 7.
 _TIME_LIMIT = 12.0
@@ -187,19 +185,15 @@ def _write(config: SO101DemosConfig, episodes: Iterable[Path]) -> None:
     from lerobot_gem.simulation.so101_scene import TASK
 
     datasets.disable_progress_bars()  # one bar per episode otherwise
-    root = config.output.root
-    unfinished = root.with_name(root.name + ".writing")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with removed_on_error(unfinished):
+    with published(config.output.root, overwrite=config.overwrite) as writing:
         dataset = LeRobotDataset.create(
             config.output.repo_id,
             fps=config.fps,
             features=dataset_features(config.image_size, config.depth),
-            root=unfinished,
+            root=writing,
             robot_type="so101_follower",
             use_videos=False,
         )
         for folder in episodes:
             dataset.save_episode(episode_data=read_episode(folder, TASK, dataset))
         dataset.finalize()
-    publish(unfinished, root, overwrite=config.overwrite)

@@ -8,8 +8,8 @@ from lerobot.configs import PreTrainedConfig
 
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.old_configurations import OldPolicyFields
-from lerobot_gem.policies.validation import checked, require
 from lerobot_gem.training.stages import PRETRAINING, skipped_before
+from lerobot_gem.validation import checked, require
 
 
 @PreTrainedConfig.register_subclass("gem")

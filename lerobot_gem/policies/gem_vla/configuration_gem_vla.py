@@ -15,7 +15,6 @@ from lerobot_gem.models.presets import ExpertArchitecture, Reading
 from lerobot_gem.policies.base_configuration import BaseGemConfig
 from lerobot_gem.policies.expert_options import DistillationConfig, ExpertConfig
 from lerobot_gem.policies.token_options import ActionTokensConfig, CoTrainingConfig
-from lerobot_gem.policies.validation import checked, require
 from lerobot_gem.processing.dataset_names import flat_names, no_state, state_like
 from lerobot_gem.processing.statistics import Limits, still_dimensions
 from lerobot_gem.storage.statistics import check_statistics
@@ -26,6 +25,7 @@ from lerobot_gem.training.stages import (
     LANGUAGE_LOSS_WEIGHT,
     TOKENS_LOSS_WEIGHT,
 )
+from lerobot_gem.validation import checked, require
 
 logger = logging.getLogger(__name__)
 

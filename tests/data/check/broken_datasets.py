@@ -7,7 +7,6 @@ prints them as the table of docs/results/checking.md.
 
 import contextlib
 import io
-import json
 import logging
 import os
 import re
@@ -24,7 +23,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 from lerobot.scripts import lerobot_train  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -38,6 +36,13 @@ from tests.conftest import (  # noqa: E402
     add_language_rows,
     write_dataset,
     write_video,
+)
+from tests.data.check.conftest import (  # noqa: E402
+    data_file,
+    edit_cell,
+    edit_column,
+    edit_feature,
+    edit_json,
 )
 
 FRONT, WRIST = CAMERAS
@@ -102,49 +107,9 @@ def write_bases(folder: Path) -> dict[str, Path]:
 # -- faults --------------------------------------------------------------------------------------------------------------
 
 
-def _file(root: Path) -> Path:
-    [file] = (root / "data").glob("*/*.parquet")
-    return file
-
-
-def edit_column(column: str, change: Callable[[list[Any]], Sequence[Any]]) -> Callable[[Path], None]:
-    """Change all cells of a column; all frames of a small dataset are in one file."""
-
-    def spoil(root: Path) -> None:
-        table = pq.read_table(_file(root))
-        position = table.schema.get_field_index(column)
-        field = table.schema.field(position)
-        values = pa.array(change(table.column(column).to_pylist()), type=field.type)
-        pq.write_table(table.set_column(position, field, values), _file(root))
-
-    return spoil
-
-
-def edit_cell(column: str, frame: int, change: Callable[[Any], Any]) -> Callable[[Path], None]:
-    """Change one cell of a column."""
-    return edit_column(column, lambda cells: [*cells[:frame], change(cells[frame]), *cells[frame + 1 :]])
-
-
 def put(dimension: int, value: float) -> Callable[[list[float]], list[float]]:
     """A vector with another number."""
     return lambda cell: [*cell[:dimension], value, *cell[dimension + 1 :]]
-
-
-def edit_json(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """Change a file of metadata."""
-
-    def spoil(root: Path) -> None:
-        file = root / "meta" / name
-        content = json.loads(file.read_text())
-        change(content)
-        file.write_text(json.dumps(content))
-
-    return spoil
-
-
-def edit_feature(key: str, **values: Any) -> Callable[[Path], None]:
-    """Change what meta/info.json says of a feature."""
-    return edit_json("info.json", lambda info: info["features"][key].update(values))
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
@@ -177,7 +142,7 @@ def drop_column(column: str) -> Callable[[Path], None]:
     """A column that meta/info.json has and the data files lack."""
 
     def spoil(root: Path) -> None:
-        pq.write_table(pq.read_table(_file(root)).drop_columns([column]), _file(root))
+        pq.write_table(pq.read_table(data_file(root)).drop_columns([column]), data_file(root))
 
     return spoil
 

@@ -3,11 +3,9 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot.configs.default import DatasetConfig
@@ -15,12 +13,12 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.transforms import ImageTransformsConfig
 from PIL import Image
 
-from lerobot_gem.data.check.inspector import CheckConfig, inspect, spread
+from lerobot_gem.data.check.inspector import CheckConfig, _Inspector, inspect, spread
+from lerobot_gem.data.check.stage_checks import TrainingView
 from lerobot_gem.policies.base_options import CamerasConfig, DepthConfig
 from lerobot_gem.policies.expert_options import ExpertConfig
-from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
-from lerobot_gem.policies.validation import ConfigurationError
+from lerobot_gem.validation import ConfigurationError
 from tests.conftest import (
     CAMERAS,
     EPISODES,
@@ -30,6 +28,7 @@ from tests.conftest import (
     read_batch,
     write_dataset,
 )
+from tests.data.check.conftest import edit_cell, edit_feature, gem
 
 FRONT, WRIST = CAMERAS
 DEPTH = f"{FRONT}_depth"
@@ -43,12 +42,6 @@ def check(root: Path, policy=None, *, dataset: dict | None = None, **options):
     return inspect(CheckConfig(dataset=data, policy=policy, **options))
 
 
-def gem(**settings) -> GemConfig:
-    return GemConfig(
-        **{"preset": "tiny", "device": "cpu", "dtype": "float32", "allow_untrained": True, **settings}
-    )
-
-
 def gem_vla(**settings) -> GemVLAConfig:
     return GemVLAConfig(
         **{"preset": "tiny", "device": "cpu", "dtype": "float32", "chunk_size": 4, **settings}
@@ -59,24 +52,6 @@ def gem_vla(**settings) -> GemVLAConfig:
 def copy(depth_dataset_root: Path, tmp_path: Path) -> Path:
     """A dataset with depth and language rows that a test may spoil."""
     return shutil.copytree(depth_dataset_root, tmp_path / "copy")
-
-
-def edit_feature(root: Path, key: str, **values) -> None:
-    file = root / "meta" / "info.json"
-    info = json.loads(file.read_text())
-    info["features"][key] |= values
-    file.write_text(json.dumps(info))
-
-
-def edit_cell(root: Path, column: str, frame: int, change: Callable) -> None:
-    """Change one cell; all frames of a small dataset are in one file."""
-    [file] = (root / "data").glob("*/*.parquet")
-    table = pq.read_table(file)
-    values = table.column(column).to_pylist()
-    values[frame] = change(values[frame])
-    position = table.schema.get_field_index(column)
-    field = table.schema.field(position)
-    pq.write_table(table.set_column(position, field, pa.array(values, type=field.type)), file)
 
 
 def test_a_dataset_with_depth_and_language_is_described_as_it_is(depth_dataset_root: Path):
@@ -141,15 +116,15 @@ def test_what_the_dataset_is_not_made_for_is_no_error(dataset_root: Path):
 
 
 def unflag(root: Path) -> None:
-    edit_feature(root, DEPTH, info={"depth_unit": "mm"})
+    edit_feature(DEPTH, info={"depth_unit": "mm"})(root)
 
 
 def forget_unit(root: Path) -> None:
-    edit_feature(root, DEPTH, info={"is_depth_map": True})
+    edit_feature(DEPTH, info={"is_depth_map": True})(root)
 
 
 def say_other_size(root: Path) -> None:
-    edit_feature(root, DEPTH, shape=[64, 32, 1])
+    edit_feature(DEPTH, shape=[64, 32, 1])(root)
 
 
 def zero_statistics(root: Path) -> None:
@@ -160,17 +135,18 @@ def zero_statistics(root: Path) -> None:
 
 
 def name_unknown_camera(root: Path) -> None:
-    edit_cell(
-        root, "language_events", 3, lambda rows: [{**row, "camera": "observation.images.top"} for row in rows]
+    change = edit_cell(
+        "language_events", 3, lambda rows: [{**row, "camera": "observation.images.top"} for row in rows]
     )
+    change(root)
 
 
 def drop_answer(root: Path) -> None:
-    edit_cell(root, "language_events", 3, lambda rows: rows[:1])
+    edit_cell("language_events", 3, lambda rows: rows[:1])(root)
 
 
 def write_nan(root: Path) -> None:
-    edit_cell(root, "observation.state", 3, lambda values: [float("nan"), *values[1:]])
+    edit_cell("observation.state", 3, lambda values: [float("nan"), *values[1:]])(root)
 
 
 def forget_task(root: Path) -> None:
@@ -235,7 +211,7 @@ def test_a_broken_message_is_found_in_whichever_frame_it_is(tmp_path: Path):
     good = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}]'
     root = write_dataset(tmp_path / "data", depth=True, action_dim=0, state_dim=0, messages=good)
     for frame in (11, 12, 13, 17):
-        edit_cell(root, "messages", frame, lambda _: "Where?")
+        edit_cell("messages", frame, lambda _: "Where?")(root)
     found = check(root, num_frames=4)
     assert found.messages == TOTAL
     assert [error.split(":")[0] for error in found.errors] == [
@@ -262,7 +238,7 @@ def test_depth_in_another_unit_than_the_policy_reads_is_an_error(depth_dataset_r
 
 
 def test_an_image_that_cannot_be_decoded_is_an_error_that_names_its_frame(copy: Path):
-    edit_cell(copy, FRONT, 7, lambda cell: {**cell, "bytes": b"broken"})
+    edit_cell(FRONT, 7, lambda cell: {**cell, "bytes": b"broken"})(copy)
     found = check(copy)
     assert found.errors == ["frame 7: " + found.errors[0].removeprefix("frame 7: ")]
     assert "image" in found.errors[0]
@@ -272,7 +248,7 @@ def test_an_image_that_cannot_be_decoded_is_an_error_that_names_its_frame(copy: 
 def test_images_of_several_sizes_are_an_error(copy: Path):
     picture = io.BytesIO()
     Image.new("RGB", (32, 32)).save(picture, "PNG")
-    edit_cell(copy, FRONT, 7, lambda cell: {**cell, "bytes": picture.getvalue()})
+    edit_cell(FRONT, 7, lambda cell: {**cell, "bytes": picture.getvalue()})(copy)
     assert check(copy).errors == [
         f"frame 7: A picture of '{FRONT}' is 32 x 32 pixels, meta/info.json says 64 x 64: expected one size. Correct "
         "features.shape in meta/info.json, or the picture."
@@ -280,7 +256,7 @@ def test_images_of_several_sizes_are_an_error(copy: Path):
 
 
 def test_nan_in_actions_is_an_error_for_the_stage_that_learns_them(copy: Path):
-    edit_cell(copy, "action", 5, lambda values: [float("inf"), *values[1:]])
+    edit_cell("action", 5, lambda values: [float("inf"), *values[1:]])(copy)
     [error] = check(copy, gem_vla()).errors  # once, though the chunks of four frames hold it
     assert error.startswith("action[0] is inf in frame 5 (episode 0): expected finite numbers")
     assert check(copy, gem(), num_frames=2).errors == []
@@ -356,7 +332,7 @@ def test_image_transforms_that_move_pixels_are_an_error_beside_depth(depth_datas
 
 def shift_rows(root: Path) -> None:
     for frame in range(TOTAL):
-        edit_cell(root, "index", frame, lambda index: index + 100)
+        edit_cell("index", frame, lambda index: index + 100)(root)
 
 
 def test_rows_that_are_elsewhere_than_the_metadata_says_are_the_error_of_training(copy: Path):
@@ -369,7 +345,7 @@ def test_rows_that_are_elsewhere_than_the_metadata_says_are_the_error_of_trainin
 
 
 def test_rows_that_cannot_be_inspected_are_an_error_and_no_traceback(copy: Path):
-    edit_cell(copy, "task_index", 29, lambda _: 7)
+    edit_cell("task_index", 29, lambda _: 7)(copy)
     found = check(copy)
     assert (found.frames, found.sampled) == (TOTAL, 0)
     assert len(found.errors) == 1 and "Row 29" in found.errors[0] and "task_index=7" in found.errors[0]
@@ -413,18 +389,41 @@ def test_frames_to_look_at_are_those_with_text(depth_dataset_root: Path, tmp_pat
     assert picture.depth_range == pytest.approx((0.3, 4.5), abs=0.05)
 
 
+def test_tasks_check_the_vectors_of_all_frames_once(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not each of them again; a frame that is at fault is known to all of them."""
+    edit_cell("action", 1, lambda cell: [float("nan")] * len(cell))(copy)
+    data = DatasetConfig(repo_id="local/noise", root=str(copy), video_backend="pyav")
+    config = CheckConfig(dataset=data, num_frames=4, num_texts=8, tasks=2)
+    checked, check_vectors = [], TrainingView.check_vectors
+
+    def counted(view: TrainingView, *read):
+        checked.append(type(view.config).__name__)
+        return check_vectors(view, *read)
+
+    monkeypatch.setattr(TrainingView, "check_vectors", counted)
+    for phase in ("read_texts", "read_images"):
+        for rank in range(2):
+            getattr(_Inspector(config, tmp_path), phase)(rank, 2)
+    found = _Inspector(config, tmp_path).finish()
+    assert sorted(checked) == ["GemConfig", "GemVLAConfig"]
+    [action] = [stage for stage in found.stages if stage.name == "action"]
+    assert any("frame 1" in error for error in action.errors), action.errors
+
+
+def test_no_frame_that_can_be_read_is_no_share_of_frames_with_depth(copy: Path) -> None:
+    for frame in range(TOTAL):
+        edit_cell(FRONT, frame, lambda cell: {**cell, "bytes": b"broken"})(copy)
+    found = check(copy, num_frames=2, num_texts=2)
+    assert found.sampled == 0 and {stage.depth for stage in found.stages} == {None}
+
+
 @pytest.mark.slow
 def test_tasks_find_what_one_finds(copy: Path) -> None:
     """Errors in texts and unreadable pictures included, in their order."""
-    file = next(copy.glob("data/*/*.parquet"))
-    table = pq.read_table(file)
-    action = table["action"].to_pylist()
-    for row in (1, TOTAL - 1):
-        action[row] = [float("nan")] * len(action[row])
-    table = table.set_column(
-        table.column_names.index("action"), "action", pa.array(action, table.schema.field("action").type)
-    )
-    pq.write_table(table, file)
+    for frame in (1, TOTAL - 1):
+        edit_cell("action", frame, lambda cell: [float("nan")] * len(cell))(copy)
     one, two = (check(copy, batch_size=3, num_frames=12, tasks=tasks) for tasks in (1, 2))
     assert one.errors and one.errors == two.errors
     assert one.prompts == two.prompts and one.depth == two.depth and one.cameras == two.cameras

@@ -25,6 +25,7 @@ from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from lerobot_gem.training.stages import STAGES
 from tests.conftest import CAMERAS, build_policy, read_batch
+from tests.data.check.conftest import gem
 
 FRONT, WRIST = CAMERAS
 
@@ -32,12 +33,6 @@ FRONT, WRIST = CAMERAS
 @pytest.fixture
 def dataset(depth_dataset_root: Path) -> LeRobotDataset:
     return LeRobotDataset("local/noise", root=depth_dataset_root)
-
-
-def gem(**settings) -> GemConfig:
-    return GemConfig(
-        **{"preset": "tiny", "device": "cpu", "dtype": "float32", "allow_untrained": True, **settings}
-    )
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -16,21 +16,15 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from lerobot_gem.data.check import training_path
 from lerobot_gem.data.check.training_path import as_floats, bind, make_preprocessor, open_for_training
-from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.policies.gem_vla.configuration_gem_vla import GemVLAConfig
 from tests.conftest import CAMERAS, build_policy
+from tests.data.check.conftest import gem
 
 FRONT, WRIST = CAMERAS
 
 
 class SeenEnoughError(Exception):
     """Ends a training where the test has seen enough."""
-
-
-def gem(**settings) -> GemConfig:
-    return GemConfig(
-        **{"preset": "tiny", "device": "cpu", "dtype": "float32", "allow_untrained": True, **settings}
-    )
 
 
 def training(root: Path, policy: PreTrainedConfig, **dataset) -> TrainPipelineConfig:

@@ -26,6 +26,7 @@ from lerobot_gem.data.depth_labels.labelling import (
 )
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
 from lerobot_gem.processing.depth_cameras import depth_key
+from lerobot_gem.scripts.label_depth import main
 from lerobot_gem.storage.opening import DatasetOptions
 from lerobot_gem.storage.output_folder import OutputDataset
 from tests.conftest import CAMERAS, build_policy, read_batch
@@ -413,16 +414,6 @@ def command(source: Path, output: Path, model: Path, *more: str) -> list[str]:
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=ONE_THREAD,
-    )
-
-
 def assert_alike(found: Path, expected: Path) -> None:
     """The same files, and videos of the same depth, whose bytes alone differed once in dozens of runs, with the machine under load."""
     files, expected_files = tree(found), tree(expected)
@@ -438,36 +429,49 @@ def assert_alike(found: Path, expected: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_processes_share_the_work(
-    source: Path, depth_anything: Path, tmp_path: Path
+    source: Path,
+    depth_anything: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole, killed, shared = (tmp_path / name for name in ("whole", "killed", "shared"))
-    done = run(*command(source, whole, depth_anything))
-    assert done.returncode == 0, done.stderr
-    assert "Process 1 of 1 on cpu: 4 of 4 episodes" in done.stdout
-    assert f"{depth_key(FRONT)}: {sum(LENGTHS)} frames, relative, 1.000 to 8.000 m" in done.stdout
-    assert f"Read it with --dataset.repo_id=local/whole --dataset.root={whole}" in done.stdout
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    monkeypatch.setattr(sys, "argv", command(source, whole, depth_anything))
+    main()
+    said = capsys.readouterr().out
+    assert "Process 1 of 1 on cpu: 4 of 4 episodes" in said
+    assert f"{depth_key(FRONT)}: {sum(LENGTHS)} frames, relative, 1.000 to 8.000 m" in said
+    assert f"Read it with --dataset.repo_id=local/whole --dataset.root={whole}" in said
 
     arguments = command(source, killed, depth_anything)
     process = subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.DEVNULL, env=ONE_THREAD)
-    staging = tmp_path / "killed.labelling"
-    while not list(staging.glob("episode-*")):
-        assert process.poll() is None
+    staging, until = tmp_path / "killed.labelling", time.monotonic() + 300
+    while not list(staging.glob("episode-*")) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not killed.exists() and staging.exists()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not killed.exists() and list(staging.glob("episode-*"))
 
-    launcher = ("torch.distributed.run", "--nproc-per-node=2", "-m")
-    resumed = run(*arguments, "--resume=true", launcher=launcher)
+    resumed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "-m",
+            *arguments,
+            "--resume=true",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=ONE_THREAD,
+    )
     assert resumed.returncode == 0, resumed.stderr
-    assert "Process 2 of 2 on cpu" in resumed.stdout
-    done = run(*command(source, shared, depth_anything), launcher=launcher)
-    assert done.returncode == 0, done.stderr
-    for process_number in (1, 2):
-        assert f"Process {process_number} of 2 on cpu: 2 of 4 episodes" in done.stdout
+    for number in (1, 2):
+        assert f"Process {number} of 2 on cpu" in resumed.stdout
     assert_alike(killed, whole)
-    assert_alike(shared, whole)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "shared", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
 
 def tmpfs(folder: Path, megabytes: float) -> list[str]:

@@ -110,6 +110,74 @@ def test_depth_is_found_again_beside_images_that_got_other_names(folder: GemFold
         assert (first[index][key] == again[index][key]).all()
 
 
+def test_depth_of_images_that_share_a_base_name_is_kept_apart(folder: GemFolder, tmp_path: Path) -> None:
+    """The records' own folder is called as the export's, and fitting changes the format of both."""
+    rooms = {"kitchen": 1000, "hall": 2000}
+    for seed, (room, millimetres) in enumerate(rooms.items()):
+        folder.add(folder.image(f"images/{room}/7.webp", seed=seed))
+        path = folder.root / f"depth/images/{room}/7.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((48, 64), millimetres, np.uint16)).save(path)
+    folder.write()
+    import_gem(ImportGemConfig(folder.root, OutputDataset(tmp_path / "set"), image_size=(30, 40)))
+    report = export(tmp_path / "set", tmp_path / "out")
+    assert (report.images, report.depth_maps) == (2, 2)
+    for room, millimetres in rooms.items():
+        [depth] = (tmp_path / "out" / "depth" / "images" / room).iterdir()
+        with Image.open(depth) as image:
+            assert set(np.unique(np.asarray(image))) == {millimetres}
+    again = import_gem(ImportGemConfig(tmp_path / "out", OutputDataset(tmp_path / "again")))
+    assert again.counts["depth maps"] == 2
+
+
+def test_two_depth_maps_of_one_name_are_an_error(tmp_path: Path) -> None:
+    """A dataset that somebody joined: the records are of two folders, with another depth map under the same path."""
+
+    def question(image: str) -> str:
+        kept = {
+            "fields": {"image": image},
+            "before": "",
+            "after": "",
+            "depth": [{"file": "depth/7.png", "bits": 16}],
+        }
+        key = "observation.images.image"
+        first = {"role": "user", "content": "What?", "camera": key, "record": kept}
+        return json.dumps([first, {"role": "assistant", "content": "That."}])
+
+    size, names = (16, 16), ["height", "width", "channels"]
+    key = "observation.images.image"
+    dataset = LeRobotDataset.create(
+        "local/set",
+        fps=1,
+        root=tmp_path / "set",
+        use_videos=False,
+        features={
+            key: {"dtype": "image", "shape": (*size, 3), "names": names},
+            f"{key}_depth": {
+                "dtype": "image",
+                "shape": (*size, 1),
+                "names": names,
+                "info": {"is_depth_map": True, "depth_unit": "mm"},
+            },
+            "messages": {"dtype": "string", "shape": (1,), "names": None},
+        },
+    )
+    for number, millimetres in enumerate((1000, 2000)):
+        dataset.add_frame(
+            {
+                key: np.full((*size, 3), number, np.uint8),
+                f"{key}_depth": np.full((*size, 1), millimetres, np.uint16),
+                "messages": question(f"{number}.png"),
+                "task": "look",
+            }
+        )
+    dataset.save_episode()
+    dataset.finalize()
+    with pytest.raises(ValueError, match="Two different depth maps are named 'depth/7.png': rename one"):
+        export(tmp_path / "set", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_clip_is_exported_as_its_frames(folder: GemFolder, tmp_path: Path) -> None:
     write_clip(folder.root / "c.mp4", 5)
     folder.add(video="c.mp4", question="<video>\nWhat?")
@@ -159,7 +227,8 @@ def test_unknown_cameras_and_missing_questions_are_errors(dataset_root: Path, tm
         export(dataset_root, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="No dataset in"):
         export(tmp_path / "none", tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.exporting").exists()
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out.*"))
 
 
 def test_an_older_format_names_lerobots_converter(dataset_root: Path, tmp_path: Path) -> None:

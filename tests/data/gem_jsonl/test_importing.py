@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from lerobot_gem.data.gem_jsonl import importing
 from lerobot_gem.data.gem_jsonl.importing import ImportGemConfig, import_gem
 from lerobot_gem.processing.language import parse_messages
 from lerobot_gem.storage.output_folder import OutputDataset
@@ -295,6 +297,28 @@ def test_a_full_disk_leaves_nothing_that_loads(
     staging = root.with_name("set.importing")
     assert not root.exists() and not (staging / "dataset").exists()
     assert not list((staging / "parts").glob(".*"))
+    assert import_gem(settings(mixed, root, resume=True)).imported == 20
+
+
+def test_a_part_that_is_missing_at_the_end_is_named(
+    mixed: GemFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when somebody removes one: its task is noted as complete."""
+    monkeypatch.setattr("lerobot_gem.data.gem_jsonl.parts._RECORDS", 4)
+    root, staging = tmp_path / "set", tmp_path / "set.importing"
+
+    def fails(*_: object) -> None:
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "_join", fails)
+        with pytest.raises(OSError, match="no room"):
+            import_gem(settings(mixed, root))
+    shutil.rmtree(staging / "parts" / "part-000001")
+    with pytest.raises(FileNotFoundError, match=r"lacks part-000001: expected all \d+ parts") as error:
+        import_gem(settings(mixed, root, resume=True))
+    assert f"Remove {staging / 'tasks'}" in str(error.value) and not root.exists()
+    shutil.rmtree(staging / "tasks")
     assert import_gem(settings(mixed, root, resume=True)).imported == 20
 
 

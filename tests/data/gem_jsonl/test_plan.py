@@ -19,6 +19,12 @@ def plan(tmp_path: Path) -> Iterator[ImportPlan]:
         yield plan
 
 
+def look(plan: ImportPlan, source: Path, **options) -> None:
+    """Look at all records, as an import does by default."""
+    defaults = {"num_images": None, "unique_ids": True, "outside_files": False, "samples_per_episode": 100}
+    plan.look_at(source, **defaults | options)
+
+
 def skipped(plan: ImportPlan) -> Counter[str]:
     return Counter(entry.reason for entry in plan.skipped())
 
@@ -27,7 +33,7 @@ def test_the_most_common_number_and_size_of_images_are_taken(folder: GemFolder, 
     small, large = folder.image("a.jpg"), folder.image("b.jpg", size=(80, 60))
     for images in (small, large, [large], [small, large]):
         folder.add(images)
-    plan.look_at(folder.write(), None, unique_ids=True)
+    look(plan, folder.write())
     assert plan.num_records == 4 and plan.num_images == 1 and plan.most_common_size == (80, 60)
     assert skipped(plan) == {"number of images": 1} and plan.num_taken == 3
     assert not plan.has_depth
@@ -37,14 +43,14 @@ def test_the_number_of_images_can_be_asked_for(folder: GemFolder, plan: ImportPl
     image = folder.image("a.jpg")
     for images in (image, image, [image, image]):
         folder.add(images)
-    plan.look_at(folder.write(), 2, unique_ids=True)
+    look(plan, folder.write(), num_images=2)
     assert plan.num_images == 2 and skipped(plan) == {"number of images": 2}
 
 
 def test_clips_are_taken_only_as_a_number_of_frames(folder: GemFolder, plan: ImportPlan) -> None:
     folder.add(folder.image("a.jpg"))
     folder.add(video="none.mp4", question="<video>What?")
-    plan.look_at(folder.write(), None, unique_ids=True)
+    look(plan, folder.write())
     assert [(entry.reason, entry.detail) for entry in plan.skipped()] == [
         ("video", "expected --num_images=<frames of a clip>, at least 2 (32 in the release)")
     ]
@@ -65,7 +71,7 @@ def test_files_outside_the_folder_are_taken_only_if_asked_for(
     folder.add(folder.image("a.jpg"))
     folder.add(folder.image("b.jpg"))
     folder.add("folder/none.png")
-    plan.look_at(folder.write(), None, unique_ids=True, outside_files=allowed)
+    look(plan, folder.write(), outside_files=allowed)
     assert skipped(plan) == {"missing image": 1} | ({} if allowed else {"file outside the source": 5})
     assert plan.num_taken == (6 if allowed else 1)
 
@@ -76,8 +82,8 @@ def test_records_that_are_a_link_out_of_the_folder(folder: GemFolder, plan: Impo
     file.rename(folder.root.parent / "private.jsonl")
     file.symlink_to(folder.root.parent / "private.jsonl")
     with pytest.raises(ValueError, match=r"gem.jsonl is a link to a file outside of .*--outside_files=true"):
-        plan.look_at(folder.root, None, unique_ids=True)
-    plan.look_at(file, None, unique_ids=True)  # the user named it
+        look(plan, folder.root)
+    look(plan, file)  # the user named it
     assert plan.num_taken == 1
 
 
@@ -88,7 +94,7 @@ def test_repeated_ids(folder: GemFolder, plan: ImportPlan, unique: bool) -> None
         folder.add(image, id=identity)
     folder.add("none.jpg", id=5)
     folder.add(image, id=5)
-    plan.look_at(folder.write(), None, unique)
+    look(plan, folder.write(), unique_ids=unique)
     assert skipped(plan) == {"missing image": 1, **({"duplicate id": 1} if unique else {})}
     assert [(entry.number, entry.id) for entry in plan.skipped() if entry.reason == "duplicate id"] == (
         [(3, 1)] if unique else []
@@ -103,7 +109,7 @@ def test_files_may_count_from_zero_each_and_refused_records_hide_no_others(
     folder.add(image, id=0)
     folder.write("train.jsonl")
     folder.write("val.jsonl")
-    plan.look_at(folder.root, None, unique_ids=True)
+    look(plan, folder.root)
     assert skipped(plan) == {"number of images": 2}
 
 
@@ -111,7 +117,7 @@ def test_one_image_may_be_written_in_several_ways(folder: GemFolder, plan: Impor
     folder.depth(folder.image("a.jpg"))
     for image in ("a.jpg", "./a.jpg"):
         folder.add(image)
-    plan.look_at(folder.write(), None, unique_ids=True)
+    look(plan, folder.write())
     assert skipped(plan) == {} and plan.has_depth
 
 
@@ -123,7 +129,7 @@ def test_depth_that_fits_several_images_by_its_base_name_is_not_guessed(
     folder.add("a/2.jpg")
     for name in ("depth/1.png", "depth/c/1.png", "depth/2.png"):
         folder.depth("", name=name)
-    plan.look_at(folder.write(), None, unique_ids=True)
+    look(plan, folder.write())
     assert plan.has_depth
     assert [entry.number for entry in plan.skipped()] == [1, 2]
     assert skipped(plan) == {"depth of several images": 2}
@@ -133,7 +139,7 @@ def test_episodes_keep_sources_and_images_together(folder: GemFolder, plan: Impo
     images = [folder.image(f"{name}.jpg") for name in "abcdef"]
     for image in (*images, *images, "f.jpg"):
         folder.add(image, data_source="one" if image < "f" else "two")
-    plan.look_at(folder.write(), None, unique_ids=True, samples_per_episode=3)
+    look(plan, folder.write(), samples_per_episode=3)
     episodes = plan.episodes(range(plan.num_episodes))
     assert [episode.source for episode in episodes] == ["one", "one", "one", "two"]
     shown = [[record.record.images[0] for record in episode.records] for episode in episodes]
@@ -149,7 +155,7 @@ def test_episodes_keep_sources_and_images_together(folder: GemFolder, plan: Impo
 def test_a_small_source_has_two_episodes(folder: GemFolder, plan: ImportPlan) -> None:
     for name in "abc":
         folder.add(folder.image(f"{name}.jpg"))
-    plan.look_at(folder.write(), None, unique_ids=True)
+    look(plan, folder.write())
     assert [len(episode.records) for episode in plan.episodes(range(9))] == [2, 1]
 
 
@@ -159,10 +165,10 @@ def test_looking_is_all_or_nothing(folder: GemFolder, plan: ImportPlan) -> None:
     text = file.read_text()
     file.write_text(text[:-1])
     with pytest.raises(ValueError, match="damaged"):
-        plan.look_at(folder.root, None, unique_ids=True)
+        look(plan, folder.root)
     assert not plan.is_complete
     file.write_text(text)
-    plan.look_at(folder.root, None, unique_ids=True)
+    look(plan, folder.root)
     assert plan.is_complete and plan.num_records == 1
 
 
@@ -173,7 +179,7 @@ def test_text_that_is_no_unicode_is_taken_where_no_model_reads_it(
     folder.add(folder.image("a.jpg"), data_source=half)
     folder.add(f"{half}.jpg")
     folder.add("a.jpg", question=f"<image>What is {half}?")
-    plan.look_at(folder.write(), None, unique_ids=True)
+    look(plan, folder.write())
     assert skipped(plan) == {"missing image": 1, "text that can't be encoded": 1}
     [episode] = plan.episodes(range(1))
     assert episode.records[0].record == GemRecord.parse(folder.records[0])

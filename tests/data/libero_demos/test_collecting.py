@@ -23,6 +23,7 @@ from lerobot_gem.data.libero_demos.questions.questions_config import QuestionsCo
 from lerobot_gem.data.libero_demos.questions.selection import MOST_COMMON
 from lerobot_gem.evaluation.vqa_questions import read_rows
 from lerobot_gem.storage.output_folder import OutputDataset
+from tests.test_harmless_warnings import assert_harmless_is_left_out
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,7 +111,10 @@ def test_scenes_alone_with_every_kind_of_question_from_any_number_of_workers(tmp
         command += [f"--scenes_per_task={2 * SCENES_PER_BATCH}", f"--qa.questions_per_image={len(KINDS)}"]
         # LeRobot writes statistics in the order of a set, which depends on the hash seed.
         environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=300, env=environment
+        )
+        assert_harmless_is_left_out(done.stdout + done.stderr)
     one, two = (_files(root) for root in roots)
     assert one.keys() == two.keys()
     assert {name for name in one if one[name] != two[name]} <= {"collection.json"}
@@ -130,6 +134,20 @@ def test_scenes_alone_with_every_kind_of_question_from_any_number_of_workers(tmp
     for row in rows:
         assert row.kind == kinds[(row.index, *row.cameras, row.question, row.answer)]
     assert sum(row.region is not None for row in rows if row.kind == "point") >= 10
+
+
+@pytest.mark.libero
+def test_an_object_that_a_later_task_lacks_is_named_before_any_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Attempt] = []
+    monkeypatch.setattr(collecting, "run_attempt", lambda config, attempt, staging: made.append(attempt))
+    config = _config(tmp_path / "set", task_ids=[0, 3], named_object="milk", qa=None)
+    with pytest.raises(
+        ValueError, match="named_object='milk' is not in libero_object task 3: all chosen tasks have"
+    ):
+        collect(config)
+    assert not made and not list(tmp_path.iterdir())
 
 
 @pytest.mark.libero

@@ -38,12 +38,10 @@ class Source:
     demonstrations: list[Demonstration]
 
 
-@pytest.fixture(
-    scope="module", params=[("libero_object", 3), ("libero_spatial", 4)], ids=lambda task: task[0]
-)
-def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
-    """A demonstration that succeeds, and one that was broken off."""
-    suite, task_id = request.param
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A demonstration that succeeds, and one that was broken off, among fixtures."""
+    suite, task_id = "libero_spatial", 4
     scene = LiberoScene(suite, task_id, FPS, SIZE, SIZE)
     for fixture in scene.env.fixtures_dict.values():
         # LIBERO draws a fixture's place when it builds a model; no state holds it.

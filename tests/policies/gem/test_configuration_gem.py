@@ -10,8 +10,8 @@ import yaml
 
 from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig, DepthConfig
 from lerobot_gem.policies.gem.configuration_gem import GemConfig
-from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.storage.language_columns import row
+from lerobot_gem.validation import ConfigurationError
 from tests.conftest import CAMERAS, add_language_rows, write_dataset
 from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (a fixture)
 

@@ -5,7 +5,7 @@ import torch
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from tests.conftest import ACTION_DIM, CAMERAS
-from tests.policies.gem_vla.test_modeling_gem_vla import warm
+from tests.policies.gem.test_modeling_gem import warm
 
 
 def test_chunks_repeat_for_the_same_noise_and_see_images_state_and_task(make_policy, batch):

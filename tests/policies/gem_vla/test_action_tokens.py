@@ -16,11 +16,11 @@ from lerobot_gem.policies.base_options import BackboneConfig, CamerasConfig
 from lerobot_gem.policies.expert_options import DistillationConfig, ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
-from lerobot_gem.policies.validation import ConfigurationError
 from lerobot_gem.processing.action_turn import ActionTurn
+from lerobot_gem.validation import ConfigurationError
 from tests.conftest import ACTION_DIM, build_policy, write_dataset
-from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (the first is a fixture)
-from tests.policies.gem_vla.test_modeling_gem_vla import grads, warm
+from tests.policies.gem.test_modeling_gem import gem_checkpoint, save, warm  # noqa: F401 (the first is a fixture)
+from tests.policies.gem_vla.test_modeling_gem_vla import grads
 from tests.policies.test_adapters import LORA, save_adapter
 
 TOKENS = "observation.language.tokens"

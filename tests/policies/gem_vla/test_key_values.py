@@ -14,12 +14,13 @@ from lerobot_gem.policies.base_options import BackboneConfig
 from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.policies.token_options import ActionTokensConfig
-from lerobot_gem.policies.validation import ConfigurationError
+from lerobot_gem.validation import ConfigurationError
 from tests.conftest import ACTION_DIM, build_policy
 from tests.inference.test_acting import NOISE, observe
-from tests.policies.gem.test_modeling_gem import gem_checkpoint, save  # noqa: F401 (the first is a fixture)
+from tests.models.test_backbone import count_calls
+from tests.policies.gem.test_modeling_gem import gem_checkpoint, save, warm  # noqa: F401 (the first is a fixture)
 from tests.policies.gem_vla.test_action_tokens import MASK, TOKENS, no_flow
-from tests.policies.gem_vla.test_modeling_gem_vla import assert_frozen_alone, grads, warm
+from tests.policies.gem_vla.test_modeling_gem_vla import assert_frozen_alone, grads
 from tests.policies.test_adapters import LORA, save_adapter
 
 CUT = "backbone.model.language_model.layers.2."
@@ -95,7 +96,7 @@ def test_tokens_behind_the_prompt_do_not_reach_what_is_read(make_policy, batch):
 
 
 def test_micro_batches_and_checkpointed_layers_learn_the_same(make_policy, batch):
-    results = []
+    results, calls = [], []
     for size, recompute in ((None, False), (2, False), (None, True)):
         policy, preprocess, _ = make_policy(
             expert=expert(),
@@ -103,8 +104,10 @@ def test_micro_batches_and_checkpointed_layers_learn_the_same(make_policy, batch
             backbone=BackboneConfig(gradient_checkpointing=recompute),
         )
         warm(policy).train()
+        calls.append(count_calls([policy.backbone.model.language_model.layers[0].self_attn]))
         policy(preprocess(batch), **no_flow())[0].backward()
         results.append(grads(policy))
+    assert calls == [[1], [4], [2]]  # each part is computed again, too
     for other in results[1:]:
         for name, gradient in results[0].items():
             torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5, msg=name)

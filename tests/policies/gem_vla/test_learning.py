@@ -6,7 +6,7 @@ import torch
 from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.training.draws import drawing_by
 from tests.conftest import ACTION_DIM, SEED
-from tests.policies.gem_vla.test_modeling_gem_vla import warm
+from tests.policies.gem.test_modeling_gem import warm
 
 
 def test_loss_ignores_actions_past_the_end_of_an_episode(make_policy, batch):

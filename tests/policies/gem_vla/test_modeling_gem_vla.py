@@ -10,20 +10,12 @@ from lerobot_gem.policies.expert_options import ExpertConfig
 from lerobot_gem.policies.gem_vla.modeling_gem_vla import GemVLAPolicy
 from lerobot_gem.processing.statistics import Limits
 from tests.conftest import ACTION_DIM, CAMERAS, write_dataset
-from tests.policies.gem.test_modeling_gem import save
+from tests.models.test_backbone import count_calls
+from tests.policies.gem.test_modeling_gem import save, warm
 
 
 def grads(module):
     return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-
-
-def warm(policy):
-    """Leave the zero-initialised outputs, so that every part can matter."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return policy
 
 
 def assert_frozen_alone(policy, frozen):
@@ -145,14 +137,16 @@ def test_the_precision_is_the_configured_one_within_accelerates_autocast_and_wit
     assert all(parameter.dtype == torch.float32 for parameter in policy.parameters())
 
 
-def test_gradient_checkpointing_changes_no_gradient(make_policy, batch):
+def test_gradient_checkpointing_recomputes_and_changes_no_gradient(make_policy, batch):
     noise, time = torch.randn(4, 4, ACTION_DIM), torch.rand(4)
-    results = []
+    results, calls = [], []
     for checkpointing in (False, True):
         policy, preprocess, _ = make_policy(backbone=BackboneConfig(gradient_checkpointing=checkpointing))
         warm(policy).train()
+        calls.append(count_calls([policy.backbone.model.language_model.layers[0].self_attn]))
         policy(preprocess(batch), noise=noise, time=time)[0].backward()
         results.append(grads(policy))
+    assert calls == [[1], [2]]
     plain, recomputed = results
     assert plain.keys() == recomputed.keys()
     for name, gradient in plain.items():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lerobot_gem.data.libero_demos.questions.kinds import KINDS
-from lerobot_gem.policies.validation import require_at_least
+from lerobot_gem.validation import require_at_least
 
 
 @dataclass

@@ -9,7 +9,7 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_gem.processing.answers import COORDINATES
+from lerobot_gem.processing.answers import COORDINATES, NUMBER_WORDS
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "point": (
@@ -92,7 +92,6 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 PLURALS = {"can": "cans", "bottle": "bottles", "carton": "cartons", "box": "boxes", "bowl": "bowls"}
 UNITS = {"centimetres": "cm", "metres": "m"}
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def write_question(template: str, rng: np.random.Generator, **slots: str) -> str:
@@ -122,4 +121,4 @@ def write_distance(metres: float, unit: str) -> str:
 
 def write_number(number: int) -> str:
     """In words up to ten."""
-    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
+    return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else str(number)

@@ -3,11 +3,12 @@
 import torch
 
 
-def check_device(device: str) -> None:
+def check_device(device: str, option: str) -> None:
     """Refuse a device that this machine does not have.
 
     Args:
         device: As torch names it: "cpu", "cuda", "cuda:1".
+        option: Whose value it is, such as "policy.device".
 
     Raises:
         ValueError: It is not here, or no device's name.
@@ -23,8 +24,8 @@ def check_device(device: str) -> None:
         is_present = False
     if not is_present:
         raise ValueError(
-            f"policy_device={device!r}: expected a device of the server's machine, where torch finds {', '.join(present)}. Give "
-            f"--policy_device={present[-1].partition(':')[0]}, or install a torch that knows the server's GPU."
+            f"{option}={device!r}: expected a device of the machine that loads the policy, where torch finds {', '.join(present)}. Give "
+            f"--{option}={present[-1].partition(':')[0]}, or install a torch that knows its GPU."
         )
 
 
