@@ -88,7 +88,7 @@ def _is_json(text: str) -> bool:
 def _import(folder: Path, file: Path, outcomes: Outcomes) -> None:
     """Look at all records and make samples of those that are taken, as an import does, without LeRobot's writer."""
     with tempfile.TemporaryDirectory() as scratch, closing(ImportPlan(Path(scratch) / "plan.sqlite")) as plan:
-        plan.look_at(file, None, unique_ids=False)
+        plan.look_at(file, None, unique_ids=False, outside_files=False, samples_per_episode=100)
         for skipped in plan.skipped():
             outcomes.counts[skipped.reason] += 1
             json.dumps(vars(skipped))
