@@ -82,10 +82,10 @@ def encode(image: NDArray[Any]) -> bytes:
 PNG_LEVEL = 3
 
 
-def encode_depth_png(depth: NDArray[np.integer]) -> bytes:
+def encode_depth_png(depth: NDArray[np.integer], compress_level: int = PNG_LEVEL) -> bytes:
     """The PNG file of a depth map (H, W) of 8 or 16 bits."""
     buffer = io.BytesIO()
-    Image.fromarray(depth).save(buffer, format="PNG", compress_level=PNG_LEVEL)
+    Image.fromarray(depth).save(buffer, format="PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 
