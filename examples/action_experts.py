@@ -27,7 +27,7 @@ import experiments
 from action_experts_measures import seconds_per_chunk
 from experiments import ACTION_STEPS, Cell, do_cells
 from runs import ROOT, checkpoint, started_from, write
-from tables import spread, success_cells, table
+from tables import about_tests, spread, success_cells, table
 
 OUTPUT = ROOT / "outputs" / "action_experts"
 DATA = ROOT / "outputs" / "depth_helps" / "plain" / "data"
@@ -120,8 +120,8 @@ def tables(results: Path) -> str:
     """One table for each start, of the arms that were evaluated."""
     parts = ["# Ways to learn actions: what examples/action_experts.py measured so far", ""]
     parts += [
-        '`it alone : flow alone` counts layouts (with each seed) that one of both solves; p is McNemar\'s exact test, and "over seeds" '
-        "a paired t-test over the seeds' successes. Errors are of the first action on held-out scenes (full scale is 1), means over seeds with their range; seconds are CPU seconds.",
+        f"{about_tests(BASELINE)} Errors are of the first action on held-out scenes (full scale is 1), means over seeds with their range; "
+        "seconds are CPU seconds.",
         "",
     ]
     header = "arm | seeds | solved | 95 % Wilson | % by seed | it alone : flow alone | error, x and y | error, z | training, s | a chunk, s"

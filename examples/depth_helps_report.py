@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from depth_helps import RESULTS
 from episodes_needed import independent_share
-from tables import spread, success_cells, table
+from tables import about_tests, spread, success_cells, table
 
 from lerobot_gem.results.counts import wilson
 
@@ -147,11 +147,7 @@ def tables(results: Path) -> str:
             rows_of_errors(results),
         )
     )
-    parts += [
-        'Success below: "it alone : a alone" counts layouts, with each seed, that one of both solved; p is McNemar\'s exact test. "Over seeds" is a '
-        "paired t-test over the successes of three seeds or more.",
-        "",
-    ]
+    parts += [f"Success below: {about_tests('a')}", ""]
     for condition in conditions:
         parts += [f"Success, {condition.replace('_', ' ')}:", ""]
         header = "setting | demonstrations | arm | solved | 95 % Wilson | % by seed | it alone : a alone | it alone : c alone"

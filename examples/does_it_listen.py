@@ -95,7 +95,7 @@ def main() -> None:
     name, start, command = "scratch", [], "python examples/does_it_listen.py"
     if options.start is not None:
         name, start = "pretrained", [f"--policy.backbone.pretrained={options.start}"]
-        command += " --start=<depth2400_s1 of depth_helps.py>"
+        command += f" --start={options.start}"
         started_from(OUTPUT / name / "start", options.start)
     output = OUTPUT / name
 

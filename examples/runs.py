@@ -147,8 +147,8 @@ def started_from(link: Path, policy: Path) -> None:
         link.symlink_to(policy.resolve(), target_is_directory=True)
     elif link.resolve() != policy.resolve():
         sys.exit(
-            f"{link.parent} holds cells of {link.resolve()}, not of {policy}: expected the same checkpoint, or another "
-            "--output_dir."
+            f"{link.parent} holds cells of {link.resolve()}, not of {policy}: expected the same checkpoint. Move that folder away "
+            "to start from another one."
         )
 
 

@@ -24,6 +24,14 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
+def about_tests(baseline: str) -> str:
+    """What the last of `success_cells` says, for a reader of its table."""
+    return (
+        f'"it alone : {baseline} alone" counts layouts, with each seed, that one of both solved; p is McNemar\'s exact test, and "over seeds" a '
+        f"paired t-test over the successes of {LEAST_SEEDS} seeds or more."
+    )
+
+
 def success_cells(solved: Mapping[int, Sequence[int]], baseline: Mapping[int, Sequence[int]]) -> list[str]:
     """Successes over all seeds, their Wilson interval, percent by seed, and tests against a baseline.
 

@@ -29,7 +29,7 @@ from lerobot_gem.storage.video_files import count_frames
 _SUMMARY = "depth.json"
 _PNG = "png"
 # Labels stay: with a quicker level, smooth depth takes 1.7 times the room of its RGB videos (docs/results/depth_storage.md).
-_PNG_LEVEL = 6
+_SMALL_PNG_LEVEL = 6
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _PngFile:
         self._writer = pq.ParquetWriter(path, pa.schema([(_PNG, pa.binary())]), compression="none")
 
     def add(self, frames: NDArray[np.uint16]) -> None:
-        pngs = [encode_depth_png(frame, _PNG_LEVEL) for frame in frames]
+        pngs = [encode_depth_png(frame, _SMALL_PNG_LEVEL) for frame in frames]
         self._writer.write_table(pa.table({_PNG: pngs}, schema=self._writer.schema))
 
     def close(self, frames: int) -> None:

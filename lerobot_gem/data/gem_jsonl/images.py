@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from lerobot_gem.data.gem_jsonl.letterbox import Size
 from lerobot_gem.data.gem_jsonl.limits import MOST_FILE_BYTES
 from lerobot_gem.data.gem_jsonl.records import RecordError, is_file
-from lerobot_gem.storage.images import PNG_LEVEL, TooManyPixelsError, open_picture
+from lerobot_gem.storage.images import QUICK_PNG_LEVEL, TooManyPixelsError, open_picture
 
 # One step of an 8-bit depth map in millimetres. Such a map has no unit. With this step all its values but 0 are within the
 # range that counts as depth (11 mm to 9.99 m); its depth target is the release's, whose colormap does not depend on the scale.
@@ -160,5 +160,5 @@ def write_rgb(image: Image.Image, path: Path, *, lossy: bool) -> Path:
         image.save(path, quality=_JPEG_QUALITY)
     else:
         path = path.with_suffix(".png")
-        image.save(path, compress_level=PNG_LEVEL)
+        image.save(path, compress_level=QUICK_PNG_LEVEL)
     return path
