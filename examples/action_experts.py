@@ -124,7 +124,7 @@ def tables(results: Path) -> str:
         "seconds are CPU seconds.",
         "",
     ]
-    header = "arm | seeds | solved | 95 % Wilson | % by seed | it alone : flow alone | error, x and y | error, z | training, s | a chunk, s"
+    header = "arm | seeds | solved | 95 % Wilson | % by seed | won : lost against flow | error, x and y | error, z | training, s | a chunk, s"
     for folder in sorted(path for path in results.glob("*/") if list(path.glob("*.as_trained.json"))):
         success, errors, training, acting = (
             _read(folder, measured) for measured in ("as_trained", "held_out", "training", "acting")

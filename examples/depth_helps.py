@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import experiments
-from experiments import ACTION_STEPS, ALL_DEMONSTRATIONS, TASK_ID, Cell, do_cells
+from experiments import ACTION_STEPS, ALL_DEMONSTRATIONS, HELD_OUT_SCENES, TASK_ID, Cell, do_cells
 from runs import BIN, ROOT, SUITE, checkpoint, run, write
 
 OUTPUT = ROOT / "outputs" / "depth_helps"
@@ -39,6 +39,9 @@ AUTOENCODER = OUTPUT / "autoencoder"
 PRETRAINING_TASKS, SCENES_OF_EACH, SCENES_OF_OTHERS = (0, 3, 6, TASK_ID), 3000, 400
 QUESTION_SCENES_OF_EACH, QUESTIONS = 250, 2000
 DEMONSTRATIONS = (25, 50, ALL_DEMONSTRATIONS)
+# Held-out scenes whose meshes are whole, as where the policies act: those of "held_out" are drawn with as few triangles as pre-training's,
+# which arms a and f never saw.
+HELD_OUT_FULL = "held_out_full"
 
 CONNECTOR_STEPS, GENERATOR_STEPS = 60, 250
 
@@ -180,6 +183,13 @@ class Experiment(experiments.Experiment):
         )
         yield from self.action_data()
         yield self.collect(
+            HELD_OUT_FULL,
+            "--episodes_per_task=0",
+            f"--task_ids=[{TASK_ID}]",
+            f"--scenes_per_task={HELD_OUT_SCENES}",
+            "--seed=99",
+        )
+        yield self.collect(
             "questions",
             "--mode=scenes",
             f"--task_ids={list(PRETRAINING_TASKS)}",
@@ -266,6 +276,7 @@ class Experiment(experiments.Experiment):
         steps = ACTION_STEPS + arm.more_steps
         yield self.training(name, "gem_vla_tiny", "actions", steps, seed, *arguments)
         yield self.measuring(name)
+        yield self.measuring(name, HELD_OUT_FULL)
         yield self.evaluation(name, "as_trained")
 
     def robustness(self, arm_name: str, seed: int, changes: list[str]) -> Iterator[Cell]:

@@ -150,17 +150,16 @@ class Experiment:
         """Where a measurement is kept."""
         return self.results / f"{name}.{measured}.json"
 
-    def measuring(self, name: str) -> Cell:
-        """Errors on held-out scenes."""
+    def measuring(self, name: str, scenes: str = "held_out") -> Cell:
+        """Errors on held-out scenes, those of a dataset."""
 
         def do() -> None:
-            found = measure(checkpoint(self.output, name), self.data("held_out"))
-            write(self.result(name, "held_out"), found)
+            write(self.result(name, scenes), measure(checkpoint(self.output, name), self.data(scenes)))
 
-        return Cell(f"measure {self.name} {name}", self.result(name, "held_out"), do)
+        return Cell(f"measure {self.name} {name} {scenes}", self.result(name, scenes), do)
 
     def evaluation(self, name: str, condition: str, *changes: str) -> Cell:
-        """Success in closed loop; layouts are the same for every policy and every condition."""
+        """Success in closed loop; the layouts are the same for every policy, and for every condition that `libero_wide` draws."""
         folder = f"{name}/eval_{condition}"
         options = [f"--env.{option}" for option in (*self._scene, *changes)]
 

@@ -27,16 +27,23 @@ def spread(values: Sequence[float]) -> str:
 def about_tests(baseline: str) -> str:
     """What the last of `success_cells` says, for a reader of its table."""
     return (
-        f'"it alone : {baseline} alone" counts layouts, with each seed, that one of both solved; p is McNemar\'s exact test, and "over seeds" a '
-        f"paired t-test over the successes of {LEAST_SEEDS} seeds or more."
+        f'"won : lost against {baseline}" counts layouts, with each seed, that one of both solved; p is McNemar\'s exact test, and "over seeds" a '
+        f"paired t-test over the successes of {LEAST_SEEDS} seeds or more. No p is corrected for the number of tests."
     )
+
+
+def over_seeds(values: Mapping[int, float], baseline: Mapping[int, float]) -> str:
+    """The p of a paired t-test over the seeds of both: whether another seed would show the difference too; empty if there are too few."""
+    more = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
+    if len(more) < LEAST_SEEDS or len(set(more)) == 1:  # without spread there is no t
+        return ""
+    return f"p = {ttest_1samp(more, 0).pvalue:.1g}"
 
 
 def success_cells(solved: Mapping[int, Sequence[int]], baseline: Mapping[int, Sequence[int]]) -> list[str]:
     """Successes over all seeds, their Wilson interval, percent by seed, and tests against a baseline.
 
-    McNemar's test counts pairs of layout and seed, and so says whether these policies differ. Whether another seed would show it too is
-    what the paired t-test over the seeds' successes says, of three seeds or more.
+    McNemar's test counts pairs of layout and seed, and so says whether these policies differ; `over_seeds` is the other one.
 
     Args:
         solved: Seed -> whether each layout was solved.
@@ -44,17 +51,15 @@ def success_cells(solved: Mapping[int, Sequence[int]], baseline: Mapping[int, Se
     """
     outcomes = [outcome for of_seed in solved.values() for outcome in of_seed]
     low, high = wilson(sum(outcomes), len(outcomes))
-    seeds = sorted(solved.keys() & baseline.keys())
     pairs = [
         (bool(one), bool(other))
-        for seed in seeds
+        for seed in sorted(solved.keys() & baseline.keys())
         for one, other in zip(solved[seed], baseline[seed], strict=True)
     ]
-    it_alone, baseline_alone, p = mcnemar(pairs)
-    against = f"{it_alone} : {baseline_alone}, p = {p:.1g}" if pairs else ""
-    more = [sum(solved[seed]) - sum(baseline[seed]) for seed in seeds]
-    if len(seeds) >= LEAST_SEEDS and len(set(more)) > 1:  # without spread there is no t
-        against += f"; over seeds p = {ttest_1samp(more, 0).pvalue:.1g}"
+    won, lost, p = mcnemar(pairs)
+    against = f"{won} : {lost}, p = {p:.1g}" if pairs else ""
+    if found := over_seeds(*({seed: sum(of[seed]) for seed in of} for of in (solved, baseline))):
+        against += f"; over seeds {found}"
     return [
         f"{sum(outcomes)} of {len(outcomes)}",
         f"{100 * low:.0f} to {100 * high:.0f} %",

@@ -232,7 +232,7 @@ def warn_of_no_range(found: Preflight, subject: str) -> None:
         subject,
         "warning",
         "Not compared: the checkpoint has no range (min and max) of the training data's. Expected statistics in its preprocessor: copy all "
-        "files of the checkpoint, or give --robot.max_relative_target=5 for the first runs.",
+        "files of the checkpoint, or give --robot.max_relative_target=2 for the first runs.",
     )
 
 
@@ -338,7 +338,7 @@ def check_first_step(
         found.add(
             "first step",
             "warning",
-            f"{text} The arm will jump: give --robot.max_relative_target=5 for the first runs.",
+            f"{text} The arm will jump: give --robot.max_relative_target=2 for the first runs.",
         )
     else:
         found.add("first step", "ok", text)
