@@ -31,7 +31,7 @@ def is_depth(feature: dict[str, Any]) -> bool:
 
 
 def depth_type(feature: dict[str, Any]) -> str | None:
-    """Of which type a depth camera's depth is; None where the dataset does not say."""
+    """The type of a depth camera's depth; None where the dataset does not say."""
     return (feature.get("info") or {}).get(DEPTH_TYPE_KEY)
 
 

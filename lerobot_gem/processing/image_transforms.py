@@ -1,4 +1,4 @@
-"""LeRobot's image transforms, of which some move pixels.
+"""LeRobot's image transforms, some of which move pixels.
 
 LeRobot transforms RGB frames alone. One that moves pixels takes a picture away from its depth map and from the coordinates
 in its questions.

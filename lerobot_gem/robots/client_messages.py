@@ -1,4 +1,4 @@
-"""What LeRobot's async client sends, read from pickles of which nothing is run.
+"""What LeRobot's async client sends, read from pickles without running them.
 
 LeRobot's server unpickles what comes, and a pickle may call any function that it names. An unmodified client sends two classes
 of LeRobot's, numbers, text and arrays. Here each class and function that such a message names is stood in for by one of ours that
