@@ -4,7 +4,10 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -21,15 +24,18 @@ LOOP = re.compile(r"^ *for (\w+) in (\S+).*; do$", re.MULTILINE)
 _WITH_MODELS = {
     "lerobot-train",
     "lerobot-eval",
+    "lerobot-rollout",
+    "lerobot-gem-preflight",
     "lerobot-gem-depth-viz",
     "lerobot-gem-eval-vqa",
     "torchrun",
     "accelerate",
 }
-# What the large models are called: `gem_vla` without a preset is `2b`; of the runs in outputs/train/, these are `tiny`.
+# What the large models are called: `gem_vla` without a preset is `2b`, and a policy that somebody published is; of the checkpoints in outputs/,
+# these are `tiny`.
 _LARGE = (
-    r"_[28]b|=[28]b\b|\b(?:zzzrw|Qwen)/|--policy\.type=gem_vla(?!.*tiny)"
-    r"|outputs/train/(?!so101\b|gem_tiny|gem_vla_tiny)"
+    r"_[28]b|=[28]b\b|\b(?:zzzrw|Qwen)/|--policy\.type=gem_vla(?!.*tiny)|--policy\.path=you/"
+    r"|outputs/(?!policy\b|demo/|train/(?:so101\b|gem_tiny|gem_vla_tiny))"
 )
 _OUTPUTS = ("--output", "--job_name=", "--html=")
 _ACCOUNTS = r"(?:you|me|zzzrw|Qwen|lerobot)/\w"
@@ -75,17 +81,39 @@ def commands(page: str, text: str) -> Iterator[Command]:
             yield Command(page, tuple(words), any("…" in word for word in words))
 
 
+def _given(words: tuple[str, ...]) -> dict[str, str]:
+    """Words as options and their values."""
+    return dict(word.partition("=")[::2] for word in words[1:])
+
+
+@cache
+def _adapters() -> tuple[str, ...]:
+    """Folders of the runs that train an adapter of a model on the Hub: whoever loads the adapter loads that model too."""
+    folders = []
+    for page, _, text in blocks():
+        for command in commands(page, text):
+            given = _given(command.words)
+            base = given.get("--policy.path") or given.get("--policy.backbone.pretrained", "")
+            if re.match(_ACCOUNTS, base) and any(name.startswith("--peft.") for name in given):
+                file = given.get("--config_path")
+                settings = yaml.safe_load((ROOT / file).read_text()) if file else {}
+                folders.append(given.get("--output_dir") or settings["output_dir"])
+    return tuple(f"{folder}/" for folder in folders)
+
+
 def _needs_gpu(words: tuple[str, ...]) -> bool:
+    if "--policy.device=cpu" in words or any(word.startswith("--job.") for word in words):
+        return False  # a job computes on the Hub's machines
     inputs = " ".join(word for word in words if not word.startswith((*_OUTPUTS, "--dataset.")))
     if re.search(r"gpu-check|-m gpu\b|--multi_gpu|--cluster\.gpus_per_task=[1-9]", inputs):
         return True
-    if words[0] in {"lerobot-gem-server", "lmms-eval"}:
+    if words[0] in {"lerobot-gem-server", "lerobot-gem-label-depth", "lmms-eval"}:
         return True
     return words[0] in _WITH_MODELS and bool(re.search(_LARGE, inputs))
 
 
 def _needs_hub(words: tuple[str, ...]) -> bool:
-    given = dict(word.partition("=")[::2] for word in words[1:])
+    given = _given(words)
     if words[0] in {"hf", "lmms-eval"} or given.get("--policy.push_to_hub") == "true":
         return True
     if (
@@ -101,7 +129,7 @@ def _needs_hub(words: tuple[str, ...]) -> bool:
     read = [
         value or name for name, value in given.items() if name not in here and not name.startswith(_OUTPUTS)
     ]
-    return any(re.match(_ACCOUNTS, value) for value in read) or any(
+    return any(re.match(_ACCOUNTS, value) or value.startswith(_adapters()) for value in read) or any(
         name.startswith("--job.") for name in given
     )
 
