@@ -3,7 +3,7 @@
 Needs neither network nor data. A row that fails (out of memory, say) says so, and the others go on; what the budget of minutes leaves no
 time for is listed as not run.
 
-    make gpu-check                                                  # 2b on the first CUDA device, results/gpu/<its name>.json, .md
+    make gpu-check                                                  # 2b on the first CUDA device, results/gpu/<its name>_2b_<sizes>.json, .md
     python benchmarks/gpu_check.py --batch_size=4 --depth_batch_size=8 --rows "action, 8-bit" "plain" "compiled"
     python benchmarks/gpu_check.py --preset=tiny --device=cpu --batch_size=2 --depth_batch_size=2 --image_size=64 --repeats=1
 """
@@ -402,6 +402,13 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def file_name(options: argparse.Namespace, machine: str) -> str:
+    """Of the report: device, preset and sizes, so that no other preset or size writes over it."""
+    batches = f"batch{options.batch_size}_depth{options.depth_batch_size}"
+    pictures = f"{options.cameras}x{options.image_size}px"
+    return re.sub(r"\W+", "_", f"{machine}_{options.preset}_{batches}_{pictures}").strip("_").lower()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -416,7 +423,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=at_least_one, default=20, help="chunks of acting after the first")
     parser.add_argument("--minutes", type=float, default=8, help="no row begins after so many")
     parser.add_argument("--rows", nargs="+", choices=[*ACTING, *TRAINING], metavar="ROW", help="these alone")
-    parser.add_argument("--name", help="of the files; the device's, unless it is given")
+    parser.add_argument("--name", help="of the files; without it, device, preset and sizes")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "results" / "gpu")
     options = parser.parse_args()
     machine = Machine(options.device)
@@ -428,7 +435,7 @@ def main() -> None:
         "settings": settings | {"torch": torch.__version__},
         "rows": check(options, machine),
     }
-    name = options.name or re.sub(r"\W+", "_", machine.name).strip("_").lower()
+    name = options.name or file_name(options, machine.name)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     (options.output_dir / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     (options.output_dir / f"{name}.md").write_text(table(report))

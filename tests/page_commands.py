@@ -48,12 +48,10 @@ class Command:
     Attributes:
         page: Path of the page, from the repository's root.
         words: Its words, as a shell would split them.
-        is_abridged: Options are left out of it, where `…` stands.
     """
 
     page: str
     words: tuple[str, ...]
-    is_abridged: bool
 
     def __str__(self) -> str:
         return f"{self.page}: {shlex.join(self.words)}"
@@ -78,7 +76,23 @@ def commands(page: str, text: str) -> Iterator[Command]:
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             del words[0]
         if words:
-            yield Command(page, tuple(words), any("…" in word for word in words))
+            yield Command(page, tuple(words))
+
+
+def tabled_commands(page: str) -> Iterator[Command]:
+    """The commands of a table that has a column of them. A file after a command stands for the one that the command names."""
+    is_table = False
+    for line in (ROOT / page).read_text().splitlines():
+        cells = line.split("|")[1:-1]
+        if not cells or not is_table:
+            is_table = len(cells) > 1 and cells[1].strip().startswith("command")
+        elif spans := re.findall(r"`([^`]+)`", cells[1]):
+            whole, *files = spans
+            yield from commands(page, whole)
+            for file in files:
+                yield from commands(
+                    page, re.sub(r"configs/policy/\w+\.yaml", f"configs/policy/{file}", whole)
+                )
 
 
 def _given(words: tuple[str, ...]) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 import ast
 import dataclasses
+import importlib
+import importlib.util
+import mmap
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -39,13 +42,25 @@ NAMES = [name(path) for path in FILES]
 QUOTED = re.compile(r"(``?)(.+?)\1( \(\w+\))?(?=,|\||$| or | \()")
 
 
+# Whose messages these are: LeRobot's command line is draccus, and its client of the Hub huggingface_hub.
+OWNERS = {
+    "LeRobot": ("lerobot", "draccus", "huggingface_hub"),
+    "torch": ("torch",),
+    "robosuite": ("robosuite",),
+    "diffusers": ("diffusers",),
+}
+QUOTED_OF_OTHERS = re.compile(rf"(?<!`)(``?)(?!`)(.+?)(?<!`)\1(?!`)(?: \(({'|'.join(OWNERS)})\))?")
+# What the pages write where those messages have a value that is filled in.
+FILLED_IN = re.compile(r"config\.json|gem_vla|rerun-sdk|`policy`: ")
+
+
 def without_quotes(text: str) -> str:
     """A value that was filled in may or may not have quotation marks."""
     return re.sub(r"(['\"])…\1", "…", text)
 
 
-def messages() -> list[str]:
-    """The strings of the package, with … where something is filled in."""
+def messages(sources: Iterable[Path]) -> list[str]:
+    """The strings of Python files, with … where something is filled in."""
 
     def text(node: ast.expr) -> str:
         if isinstance(node, ast.JoinedStr):
@@ -54,7 +69,7 @@ def messages() -> list[str]:
 
     return [
         without_quotes(text(node))
-        for path in SOURCES
+        for path in sources
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.JoinedStr | ast.Constant)
     ]
@@ -79,14 +94,58 @@ def quoted_messages() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def known_messages() -> list[str]:
-    return messages()
+    return messages(SOURCES)
+
+
+def has(message: str) -> re.Pattern[str]:
+    """What finds a quoted message among strings."""
+    pieces = [piece for piece in without_quotes(message).split("…") if piece]
+    return re.compile(".*".join(map(re.escape, pieces)), re.DOTALL)
 
 
 @pytest.mark.parametrize(("page", "message"), list(quoted_messages()))
 def test_quoted_messages_exist(page, message, known_messages):
-    pieces = [piece for piece in without_quotes(message).split("…") if piece]
-    pattern = re.compile(".*".join(map(re.escape, pieces)), re.DOTALL)
-    assert any(map(pattern.search, known_messages)), f"{page} quotes {message!r}"
+    assert any(map(has(message).search, known_messages)), f"{page} quotes {message!r}"
+
+
+def messages_of_others() -> Iterator[tuple[str, str]]:
+    """Owner and message, wherever a page has the one in brackets behind the other."""
+    found = (
+        (owner, message.strip())
+        for page in PAGES
+        for line in page.read_text().splitlines()
+        for _, message, owner in QUOTED_OF_OTHERS.findall(line)
+        if owner
+    )
+    return iter(dict.fromkeys(found))
+
+
+def says(package: str, message: str) -> bool:
+    """An installed package has the message in its sources, or in its library."""
+    if re.fullmatch(rf"{package}\.\w+", message):  # the name of an error
+        return hasattr(importlib.import_module(package), message.rpartition(".")[2])
+    [folder] = importlib.util.find_spec(package).submodule_search_locations
+    for library in Path(folder).glob("lib/libtorch_cpu.*"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(message.encode()) >= 0:
+                return True
+    # Long messages are written in several parts, so a file is parsed if it has the beginning.
+    message = FILLED_IN.sub("…", message)
+    beginning = max(without_quotes(message).split("…"), key=len)[:20]
+    sources = (path for path in Path(folder).rglob("*.py") if beginning in path.read_text("utf-8", "replace"))
+    return any(map(has(message).search, messages(sources)))
+
+
+@pytest.mark.parametrize(("owner", "message"), list(messages_of_others()))
+def test_quoted_messages_of_others_exist(owner, message):
+    for package in OWNERS[owner]:
+        if not importlib.util.find_spec(package):
+            pytest.skip(f"{package} is not installed")
+    assert any(says(package, message) for package in OWNERS[owner]), message
+
+
+def test_messages_of_every_owner_are_found():
+    assert {owner for owner, _ in messages_of_others()} == OWNERS.keys()
 
 
 def test_messages_are_found_in_every_page_with_a_table_of_them():

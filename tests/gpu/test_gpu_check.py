@@ -1,6 +1,7 @@
 """benchmarks/gpu_check.py: on a GPU as `make gpu-check` runs it, on a CPU with the tiny policy."""
 
 import json
+import platform
 import runpy
 import subprocess
 import sys
@@ -98,6 +99,18 @@ def test_what_there_is_no_time_for_is_listed(tmp_path, run):
     report, table = report_in(tmp_path)
     assert all("not_run" in row for row in report["rows"].values())
     assert table.count("minutes were over") == 2
+
+
+@pytest.mark.slow
+def test_no_preset_or_size_writes_over_the_report_of_another(tmp_path, run):
+    options = f"--output_dir={tmp_path}", *CPU, "--minutes=-1", "--rows", "one step"
+    assert not run("gpu_check", *options)
+    assert not run("gpu_check", *options, "--preset=2b", "--depth_batch_size=4")
+    machine = platform.machine().lower()
+    assert {file.name for file in tmp_path.glob("*.json")} == {
+        f"{machine}_tiny_batch2_depth2_2x64px.json",
+        f"{machine}_2b_batch2_depth4_2x64px.json",
+    }
 
 
 @pytest.mark.slow
