@@ -31,7 +31,9 @@ def test_what_is_published_was_tested_and_no_password_is_kept():
     assert [step["run"] for step in jobs["packages"]["steps"] if "try_package" in step.get("run", "")] == [
         "tools/try_package.sh dist"
     ]
-    assert {"make lint", "make docs", "make test", "make test-slow"} <= {step.get("run") for step in jobs["tests"]["steps"]}
+    assert {"make lint", "make docs", "make test", "make test-slow"} <= {
+        step.get("run") for step in jobs["tests"]["steps"]
+    }
     assert jobs["pypi"]["needs"] == ["tests", "packages"]
     assert jobs["pypi"]["permissions"] == {"id-token": "write"}
     assert "secrets." not in text and 'tags: ["v*"]' in text
