@@ -58,7 +58,10 @@ def success_cells(solved: Mapping[int, Sequence[int]], baseline: Mapping[int, Se
     ]
     won, lost, p = mcnemar(pairs)
     against = f"{won} : {lost}, p = {p:.1g}" if pairs else ""
-    if found := over_seeds(*({seed: sum(of[seed]) for seed in of} for of in (solved, baseline))):
+    successes, others = (
+        {seed: sum(of_seed) for seed, of_seed in by_seed.items()} for by_seed in (solved, baseline)
+    )
+    if found := over_seeds(successes, others):
         against += f"; over seeds {found}"
     return [
         f"{sum(outcomes)} of {len(outcomes)}",
