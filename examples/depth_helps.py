@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import experiments
-from experiments import ACTION_STEPS, ALL_DEMONSTRATIONS, HELD_OUT_SCENES, TASK_ID, Cell, do_cells
+from experiments import ACTION_STEPS, ALL_DEMONSTRATIONS, TASK_ID, Cell, do_cells
 from runs import BIN, ROOT, SUITE, checkpoint, run, write
 
 OUTPUT = ROOT / "outputs" / "depth_helps"
@@ -182,13 +182,7 @@ class Experiment(experiments.Experiment):
             "--seed=0",
         )
         yield from self.action_data()
-        yield self.collect(
-            HELD_OUT_FULL,
-            "--episodes_per_task=0",
-            f"--task_ids=[{TASK_ID}]",
-            f"--scenes_per_task={HELD_OUT_SCENES}",
-            "--seed=99",
-        )
+        yield self.held_out_data(HELD_OUT_FULL, "--episodes_per_task=0")
         yield self.collect(
             "questions",
             "--mode=scenes",

@@ -32,11 +32,12 @@ NAMES = {
     "e": "e: as c, depth beside actions too",
 }
 PAINTED_COLOURS = {None: "tab:gray", "depth": "tab:orange", "rgb": "tab:blue"}
-# What is measured beside success.
+# Measurements of errors, and in which pictures.
 ERRORS = {
     "held_out": "in the pictures of pre-training, whose meshes have few triangles",
     HELD_OUT_FULL: "with whole meshes, as where the policies act",
 }
+# What is measured beside success.
 OTHER_MEASURES = {*ERRORS, "questions"}
 
 

@@ -114,12 +114,12 @@ class Experiment:
             f"--scenes_per_task={ACTION_SCENES}",
             "--seed=5",
         )
-        yield self.collect(
-            "held_out",
-            "--mode=scenes",
-            f"--task_ids=[{TASK_ID}]",
-            f"--scenes_per_task={HELD_OUT_SCENES}",
-            "--seed=99",
+        yield self.held_out_data("held_out", "--mode=scenes")
+
+    def held_out_data(self, name: str, mode: str) -> Cell:
+        """Scenes that nothing is learned from; how they are drawn is an option of the collection."""
+        return self.collect(
+            name, mode, f"--task_ids=[{TASK_ID}]", f"--scenes_per_task={HELD_OUT_SCENES}", "--seed=99"
         )
 
     def action_episodes(self, demonstrations: int = ALL_DEMONSTRATIONS) -> str:
